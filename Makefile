@@ -1,0 +1,35 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`. The second time set-up is a no-op.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint notebook picture benchmark
+
+demo: $(STAMP)  ## train, compare with theory, and print where the report is
+	$(BIN)/grassmann-ssl compare --overwrite
+
+test: $(STAMP)  ## all tests, the notebook among them
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebook: $(STAMP)  ## execute the notebooks from their sources
+	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+picture: $(STAMP)  ## the staircase of the README, drawn by the demo
+	$(BIN)/grassmann-ssl compare --objectives barlow_twins --arms free --init-scales --overwrite --out runs/picture
+	cp runs/picture/staircase.png docs/staircase.png
+
+benchmark: $(STAMP)  ## measure against the peers and rewrite the table of the README
+	$(BIN)/python -m benchmarks
+
+$(STAMP): setup.cfg constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint]'
+	touch $(STAMP)

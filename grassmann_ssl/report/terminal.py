@@ -1,0 +1,62 @@
+"""The summary a run prints: one line per arm."""
+
+HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people, an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def theory_line(agreement: dict, objective: str, arm: str) -> str:
+    """What was compared with theory in this arm, in words and numbers."""
+    parts = []
+    if arm == "free" and "step_times" in agreement:
+        error = agreement["step_times"]["max_relative_error"]
+        parts.append("step times: " + (f"within {100 * error:.2g} %" if error is not None else agreement["step_times"]["reason"]))
+    if arm == "free" and "collapse_slope" in agreement:
+        slope = agreement["collapse_slope"]
+        error = slope["relative_error"]
+        parts.append("collapse slope: " + (f"within {100 * error:.2g} %" if error is not None else "not reached in this horizon"))
+    if arm != "free" and "flow" in agreement:
+        parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
+    subspace = agreement["subspace"].get(arm, {})
+    if not parts:
+        parts.append("final subspace predicted" if subspace.get("max_principal_angle") is not None else "no closed form")
+    return "; ".join(parts)
+
+
+def verdict(arm_result: dict) -> str:
+    """Collapse in words: the kind, and in how many seeds."""
+    if arm_result["collapsed"] is None:
+        return "diverged"
+    kinds = arm_result["kinds"]
+    found = [f"{kind} {count}/{arm_result['seeds']}" for kind, count in kinds.items() if count and kind != "none"]
+    return ", ".join(found) or f"none 0/{arm_result['seeds']}"
+
+
+def rows(result: dict) -> list[tuple[str, ...]]:
+    """One row per objective and arm, as in HEADER."""
+    table = []
+    for objective, arms in result["arms"].items():
+        for arm, record in arms.items():
+            agreement = result["agreement"][objective]
+            angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
+            table.append((objective, arm, verdict(record), number(record["effective_rank"]), number(angle, 2),
+                          theory_line(agreement, objective, arm)))
+    return table
+
+
+def summary(result: dict) -> str:
+    """The table as text."""
+    table = [HEADER, *rows(result)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    law = result["agreement"].get("barlow_twins", {}).get("initialisation_law")
+    if law:
+        lines.append(f"free Barlow Twins ends at an angle ~ alpha^{law['measured_exponent']:.3f} from the predicted subspace "
+                     f"(theory: alpha^{law['predicted_exponent']:.3f})")
+    if result["interrupted"]:
+        lines.append(f"interrupted: {result['interrupted']}; arms after it were not trained")
+    return "\n".join(lines)

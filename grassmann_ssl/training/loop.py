@@ -1,0 +1,81 @@
+"""One loop for every arm: full-batch gradient descent of a linear model, free or on a manifold."""
+
+import time
+from collections.abc import Callable
+
+import geoopt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.training.recorder import Recorder, Trajectory
+
+ARMS: dict[str, Callable[[], geoopt.Manifold]] = {
+    "free": geoopt.Euclidean,
+    "grassmann": Grassmann,
+    "stiefel": Stiefel,
+}
+
+
+def train(
+    loss: Callable[[Tensor], Tensor],
+    weights: Float[Tensor, "*b m d"],
+    manifold: geoopt.Manifold,
+    *,
+    learning_rate: float,
+    steps: int,
+    log_every: int = 1,
+    homogeneous: bool = False,
+    on_step: Callable[[], object] = lambda: None,
+) -> Trajectory:
+    """Riemannian gradient descent W <- Retr_W(-lr grad L(W)); on a Euclidean manifold W <- W - lr dL/dW.
+
+    `loss` maps weights (..., m, d) to a loss per leading index (...): seeds and settings advance together as one tensor program,
+    each as if alone. The gradient is torch's. Records step 0 (the weights given), every `log_every`-th and the last.
+    `homogeneous`: the loss is homogeneous of degree 2 and the weights are free, so that the update is linear in them: at every
+    logged step the weights are divided by their Frobenius norm, whose logarithm is recorded. Directions are untouched, and weights
+    that blow up or shrink never leave the range of the dtype.
+    Time = learning_rate x step. An interrupt (Ctrl-C) ends the loop; what was recorded is returned with `interrupted` set.
+    """
+    parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
+    optimizer = geoopt.optim.RiemannianSGD([parameter], lr=learning_rate)
+    recorder = Recorder(log_every, steps)
+    log_norm = weights.new_zeros(weights.shape[:-2])
+    interrupted = False
+    start = time.perf_counter()
+    try:
+        for step in range(steps + 1):
+            if recorder.due(step) and homogeneous:
+                with torch.no_grad():
+                    norm = torch.linalg.matrix_norm(parameter)
+                    parameter.div_(norm[..., None, None])
+                    log_norm = log_norm + norm.log()
+            value = loss(parameter)
+            (parameter.grad,) = torch.autograd.grad(value.sum(), parameter)
+            if recorder.due(step):
+                with torch.no_grad():
+                    gradient_norm = torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, parameter.grad))
+                recorder.record(
+                    step,
+                    loss=value,
+                    gradient_norm=gradient_norm,
+                    log_norm=log_norm,
+                    weights=parameter,
+                )
+            if step < steps:
+                optimizer.step()
+                on_step()
+    except KeyboardInterrupt:
+        if not recorder.records:
+            raise
+        interrupted = True
+    logged, kept = recorder.stacked()
+    return Trajectory(
+        step=logged,
+        time=logged * learning_rate,
+        learning_rate=learning_rate,
+        wall_time=time.perf_counter() - start,
+        interrupted=interrupted,
+        **kept,
+    )

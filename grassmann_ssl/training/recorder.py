@@ -1,0 +1,50 @@
+"""What a run passes through, kept on its device until the run is over."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The recorded steps of a batch of runs: K logged steps, leading batch dimensions *b of the weights.
+
+    The true weights are exp(log_norm) * weights; log_norm is 0 unless the loop rescaled the weights (see `train`), and `loss` and
+    `gradient_norm` are those of the recorded weights. `time` = learning rate x step.
+    """
+
+    step: Int[Tensor, "k"]  # noqa: F821
+    time: Float[Tensor, "k"]  # noqa: F821
+    loss: Float[Tensor, "k *b"]
+    gradient_norm: Float[Tensor, "k *b"]
+    log_norm: Float[Tensor, "k *b"]
+    weights: Float[Tensor, "k *b m d"]
+    learning_rate: float
+    wall_time: float
+    interrupted: bool
+
+
+@dataclass
+class Recorder:
+    """Collects tensors at logged steps. Nothing is copied to the host before `stacked`."""
+
+    every: int
+    last: int
+    records: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
+
+    def due(self, step: int) -> bool:
+        """Whether this step is logged: every `every`-th, and the last."""
+        return step % self.every == 0 or step == self.last
+
+    def record(self, step: int, **values: Tensor) -> None:
+        """Keep a copy of each value."""
+        # One append: an interrupt leaves a record whole or absent.
+        self.records.append((step, {name: value.detach().clone() for name, value in values.items()}))
+
+    def stacked(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logged steps, and each value with a leading axis over them, on the host."""
+        steps = torch.tensor([step for step, _ in self.records])
+        names = self.records[0][1]
+        return steps, {name: torch.stack([values[name] for _, values in self.records]).cpu() for name in names}

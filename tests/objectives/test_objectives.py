@@ -1,0 +1,104 @@
+"""Objectives against sums over samples, and against themselves: views = moments, rotations, batches, registry."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grassmann_ssl.data import Triplets, moments_of
+from grassmann_ssl.objectives import OBJECTIVES, objective
+from tests.oracles import losses
+
+EPS = torch.finfo(torch.float64).eps
+SETTINGS = [(name, {}) for name in OBJECTIVES] + [
+    ("barlow_twins", {"lambda_": 0.3}),
+    ("barlow_twins", {"lambda_": 2.0, "normalise": True}),
+    ("barlow_twins", {"normalise": True}),
+]
+shapes = st.tuples(st.integers(2, 12), st.integers(1, 6), st.integers(0, 2**31))
+
+
+def draw(seed, *shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def views(bound, triplets):
+    arguments = {"z": triplets[0], "z_positive": triplets[1]}
+    if bound.triplets:
+        arguments["z_negative"] = triplets[2]
+    return bound.from_views(**arguments)
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+@given(shape=shapes)
+def test_equals_the_sum_over_samples(name, settings, shape):
+    n, d, seed = shape
+    z = draw(seed, 3, n, d)
+    bound = objective(name, **settings)
+    arguments = [v.numpy() for v in (z if bound.triplets else z[:2])]
+    oracle = {"lam": settings.get("lambda_", 1.0), "normalise": settings.get("normalise", False)}
+    expected = getattr(losses, name)(*arguments, **(oracle if name == "barlow_twins" else {}))
+    scale = 1 + float(z.square().sum(-1).amax()) ** 2  # a bound on every term of every loss
+    if settings.get("normalise"):  # standardising two nearly equal values loses digits in proportion to their spread
+        scale = n * d / min(1.0, float(z[:2].std(1, correction=0).min())) ** 4
+    assert abs(views(bound, z).item() - expected) <= 100 * n * d * EPS * scale
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@given(shape=shapes, m=st.integers(1, 7))
+def test_moments_give_the_loss_of_the_views(name, shape, m):
+    n, d, seed = shape
+    x, w = draw(seed, 3, n, m), draw(seed + 1, 4, m, d)
+    bound = objective(name)
+    from_moments = bound.from_moments(moments_of(Triplets(*x)))(w)
+    assert from_moments.shape == (4,)
+    expected = torch.stack([views(bound, x @ one) for one in w])
+    scale = 1 + torch.linalg.matrix_norm(w).amax() ** 4 * x.square().sum(-1).amax() ** 2
+    assert (from_moments - expected).abs().amax() <= 100 * n * m * d * EPS * scale
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_rotation_invariance_is_as_declared(name, settings):
+    z = draw(0, 3, 40, 5)
+    q = torch.linalg.qr(draw(1, 5, 5))[0]
+    bound = objective(name, **settings)
+    change = abs(views(bound, z @ q) - views(bound, z))
+    if bound.rotation_invariant:
+        assert change <= 1000 * EPS * (1 + abs(views(bound, z)))
+    else:
+        assert change > 1e-3
+
+
+def test_the_gradient_of_barlow_twins_has_the_factor_four():
+    x, w = draw(0, 3, 50, 6), draw(1, 6, 3).requires_grad_()
+    moments = moments_of(Triplets(*x))
+    (gradient,) = torch.autograd.grad(objective("barlow_twins").from_moments(moments)(w), w)
+    c = w.T @ moments.cross @ w
+    expected = 4 * moments.cross @ w @ (c - torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(gradient, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norm_hides_the_scale_of_the_weights():
+    z = draw(0, 2, 30, 4)
+    loss = objective("barlow_twins", normalise=True)
+    small = loss.from_views(z=1e-5 * z[0], z_positive=1e-5 * z[1])
+    torch.testing.assert_close(small, loss.from_views(z=z[0], z_positive=z[1]))
+    assert loss.from_moments is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_dtype_is_kept(name, dtype):
+    bound = objective(name)
+    assert views(bound, draw(0, 3, 5, 2).to(dtype)).dtype == dtype
+    moments = moments_of(Triplets(*draw(0, 3, 5, 4))).to(dtype)
+    assert bound.from_moments(moments)(draw(1, 4, 2).to(dtype)).dtype == dtype
+
+
+def test_bad_names_and_settings_are_refused():
+    with pytest.raises(ValueError, match="unknown objective 'barlow': known are barlow_twins, spectral_contrastive"):
+        objective("barlow")
+    for bad in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="lambda_ must be positive"):
+            objective("barlow_twins", lambda_=bad)
