@@ -37,9 +37,9 @@ def run_compare(config: Annotated[CompareConfig, tyro.conf.arg(name="")]) -> int
 
 
 def main() -> None:
-    """Entry point of `grassmann-ssl`. Exit code 2 and one line on stderr for settings that cannot be run; 130 after Ctrl-C."""
+    """Entry point of `grassmann-ssl`: exit code 2 and one line on stderr for settings that cannot be run, 130 after Ctrl-C."""
     app = tyro.extras.SubcommandApp()
-    app.command(run_compare, name="compare")
+    app.command(name="compare")(run_compare)
     try:
         sys.exit(app.cli(prog="grassmann-ssl", config=(tyro.conf.OmitArgPrefixes,)))
     except ConfigError as error:

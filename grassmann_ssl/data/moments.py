@@ -9,7 +9,7 @@ from torch import Tensor
 from grassmann_ssl.data.views import Triplets
 
 
-def cross_moment(x: Float[Tensor, "n m"], y: Float[Tensor, "n m"]) -> Float[Tensor, "m m"]:
+def cross_moment(x: Float[Tensor, " n m"], y: Float[Tensor, " n m"]) -> Float[Tensor, " m m"]:
     """The symmetrised cross-moment (1/2n) sum_i [x_i y_i^T + y_i x_i^T] of paired samples (n, m); shape (m, m)."""
     moment = x.T @ y / len(x)
     return (moment + moment.T) / 2
@@ -27,15 +27,15 @@ class Moments:
     mean            (E x + E x+)/2
     """
 
-    cross: Float[Tensor, "m m"]
-    cross_negative: Float[Tensor, "m m"]
-    second: Float[Tensor, "m m"]
-    second_positive: Float[Tensor, "m m"]
-    second_negative: Float[Tensor, "m m"]
-    mean: Float[Tensor, "m"]  # noqa: F821
+    cross: Float[Tensor, " m m"]
+    cross_negative: Float[Tensor, " m m"]
+    second: Float[Tensor, " m m"]
+    second_positive: Float[Tensor, " m m"]
+    second_negative: Float[Tensor, " m m"]
+    mean: Float[Tensor, " m"]
 
     @property
-    def covariance(self) -> Float[Tensor, "m m"]:
+    def covariance(self) -> Float[Tensor, " m m"]:
         """Sigma - mean mean^T, the centred second moment over single views."""
         return self.second - torch.outer(self.mean, self.mean)
 

@@ -18,7 +18,7 @@ def digits() -> Float[Tensor, "1797 8 8"]:
     return torch.as_tensor(load_digits().images / 16, dtype=torch.float64)
 
 
-def photos(n: int, generator: torch.Generator, size: int = 8) -> Float[Tensor, "n size size"]:
+def photos(n: int, generator: torch.Generator, size: int = 8) -> Float[Tensor, " n size size"]:
     """Random grey patches of scikit-learn's two photographs (china.jpg, flower.jpg), half from each.
 
     Every patch has its mean removed and its contrast normalised, x / sqrt(var x + 0.01) with pixels in [0, 1]: without
@@ -79,6 +79,8 @@ def triplets(
     cross = centred.x.T @ centred.x_positive / len(centred.x)
     largest = torch.linalg.eigvalsh((cross + cross.T) / 2)[-1]
     if not largest > 0:
-        raise ValueError(f"the cross-moment of {source!r} has no positive eigenvalue (largest {largest:.3g}): "
-                         "its two views share nothing that could be learned")
+        raise ValueError(
+            f"the cross-moment of {source!r} has no positive eigenvalue (largest {largest:.3g}): "
+            "its two views share nothing that could be learned"
+        )
     return centred.affine(torch.zeros_like(mean), float((0.5 / largest).sqrt()))

@@ -28,12 +28,12 @@ class View:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
 
-    def __call__(self, images: Float[Tensor, "n h w"], generator: torch.Generator) -> Float[Tensor, "n h w"]:
+    def __call__(self, images: Float[Tensor, " n h w"], generator: torch.Generator) -> Float[Tensor, " n h w"]:
         n, h, w = images.shape
-        options = {"dtype": images.dtype, "generator": generator}
-        angle = (2 * torch.rand(n, **options) - 1) * math.radians(self.max_rotation)
-        shift = (2 * torch.rand(n, 2, **options) - 1) * self.max_shift
-        noise = torch.randn(n, h, w, **options) * self.noise
+        dtype = images.dtype
+        angle = (2 * torch.rand(n, dtype=dtype, generator=generator) - 1) * math.radians(self.max_rotation)
+        shift = (2 * torch.rand(n, 2, dtype=dtype, generator=generator) - 1) * self.max_shift
+        noise = torch.randn(n, h, w, dtype=dtype, generator=generator) * self.noise
         cos, sin = torch.cos(angle), torch.sin(angle)
         # Normalised coordinates run from -1 to 1 over the width and the height: the rotation is scaled to stay rigid.
         rows = [cos, -sin * h / w, 2 * shift[:, 0] / w, sin * w / h, cos, 2 * shift[:, 1] / h]
@@ -45,19 +45,20 @@ class View:
 class Triplets:
     """x, a second view x+ of the same sample, and a view x- of another sample: three (n, m) arrays, one row a sample.
 
-    Raises ValueError naming the array that is not finite or whose shape differs from the others.
+    Raises ValueError naming the array that is empty, not finite or of another shape than x.
     """
 
-    x: Float[Tensor, "n m"]
-    x_positive: Float[Tensor, "n m"]
-    x_negative: Float[Tensor, "n m"]
+    x: Float[Tensor, " n m"]
+    x_positive: Float[Tensor, " n m"]
+    x_negative: Float[Tensor, " n m"]
 
     def __post_init__(self) -> None:
         for name in ("x", "x_positive", "x_negative"):
             array = getattr(self, name)
             if array.ndim != 2 or array.shape != self.x.shape or not array.numel():
-                raise ValueError(f"{name} must be a non-empty (n, m) array like x {tuple(self.x.shape)}, "
-                                 f"got {tuple(array.shape)}")
+                raise ValueError(
+                    f"{name} must be a non-empty (n, m) array like x {tuple(self.x.shape)}, got {tuple(array.shape)}"
+                )
             if not torch.isfinite(array).all():
                 bad = int((~torch.isfinite(array)).sum())
                 raise ValueError(f"{name} must be finite, but {bad} of its {array.numel()} entries are not")
@@ -67,7 +68,7 @@ class Triplets:
         return Triplets(*((a - shift) * scale for a in (self.x, self.x_positive, self.x_negative)))
 
 
-def make_triplets(images: Float[Tensor, "n h w"], view: View, generator: torch.Generator, copies: int = 1) -> Triplets:
+def make_triplets(images: Float[Tensor, " n h w"], view: View, generator: torch.Generator, copies: int = 1) -> Triplets:
     """Triplets of flattened views: each image seen `copies` times, x- being a view of a different image.
 
     x = view(img_i), x+ = view(img_i), x- = view(img_j) with j != i uniform. Returns (copies * n, h * w) arrays.

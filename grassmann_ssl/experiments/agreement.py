@@ -1,9 +1,9 @@
 """Prediction against measurement, as the numbers that go into run.json."""
 
 import numpy as np
-import theory
 import torch
 
+import theory
 from grassmann_ssl.experiments import measure
 from grassmann_ssl.experiments.predictions import Prediction
 from grassmann_ssl.metrics import collapse_verdict
@@ -14,22 +14,16 @@ Arrays = dict[str, np.ndarray]
 
 def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict:
     """The `arms.<objective>.<arm>` record: how the arm ended, over its seeds."""
-    result: dict = {
-        "learning_rate": trajectory.learning_rate,
-        "steps": int(trajectory.step[-1]),
-        "horizon": float(trajectory.time[-1]),
-        "wall_time_s": round(trajectory.wall_time, 3),
-    }
-    finite = np.isfinite(spectra["covariance_eigenvalues"][-1]).all(-1)
-    result["diverged_seeds"] = int((~finite).sum())
-    if not finite.all():
-        return result | {"collapsed": None, "effective_rank": None, "orthonormality_error": None}
     verdict = collapse_verdict(
         torch.as_tensor(spectra["covariance_eigenvalues"][-1]), input_variance, 2 * trajectory.log_norm[-1].double()
     )
     kinds = verdict.kinds()
     seeds = sum(kinds.values())
-    return result | {
+    return {
+        "learning_rate": trajectory.learning_rate,
+        "steps": int(trajectory.step[-1]),
+        "horizon": float(trajectory.time[-1]),
+        "wall_time_s": round(trajectory.wall_time, 3),
         "collapsed": 2 * int(verdict.collapsed.sum()) > seeds,
         "collapsed_seeds": int(verdict.collapsed.sum()),
         "seeds": seeds,
@@ -48,7 +42,8 @@ def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, c
 def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, cross: np.ndarray) -> dict:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
-    `initial` (S, m, d). Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a predicted step that
+    `initial` (S, m, d). Errors are largest where two modes are predicted to rise almost together: while they mix, the sorted eigenvalues
+    of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a predicted step that
     was not seen leaves the error null, with a reason.
     """
     aligned = theory.stepwise.aligned_initialisation(initial, cross)
@@ -61,7 +56,7 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndar
     error = np.abs(measured - predicted) / np.where(np.isfinite(predicted) & (predicted > 0), predicted, np.nan)
     missed = int((inside & np.isnan(error)).sum())
     counted = error[inside & ~np.isnan(error)]
-    result = {
+    result: dict = {
         "predicted": _listed(predicted),
         "measured": _listed(measured),
         "beyond_horizon": int((~inside).sum()),

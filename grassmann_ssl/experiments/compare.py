@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from grassmann_ssl.experiments import agreement, measure
 from grassmann_ssl.experiments.initialisation import horizon_steps, initialisation_law
 from grassmann_ssl.experiments.predictions import LearningRate, Prediction, predict
 from grassmann_ssl.metrics import COLLAPSE_RULE
-from grassmann_ssl.objectives import OBJECTIVES, objective
+from grassmann_ssl.objectives import OBJECTIVES, Objective, objective
 from grassmann_ssl.training import ARMS, ConfigError, RunFolder, Trajectory, train
 from grassmann_ssl.training.runs import provenance
 
@@ -50,11 +51,15 @@ class CompareConfig:
     """the alphas at which free Barlow Twins is trained once more, to measure how its final angle depends on alpha; empty: none"""
     barlow_lambda: float = 1.0
     """weight of the off-diagonal terms of Barlow Twins; other than 1, the loss is not rotation-invariant"""
-    view: View = field(default_factory=View)
-    """how a view is made of an image"""
+    max_shift: float = 1.0
+    """views of images: shift by up to so many pixels"""
+    max_rotation: float = 5.0
+    """views of images: rotation by up to so many degrees"""
+    noise: float = 0.1
+    """standard deviation of the noise of a view; pixels lie in [0, 1]"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01)
     """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
-    seed: int = 0
+    seed: int = 1
     """seed of the data's views and of the initialisations"""
     device: str = "cpu"
     """torch device: cpu, cuda, cuda:1, ..."""
@@ -84,6 +89,10 @@ class CompareConfig:
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be finite and positive, got {value}")
+        try:
+            self.view()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
         for name in self.objectives:
@@ -93,14 +102,18 @@ class CompareConfig:
                     "Grassmannian; use --arms free stiefel, or --barlow-lambda 1"
                 )
 
-    def objective(self, name: str):
+    def objective(self, name: str) -> Objective:
         """The objective of this name with this config's settings."""
         return objective(name, lambda_=self.barlow_lambda)
+
+    def view(self) -> View:
+        """How a view is made of an image."""
+        return View(self.max_shift, self.max_rotation, self.noise)
 
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.out or Path("runs") / f"compare-{self.data}"
+        return Path(self.out) if self.out else Path("runs") / f"compare-{self.data}"
 
 
 def _check_names(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
@@ -149,30 +162,42 @@ def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], obj
     folder = RunFolder(config.folder, config.overwrite)
     generator = torch.Generator().manual_seed(config.seed)
     try:
-        data = triplets(config.data, config.view, generator, config.spectrum)
+        data = triplets(config.data, config.view(), generator, config.spectrum)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     moments = moments_of(data)
     m = moments.mean.numel()
     if config.dim > m:
         raise ConfigError(f"dim = {config.dim} is larger than the input dimension m = {m} of {config.data}")
-    predictions = {name: predict(config.objective(name), moments, config.dim, config.arms) for name in config.objectives}
-    rates = {(name, arm): _learning_rate(config, predictions[name], arm) for name in config.objectives for arm in config.arms}
+    predictions = {
+        name: predict(config.objective(name), moments, config.dim, config.arms) for name in config.objectives
+    }
+    rates = {
+        (name, arm): _learning_rate(config, predictions[name], arm) for name in config.objectives for arm in config.arms
+    }
     initial = torch.randn(config.seeds, m, config.dim, dtype=torch.float64, generator=generator)
     initial = initial.to(device, getattr(torch, config.dtype))
 
     law = LAW if _has_law(config, predictions) else None
     total = len(rates) * config.steps
     if law:
-        total += horizon_steps(config.init_scales, initial.double().cpu().numpy(), predictions["barlow_twins"],
-                               rates["barlow_twins", "free"].default)
+        total += horizon_steps(
+            config.init_scales,
+            initial.double().cpu().numpy(),
+            predictions["barlow_twins"],
+            rates["barlow_twins", "free"].default,
+        )
     tick = progress(total) if progress else lambda name: None
 
     result = {
         "config": _plain(asdict(config) | {"out": str(config.folder)}),
         **provenance(device),
-        "data": {"m": m, "n": len(data.x), "gamma": predictions[config.objectives[0]].gamma.tolist(),
-                 "input_variance": float(moments.covariance.trace() / m)},
+        "data": {
+            "m": m,
+            "n": len(data.x),
+            "gamma": predictions[config.objectives[0]].gamma.tolist(),
+            "input_variance": float(moments.covariance.trace() / m),
+        },
         "collapse_rule": COLLAPSE_RULE,
         "learning_rates": _nested({key: asdict(rate) for key, rate in rates.items()}),
         "arms": {name: {} for name in config.objectives},
@@ -183,7 +208,7 @@ def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], obj
     try:
         for (name, arm), rate in rates.items():
             lr = rate.default if config.lr == "auto" else float(config.lr)
-            trajectory = _train_arm(comparison, name, arm, lr, lambda label=f"{name} {arm}": tick(label))
+            trajectory = _train_arm(comparison, name, arm, lr, partial(tick, f"{name} {arm}"))
             _judge(comparison, name, arm, trajectory)
             if trajectory.interrupted:
                 result["interrupted"] = f"{name}, arm {arm}, after step {int(trajectory.step[-1])} of {config.steps}"
@@ -196,7 +221,7 @@ def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], obj
                 predictions["barlow_twins"],
                 rates["barlow_twins", "free"].default,
                 LOGGED,
-                lambda: tick("initialisation scales"),
+                partial(tick, "initialisation scales"),
             )
     except KeyboardInterrupt:
         result["interrupted"] = "between two arms or in the scan of initialisation scales"
@@ -211,7 +236,12 @@ def _has_law(config: CompareConfig, predictions: dict[str, Prediction]) -> bool:
         return False
     prediction = predictions["barlow_twins"]
     m = len(prediction.gamma)
-    return config.barlow_lambda == 1 and config.dim < m and "free" in prediction.subspaces and prediction.gamma[config.dim] > 0
+    return (
+        config.barlow_lambda == 1
+        and config.dim < m
+        and "free" in prediction.subspaces
+        and bool(prediction.gamma[config.dim] > 0)
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -260,11 +290,17 @@ def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) 
     result, prediction = comparison.result, comparison.predictions[name]
     agreements = result["agreement"][name]
     time_axis = trajectory.time.double().numpy()
-    if not torch.isfinite(trajectory.weights).all():
-        last = torch.isfinite(trajectory.weights).flatten(1).all(1).sum()  # before the first non-finite record
+    finite = torch.isfinite(trajectory.weights).flatten(1).all(1)
+    if not finite.all():
+        kept = trajectory.first(int(finite.int().argmin()))
+        comparison.arms[name, arm] = Arm(kept, measure.spectra(kept, comparison.moments))
         result["arms"][name][arm] = {
-            "learning_rate": trajectory.learning_rate, "collapsed": None, "effective_rank": None, "orthonormality_error": None,
-            "reason": f"diverged: the weights are not finite from t = {time_axis[min(int(last), len(time_axis) - 1)]:.3g} on",
+            "learning_rate": trajectory.learning_rate,
+            "steps": int(kept.step[-1]),
+            "collapsed": None,
+            "effective_rank": None,
+            "orthonormality_error": None,
+            "reason": f"diverged: the weights of some seed are not finite after t = {kept.time[-1]:.3g}",
         }
         return
     spectra = measure.spectra(trajectory, comparison.moments)
@@ -282,13 +318,19 @@ def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) 
         agreements["subspace"][arm] = agreement.subspace(angles, expected)
     else:
         agreements["subspace"][arm] = {
-            "max_principal_angle": None, "median_principal_angle": None, "reason": prediction.reasons[arm]
+            "max_principal_angle": None,
+            "median_principal_angle": None,
+            "reason": prediction.reasons[arm],
         }
     if arm == "free" and prediction.matrix is not None:
-        agreements["collapse_slope"] = agreement.collapse_slope(time_axis, spectra["singular_values"], prediction.matrix)
+        agreements["collapse_slope"] = agreement.collapse_slope(
+            time_axis, spectra["singular_values"], prediction.matrix
+        )
     if arm == "free" and name == "barlow_twins":
         initial = trajectory.weights[0].double().numpy()
-        agreements["step_times"] = agreement.step_times(time_axis, spectra["cross_eigenvalues"], initial, prediction.cross)
+        agreements["step_times"] = agreement.step_times(
+            time_axis, spectra["cross_eigenvalues"], initial, prediction.cross
+        )
     comparison.arms[name, arm] = Arm(trajectory, spectra, angles, flow_errors)
 
 

@@ -5,10 +5,10 @@ that the final angle to the top-d subspace follows alpha^(1 - gamma_{d+1}/gamma_
 """
 
 import numpy as np
-import theory
 import torch
 from torch import Tensor
 
+import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments import agreement, measure
 from grassmann_ssl.experiments.predictions import Prediction

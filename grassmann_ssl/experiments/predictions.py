@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import theory
 
+import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.objectives import Objective, trace_matrix
 
@@ -46,21 +46,25 @@ class Prediction:
         if self.objective.name == "spectral_contrastive":
             if arm == "free":
                 limit = theory.losses.spectral_contrastive_max_learning_rate(self.cross, self.second, self.dim)
-                return LearningRate(0.024 * limit, limit, "2 / largest Hessian eigenvalue at the predicted minimiser")
+                return LearningRate(
+                    _share(0.25, limit), limit, "2 / largest Hessian eigenvalue at the predicted minimiser"
+                )
             limit = theory.losses.spectral_contrastive_grassmann_max_learning_rate(self.cross, self.second)
-            return LearningRate(0.5 * limit, limit, "2 / Lipschitz constant of the Riemannian gradient")
+            return LearningRate(_share(0.5, limit), limit, "2 / an upper bound of the Riemannian Hessian")
         stiffness = max(1.0, lambda_)
         if arm == "free":
             limit = theory.stepwise.max_learning_rate(self.gamma) / stiffness
-            return LearningRate(0.024 * limit, limit, "1 / (4 gamma_1), times 1 / lambda where lambda > 1")
+            return LearningRate(_share(0.024, limit), limit, "1 / (4 gamma_1), times 1 / lambda where lambda > 1")
         limit = theory.constrained.max_barlow_twins_learning_rate(self.gamma, self.dim) / stiffness
-        return LearningRate(0.05 * limit, limit, "2 / fastest rate at the predicted minimiser, over lambda where lambda > 1")
+        return LearningRate(
+            _share(0.05, limit), limit, "2 / fastest rate at the predicted minimiser, over lambda where lambda > 1"
+        )
 
     def _trace_learning_rate(self, arm: str) -> LearningRate:
         assert self.matrix is not None
         if arm != "free":
             limit = theory.constrained.max_learning_rate(self.matrix)
-            return LearningRate(0.03 * limit, limit, "1 / (lambda_m - lambda_1)")
+            return LearningRate(_share(0.02, limit), limit, "1 / (lambda_m - lambda_1)")
         eigenvalues, _ = theory.constrained.spectrum(self.matrix)
         limit = theory.constrained.max_free_learning_rate(self.matrix)
         # Where every mode shrinks there is no slope to resolve, only a scale to see vanish: larger steps.
@@ -95,15 +99,25 @@ def predict(objective: Objective, moments: Moments, dim: int, arms: tuple[str, .
             subspaces["free"] = vectors[:, :dim]
         else:
             reasons["free"] = "Gamma has fewer than d positive eigenvalues: some directions of the minimiser are free"
-        minimum = theory.constrained.barlow_twins_minimum(gamma, dim)
-        if minimum.indices is not None and objective.rotation_invariant:
-            subspaces["grassmann"] = vectors[:, minimum.indices]
-        else:
-            reasons["grassmann"] = "the eigenvalues of Gamma lie on both sides of 1: the minimisers mix modes"
+        subspaces["grassmann"] = theory.constrained.barlow_twins_subspace(cross, dim)
     if objective.rotation_invariant and "grassmann" in subspaces:
         subspaces["stiefel"] = subspaces["grassmann"]
     else:
-        reasons.setdefault("stiefel", reasons.get("grassmann", "no closed form is known for this loss under the constraint"))
-    return Prediction(objective, dim, cross, second, gamma, matrix,
-                      {arm: v for arm, v in subspaces.items() if arm in arms},
-                      {arm: v for arm, v in reasons.items() if arm in arms and arm not in subspaces})
+        reasons.setdefault(
+            "stiefel", reasons.get("grassmann", "no closed form is known for this loss under the constraint")
+        )
+    return Prediction(
+        objective,
+        dim,
+        cross,
+        second,
+        gamma,
+        matrix,
+        {arm: v for arm, v in subspaces.items() if arm in arms},
+        {arm: v for arm, v in reasons.items() if arm in arms and arm not in subspaces},
+    )
+
+
+def _share(fraction: float, limit: float) -> float:
+    """A fraction of the limit; where there is none (d = m: the Grassmannian is one point), the fraction itself."""
+    return fraction * limit if np.isfinite(limit) else fraction

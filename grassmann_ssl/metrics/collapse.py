@@ -21,12 +21,12 @@ COLLAPSE_RULE = (
 class CollapseVerdict:
     """Per run: complete and dimensional collapse (never both), and the number of dimensions that are not dead."""
 
-    complete: Bool[Tensor, "*b"]
-    dimensional: Bool[Tensor, "*b"]
-    live_dimensions: Int[Tensor, "*b"]
+    complete: Bool[Tensor, " *b"]
+    dimensional: Bool[Tensor, " *b"]
+    live_dimensions: Int[Tensor, " *b"]
 
     @property
-    def collapsed(self) -> Bool[Tensor, "*b"]:
+    def collapsed(self) -> Bool[Tensor, " *b"]:
         """Either kind."""
         return self.complete | self.dimensional
 
@@ -41,7 +41,7 @@ class CollapseVerdict:
 
 
 def collapse_verdict(
-    covariance_eigenvalues: Float[Tensor, "*b d"], input_variance: float, log_scale: float | Float[Tensor, "*b"] = 0.0
+    covariance_eigenvalues: Float[Tensor, " *b d"], input_variance: float, log_scale: float | Float[Tensor, " *b"] = 0.0
 ) -> CollapseVerdict:
     """Judge embeddings by the eigenvalues (..., d) of their centred covariance, by COLLAPSE_RULE.
 
@@ -57,5 +57,7 @@ def collapse_verdict(
     largest = eigenvalues.amax(-1, keepdim=True)
     live = ((eigenvalues >= DEAD * largest) & (largest > 0)).sum(-1)
     log_variance = eigenvalues.mean(-1).log() + log_scale
-    complete = log_variance < torch.tensor(COMPLETE * input_variance, dtype=eigenvalues.dtype).log().to(eigenvalues.device)
+    complete = log_variance < torch.tensor(COMPLETE * input_variance, dtype=eigenvalues.dtype).log().to(
+        eigenvalues.device
+    )
     return CollapseVerdict(complete, ~complete & (live < eigenvalues.shape[-1]), live)

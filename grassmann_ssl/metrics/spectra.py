@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def effective_rank(spectrum: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+def effective_rank(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"]:
     """The exponential of the entropy of a spectrum: exp(-sum_k p_k log p_k), p = spectrum / sum(spectrum).
 
     Of covariance eigenvalues it is the effective rank logged here; of the singular values of an uncentred embedding matrix it is
@@ -19,7 +19,7 @@ def effective_rank(spectrum: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
     return torch.where(total[..., 0] > 0, torch.exp(-torch.xlogy(p, p).sum(-1)), 0)
 
 
-def participation_ratio(spectrum: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+def participation_ratio(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"]:
     """(sum_k l_k)^2 / sum_k l_k^2: between 1 and d, and 0 where the whole spectrum is 0. Shapes (..., d) -> (...).
 
     Negative entries (rounding) count as 0.

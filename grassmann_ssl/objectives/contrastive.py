@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def spectral_contrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+def spectral_contrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Spectral contrastive loss on two views.
 
     L = -2 E[z . z+] + E_{u,v} (u . v)^2 with u, v independent draws from the 2n single views, so that
@@ -19,12 +19,12 @@ def spectral_contrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "
 
 
 def spectral_contrastive_moments(
-    *, weights: Float[Tensor, "*b m d"], cross: Float[Tensor, "m m"], second: Float[Tensor, "m m"]
-) -> Float[Tensor, "*b"]:
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " m m"], second: Float[Tensor, " m m"]
+) -> Float[Tensor, " *b"]:
     """Spectral contrastive loss of a linear model, from the moments of its inputs.
 
     L = -2 tr(W^T Gamma W) + ||W^T Sigma W||_F^2.   Shapes (..., m, d), (m, m), (m, m) -> (...). Rotation-invariant.
     Source: HaoChen et al. 2021, arXiv 2106.04156, eq. (6), for z = W^T x.
     """
-    attraction = (weights * (cross @ weights)).sum((-2, -1))
-    return -2 * attraction + (weights.mT @ (second @ weights)).square().sum((-2, -1))
+    attraction = (weights.mT @ cross * weights.mT).sum((-2, -1))
+    return -2 * attraction + (weights.mT @ second @ weights).square().sum((-2, -1))

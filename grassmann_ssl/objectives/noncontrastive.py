@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def barlow_twins(
-    *, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"], lambda_: float = 1.0, normalise: bool = False
+    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], lambda_: float = 1.0, normalise: bool = False
 ) -> Float[Tensor, ""]:
     """Barlow Twins on two views.
 
@@ -25,18 +25,18 @@ def barlow_twins(
 
 
 def barlow_twins_moments(
-    *, weights: Float[Tensor, "*b m d"], cross: Float[Tensor, "m m"], lambda_: float = 1.0
-) -> Float[Tensor, "*b"]:
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " m m"], lambda_: float = 1.0
+) -> Float[Tensor, " *b"]:
     """Barlow Twins of a linear model, from the cross-moment of its inputs.
 
     L = sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2,   C = W^T Gamma W; for lambda = 1, ||W^T Gamma W - I||_F^2.
     Shapes (..., m, d), (m, m) -> (...). Rotation-invariant for lambda = 1. No factor 1/2 and no 1/d: the gradient is
     4 Gamma W (C - I) for lambda = 1. Source: Simon et al. 2023, arXiv 2303.15438, sec. 3.
     """
-    return _distance_to_identity(weights.mT @ (cross @ weights), lambda_)
+    return _distance_to_identity(weights.mT @ cross @ weights, lambda_)
 
 
-def _distance_to_identity(c: Float[Tensor, "*b d d"], lambda_: float) -> Float[Tensor, "*b"]:
+def _distance_to_identity(c: Float[Tensor, " *b d d"], lambda_: float) -> Float[Tensor, " *b"]:
     identity = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
     square = (c - identity).square()
     if lambda_ != 1:

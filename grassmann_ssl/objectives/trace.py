@@ -10,7 +10,7 @@ from grassmann_ssl.data.moments import Moments
 
 
 def linear_contrastive(
-    *, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"], z_negative: Float[Tensor, "n d"]
+    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], z_negative: Float[Tensor, " n d"]
 ) -> Float[Tensor, ""]:
     """Linear contrastive loss L = E[z . (z- - z+)]. Shapes (n, d) three times -> scalar. Rotation-invariant.
 
@@ -20,7 +20,7 @@ def linear_contrastive(
 
 
 def squared_contrastive(
-    *, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"], z_negative: Float[Tensor, "n d"]
+    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], z_negative: Float[Tensor, " n d"]
 ) -> Float[Tensor, ""]:
     """Squared contrastive loss L = (1/2) E[||z - z+||^2 - ||z - z-||^2]. Shapes (n, d) three times -> scalar.
 
@@ -29,7 +29,7 @@ def squared_contrastive(
     return ((z - z_positive).square() - (z - z_negative).square()).sum(-1).mean() / 2
 
 
-def linear_noncontrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+def linear_noncontrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Linear non-contrastive loss L = -E[z . z+]. Shapes (n, d), (n, d) -> scalar.
 
     Rotation-invariant, unbounded below. Source: Esser et al. 2023, arXiv 2309.02011.
@@ -37,7 +37,7 @@ def linear_noncontrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor, 
     return -(z * z_positive).sum(-1).mean()
 
 
-def squared_noncontrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+def squared_noncontrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Squared non-contrastive loss L = (1/2) E||z - z+||^2. Shapes (n, d), (n, d) -> scalar.
 
     Rotation-invariant; its minimum 0 is reached at W = 0. Source: Esser et al. 2023, arXiv 2309.02011.
@@ -45,12 +45,12 @@ def squared_noncontrastive(*, z: Float[Tensor, "n d"], z_positive: Float[Tensor,
     return (z - z_positive).square().sum(-1).mean() / 2
 
 
-def trace_loss(*, weights: Float[Tensor, "*b m d"], matrix: Float[Tensor, "m m"]) -> Float[Tensor, "*b"]:
+def trace_loss(*, weights: Float[Tensor, " *b m d"], matrix: Float[Tensor, " m m"]) -> Float[Tensor, " *b"]:
     """L = tr(W^T C W) for a symmetric C. Shapes (..., m, d), (m, m) -> (...). Rotation-invariant; gradient 2 C W."""
-    return (weights * (matrix @ weights)).sum((-2, -1))
+    return (weights.mT @ matrix * weights.mT).sum((-2, -1))
 
 
-def trace_matrix(name: str, moments: Moments) -> Float[Tensor, "m m"]:
+def trace_matrix(name: str, moments: Moments) -> Float[Tensor, " m m"]:
     """The symmetric matrix C (m, m) for which the trace loss `name` of a linear model is tr(W^T C W).
 
     linear_contrastive      (1/2) E[x (x- - x+)^T + (x- - x+) x^T]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from grassmann_ssl.report import figures, html
 from grassmann_ssl.training.runs import write_json
@@ -25,7 +25,7 @@ def write_run(comparison: Comparison, folder: Path) -> None:
     """Write everything a run leaves into an existing, empty folder."""
     write_json(folder / "run.json", comparison.result)
     pq.write_table(metrics_table(comparison), folder / "metrics.parquet", compression="zstd")
-    save_file(arrays(comparison), folder / "arrays.safetensors")
+    (folder / "arrays.safetensors").write_bytes(save(arrays(comparison)))
     (folder / "report.html").write_text(html.render(comparison), encoding="utf-8")
     if ("barlow_twins", "free") in comparison.arms:
         (folder / "staircase.png").write_bytes(figures.png(figures.staircase(comparison)))

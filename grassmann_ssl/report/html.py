@@ -33,7 +33,9 @@ MEANING = {
 
 def render(comparison: Comparison) -> str:
     """The report as one HTML string: verdicts first, then the figures of every objective, then the settings."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["number"] = terminal.number
     template = environment.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
     result = comparison.result

@@ -13,16 +13,22 @@ def theory_line(agreement: dict, objective: str, arm: str) -> str:
     parts = []
     if arm == "free" and "step_times" in agreement:
         error = agreement["step_times"]["max_relative_error"]
-        parts.append("step times: " + (f"within {100 * error:.2g} %" if error is not None else agreement["step_times"]["reason"]))
+        parts.append(
+            "step times: " + (f"within {100 * error:.2g} %" if error is not None else agreement["step_times"]["reason"])
+        )
     if arm == "free" and "collapse_slope" in agreement:
         slope = agreement["collapse_slope"]
         error = slope["relative_error"]
-        parts.append("collapse slope: " + (f"within {100 * error:.2g} %" if error is not None else "not reached in this horizon"))
+        parts.append(
+            "collapse slope: " + (f"within {100 * error:.2g} %" if error is not None else "not reached in this horizon")
+        )
     if arm != "free" and "flow" in agreement:
         parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
     subspace = agreement["subspace"].get(arm, {})
     if not parts:
-        parts.append("final subspace predicted" if subspace.get("max_principal_angle") is not None else "no closed form")
+        parts.append(
+            "final subspace predicted" if subspace.get("max_principal_angle") is not None else "no closed form"
+        )
     return "; ".join(parts)
 
 
@@ -37,13 +43,21 @@ def verdict(arm_result: dict) -> str:
 
 def rows(result: dict) -> list[tuple[str, ...]]:
     """One row per objective and arm, as in HEADER."""
-    table = []
+    table: list[tuple[str, ...]] = []
     for objective, arms in result["arms"].items():
         for arm, record in arms.items():
             agreement = result["agreement"][objective]
             angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
-            table.append((objective, arm, verdict(record), number(record["effective_rank"]), number(angle, 2),
-                          theory_line(agreement, objective, arm)))
+            table.append(
+                (
+                    objective,
+                    arm,
+                    verdict(record),
+                    number(record["effective_rank"]),
+                    number(angle, 2),
+                    theory_line(agreement, objective, arm),
+                )
+            )
     return table
 
 
@@ -55,8 +69,10 @@ def summary(result: dict) -> str:
     lines.insert(1, "  ".join("-" * width for width in widths))
     law = result["agreement"].get("barlow_twins", {}).get("initialisation_law")
     if law:
-        lines.append(f"free Barlow Twins ends at an angle ~ alpha^{law['measured_exponent']:.3f} from the predicted subspace "
-                     f"(theory: alpha^{law['predicted_exponent']:.3f})")
+        lines.append(
+            f"free Barlow Twins ends at an angle ~ alpha^{law['measured_exponent']:.3f} from the predicted subspace "
+            f"(theory: alpha^{law['predicted_exponent']:.3f})"
+        )
     if result["interrupted"]:
         lines.append(f"interrupted: {result['interrupted']}; arms after it were not trained")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ ARMS: dict[str, Callable[[], geoopt.Manifold]] = {
 
 def train(
     loss: Callable[[Tensor], Tensor],
-    weights: Float[Tensor, "*b m d"],
+    weights: Float[Tensor, " *b m d"],
     manifold: geoopt.Manifold,
     *,
     learning_rate: float,

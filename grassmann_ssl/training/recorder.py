@@ -1,6 +1,6 @@
 """What a run passes through, kept on its device until the run is over."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,15 +15,23 @@ class Trajectory:
     `gradient_norm` are those of the recorded weights. `time` = learning rate x step.
     """
 
-    step: Int[Tensor, "k"]  # noqa: F821
-    time: Float[Tensor, "k"]  # noqa: F821
-    loss: Float[Tensor, "k *b"]
-    gradient_norm: Float[Tensor, "k *b"]
-    log_norm: Float[Tensor, "k *b"]
-    weights: Float[Tensor, "k *b m d"]
+    step: Int[Tensor, " k"]
+    time: Float[Tensor, " k"]
+    loss: Float[Tensor, " k *b"]
+    gradient_norm: Float[Tensor, " k *b"]
+    log_norm: Float[Tensor, " k *b"]
+    weights: Float[Tensor, " k *b m d"]
     learning_rate: float
     wall_time: float
     interrupted: bool
+
+    def first(self, count: int) -> "Trajectory":
+        """The first `count` logged steps."""
+        axis = {
+            name: getattr(self, name)[:count]
+            for name in ("step", "time", "loss", "gradient_norm", "log_norm", "weights")
+        }
+        return replace(self, **axis)
 
 
 @dataclass

@@ -46,7 +46,9 @@ def test_a_point_has_rank_zero_and_batches_are_loops():
 
 
 def test_the_kinds_of_collapse_are_told_apart():
-    eigenvalues = torch.tensor([[1.0, 0.5, 0.2], [1.0, 0.5, 9e-5], [1.0, 0.5, 1.1e-4], [1e-9, 1e-9, 1e-9], [0.0, 0.0, 0.0]])
+    eigenvalues = torch.tensor(
+        [[1.0, 0.5, 0.2], [1.0, 0.5, 9e-5], [1.0, 0.5, 1.1e-4], [1e-9, 1e-9, 1e-9], [0.0, 0.0, 0.0]]
+    )
     verdict = collapse_verdict(eigenvalues, input_variance=1.0)
     assert verdict.complete.tolist() == [False, False, False, True, True]
     assert verdict.dimensional.tolist() == [False, True, False, False, False]

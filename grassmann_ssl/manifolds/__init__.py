@@ -1,0 +1,7 @@
+"""Gr(n, p) and St(n, p) as geoopt manifolds, and the angles between subspaces."""
+
+from grassmann_ssl.manifolds.grassmann import Grassmann
+from grassmann_ssl.manifolds.stiefel import Stiefel
+from grassmann_ssl.manifolds.subspaces import principal_angles
+
+__all__ = ["Grassmann", "Stiefel", "principal_angles"]

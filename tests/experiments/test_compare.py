@@ -1,0 +1,303 @@
+"""The comparison as its users see it: the promised numbers on digits, the run folder, and refusals before any work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from grassmann_ssl.experiments import CompareConfig, compare
+from grassmann_ssl.experiments.measure import collapse_slope, half_rise_times
+from grassmann_ssl.objectives import OBJECTIVES
+from grassmann_ssl.training import ConfigError
+
+TRACE = OBJECTIVES[2:]
+UNBOUNDED = OBJECTIVES[2:5]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """One full run with the default settings: what `make demo` does."""
+    out = tmp_path_factory.mktemp("compare") / "run"
+    return compare(CompareConfig(out=out)), out
+
+
+def small(out, **changes):
+    settings = {"objectives": ("linear_contrastive",), "seeds": 2, "steps": 60, "dim": 3, "init_scales": (), "out": out}
+    return CompareConfig(**(settings | changes))
+
+
+# --- what the demo must reach on digits ---------------------------------------------------------------------------
+
+
+def test_step_times_are_within_three_per_cent_in_every_seed(digits):
+    agreement = digits[0].result["agreement"]["barlow_twins"]["step_times"]
+    assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (20, 8)
+    assert agreement["max_relative_error"] < 0.03
+    error = np.abs(np.array(agreement["measured"]) / np.array(agreement["predicted"]) - 1)
+    assert error.max() == pytest.approx(agreement["max_relative_error"])
+
+
+def test_constrained_barlow_twins_finds_the_predicted_subspace(digits):
+    subspace = digits[0].result["agreement"]["barlow_twins"]["subspace"]
+    assert subspace["grassmann"]["max_principal_angle"] < 1e-3
+    assert 1e-3 < subspace["free"]["median_principal_angle"] < 0.5
+
+
+def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
+    law = digits[0].result["agreement"]["barlow_twins"]["initialisation_law"]
+    gamma = digits[0].result["data"]["gamma"]
+    assert law["predicted_exponent"] == pytest.approx(1 - gamma[8] / gamma[7])
+    assert abs(law["measured_exponent"] - law["predicted_exponent"]) < 0.03
+    assert np.all(np.diff(law["median_angles"]) < 0)  # scales run from large to small
+
+
+@pytest.mark.parametrize("name", TRACE)
+def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name):
+    arms = digits[0].result["arms"][name]
+    assert arms["free"]["collapsed"] is True and arms["free"]["collapsed_seeds"] == 20
+    assert arms["grassmann"]["collapsed"] is False and arms["grassmann"]["collapsed_seeds"] == 0
+    assert arms["free"]["kind"] == ("dimensional" if name in UNBOUNDED else "complete")
+    assert digits[0].result["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_the_collapse_slope_is_as_predicted(digits, name):
+    assert digits[0].result["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
+    assert digits[0].result["arms"][name]["free"]["effective_rank"] < 1.01
+
+
+def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
+    slope = digits[0].result["agreement"]["squared_noncontrastive"]["collapse_slope"]
+    assert slope["relative_error"] is None and "does not reach the asymptotic regime" in slope["reason"]
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
+def test_losses_with_a_scale_do_not_collapse(digits, name):
+    for arm in ("free", "grassmann"):
+        assert digits[0].result["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
+
+
+def test_spectral_contrastive_reaches_the_predicted_minimiser_as_far_as_its_start_lets_it(digits):
+    subspace = digits[0].result["agreement"]["spectral_contrastive"]["subspace"]
+    assert subspace["free"]["median_principal_angle"] < 0.5
+    assert subspace["grassmann"]["max_principal_angle"] is None and "no closed form" in subspace["grassmann"]["reason"]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_weights_stay_orthonormal(digits, name):
+    arms = digits[0].result["arms"][name]
+    assert arms["grassmann"]["orthonormality_error"] <= 1e-13 and arms["free"]["orthonormality_error"] is None
+
+
+# --- what a run leaves --------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_is_complete_and_open(digits):
+    comparison, out = digits
+    assert {p.name for p in out.iterdir()} == {
+        "run.json",
+        "metrics.parquet",
+        "arrays.safetensors",
+        "report.html",
+        "staircase.png",
+    }
+    result = json.loads((out / "run.json").read_text())
+    assert result == json.loads(json.dumps(comparison.result))
+    assert {"config", "versions", "git_commit", "device", "wall_time_s", "collapse_rule", "arms", "agreement"} <= set(
+        result
+    )
+    assert result["config"]["objectives"] == list(OBJECTIVES) and result["interrupted"] is None
+
+    metrics = pd.read_parquet(out / "metrics.parquet")
+    last = metrics[(metrics.objective == "barlow_twins") & (metrics.arm == "free") & (metrics.step == 6000)]
+    assert len(last) == 20
+    assert last.effective_rank.median() == pytest.approx(result["arms"]["barlow_twins"]["free"]["effective_rank"])
+    eigenvalues = np.stack(last.cross_eigenvalues)
+    assert eigenvalues.shape == (20, 8) and np.abs(eigenvalues - 1).max() < 1e-2  # C = I is reached
+    for column in ("loss", "gradient_norm", "log_norm", "rankme", "orthonormality_error", "principal_angle"):
+        assert metrics[column].dtype == float
+
+    arrays = load_file(out / "arrays.safetensors")
+    w, gamma = arrays["weights/barlow_twins/free"], arrays["moments/cross"]
+    c = w.mT @ gamma @ w
+    assert torch.linalg.eigvalsh(c).flip(-1).numpy() == pytest.approx(eigenvalues)
+
+
+def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
+    html = (digits[1] / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 1
+    assert 'src="http' not in html and "<link" not in html and "<script" not in html
+    assert html.index("<h2>Verdicts</h2>") < html.index("<figure>")
+    assert "l_k &lt; 0.0001 l_1" in html  # the rule behind the verdicts, escaped
+    for name in OBJECTIVES:
+        assert f"<h2>{name}</h2>" in html
+
+
+# --- the equations behind it --------------------------------------------------------------------------------------
+
+
+def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
+    errors = []
+    for k, lr in enumerate((0.08, 0.04, 0.02)):
+        config = small(tmp_path / str(k), objectives=("linear_noncontrastive",), arms=("grassmann",), dim=8, seeds=4, lr=lr,
+                       steps=round(80 / lr))  # fmt: skip
+        errors.append(compare(config).result["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
+    ratios = np.array(errors[:-1]) / errors[1:]
+    assert np.abs(ratios - 2).max() < 0.1  # the next order contributes O(lr lambda), 4 % at lr = 0.08
+
+
+def test_half_rise_times_interpolate_a_straight_rise():
+    time = np.array([0.0, 1.0, 2.0, 4.0])
+    eigenvalues = np.array([[[0.0, 0.0, 0.6]], [[0.4, 0.0, 0.7]], [[0.8, 0.1, 0.8]], [[1.0, 0.9, 0.9]]])
+    assert half_rise_times(time, eigenvalues)[0] == pytest.approx([1.25, 3.0, 0.0])
+    assert np.isnan(half_rise_times(time, eigenvalues * 0.4)).all()
+
+
+def test_collapse_slope_needs_the_asymptotic_regime():
+    time = np.linspace(0, 10, 101)
+    singular = np.stack([np.ones((101, 1)), np.exp(-2.0 * time)[:, None]], -1)
+    assert collapse_slope(time, singular) == pytest.approx([-2.0])
+    assert collapse_slope(time[:20], singular[:20]) is None
+    assert collapse_slope(time, singular[..., :1]) is None
+
+
+@pytest.mark.parametrize("data", ["photos", "gaussian"])
+def test_other_data_run_too(tmp_path, data):
+    result = compare(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).result
+    assert set(result["arms"]) == set(OBJECTIVES)
+
+
+def test_edge_dimensions_run(tmp_path):
+    for dim in (1, 12):  # gaussian data have m = 12
+        compare(small(tmp_path / str(dim), data="gaussian", objectives=OBJECTIVES, dim=dim, init_scales=(1e-3, 1e-4)))
+
+
+def test_float32_stays_orthonormal(tmp_path):
+    result = compare(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).result
+    assert result["arms"]["linear_contrastive"]["grassmann"]["orthonormality_error"] <= 1e-6
+
+
+def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
+    config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free", "stiefel"), barlow_lambda=0.3)
+    assert set(compare(config).result["arms"]["barlow_twins"]) == {"free", "stiefel"}
+
+
+def test_runs_repeat_to_the_bit(tmp_path):
+    first, second = (compare(small(tmp_path / name)).arms for name in "ab")
+    for key, arm in first.items():
+        assert torch.equal(arm.trajectory.weights, second[key].trajectory.weights)
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    config = small(
+        tmp_path / "run", objectives=("barlow_twins",), arms=("free",), lr=50.0, init_scale=1.0, allow_unstable=True
+    )
+    record = compare(config).result["arms"]["barlow_twins"]["free"]
+    assert record["collapsed"] is None and "diverged" in record["reason"]
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "--data mnist": "unknown data set 'mnist'; known are digits, photos, gaussian",
+    "--objectives barlow": "unknown objective 'barlow'; known are barlow_twins",
+    "--objectives barlow_twins barlow_twins": "names one twice",
+    "--arms sphere": "unknown arm 'sphere'; known are free, grassmann, stiefel",
+    "--dim 0": "dim must be at least 1",
+    "--dim 65": "dim = 65 is larger than the input dimension m = 64",
+    "--seeds 0": "seeds must be at least 1",
+    "--steps 0": "steps must be at least 1",
+    "--lr nan": "lr must be finite and positive",
+    "--lr 0.6": "above the stability limit",
+    "--init-scale 0": "init_scale must be finite and positive",
+    "--noise -1": "noise must be finite and not negative",
+    "--data gaussian --spectrum 1 nan": "spectrum must be finite",
+    "--device cuda:99": "device: cuda:99 is not there",
+    "--device abacus": "is not a torch device",
+    "--barlow-lambda 0.5": "barlow_twins with barlow_lambda = 0.5 is not rotation-invariant",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_bad_input_is_one_line_and_exit_code_two(tmp_path, arguments):
+    done = run_cli("compare", *arguments.split(), "--out", str(tmp_path / "run"))
+    assert done.returncode == 2, done.stderr
+    assert REFUSED[arguments] in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr and not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def run_cli(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "grassmann_ssl.cli", *arguments], capture_output=True, text=True, **options
+    )
+
+
+def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path):
+    compare(small(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="--overwrite"):
+        compare(small(tmp_path / "run"))
+    compare(small(tmp_path / "run", overwrite=True, seeds=1))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seeds"] == 1
+
+
+def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
+    with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with --allow-unstable"):
+        compare(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
+    compare(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
+
+
+def test_the_command_line_writes_prints_and_explains(tmp_path):
+    done = run_cli(
+        "compare",
+        "--objectives",
+        "linear_contrastive",
+        "--seeds",
+        "2",
+        "--steps",
+        "300",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "linear_contrastive  grassmann" in done.stdout and f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
+    )
+    explained = run_cli("compare", "--help").stdout
+    for option in (
+        "--data",
+        "--objectives",
+        "--dim",
+        "--seeds",
+        "--steps",
+        "--lr",
+        "--init-scale",
+        "--device",
+        "--dtype",
+        "--out",
+    ):
+        assert option in explained
+    assert "fraction of each arm's stability limit" in " ".join(explained.replace("│", " ").split())
+
+
+def test_an_interrupt_keeps_what_was_recorded(tmp_path):
+    calls = iter(range(1000))
+
+    def progress(total):
+        def tick(label):
+            if next(calls) == 100:
+                raise KeyboardInterrupt
+
+        return tick
+
+    out = tmp_path / "run"
+    result = compare(small(out), progress).result
+    assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
+    assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
+    assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}
+    assert "This run was interrupted" in (out / "report.html").read_text()

@@ -1,0 +1,81 @@
+"""The package from the outside: the README's commands and code, the wheel, the notebook."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jupytext
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
+def test_the_commands_of_the_readme_run(command, tmp_path):
+    if command == "make test":
+        return  # this very run
+    environment = os.environ | {"VENV": str(BIN.parent)}
+    if command == "make demo":
+        # The real Makefile and the real command, in a folder of its own; the environment is the one that runs the tests.
+        for name in ("Makefile", "setup.cfg", "constraints.txt"):
+            shutil.copy(ROOT / name, tmp_path / name)
+        command = f"make --old-file {BIN.parent}/.installed demo"
+    done = subprocess.run(command.replace(".venv/bin", str(BIN)), shell=True, cwd=tmp_path, capture_output=True, text=True,
+                          env=environment)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = re.search(r"report: (.*)", done.stdout)
+    assert report and (tmp_path / report[1]).exists()
+
+
+def test_every_folder_of_the_map_exists():
+    for folder in re.findall(r"^\| `([\w/]+/)` \|", README, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_the_wheel_holds_both_packages_and_works_elsewhere(tmp_path):
+    # A copy, so that no build folder of the checkout leaks in.
+    for name in ("grassmann_ssl", "theory"):
+        shutil.copytree(ROOT / name, tmp_path / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "src" / name)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(tmp_path / "src")]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "grassmann_ssl.cli", "compare", "--objectives", "linear_contrastive", "--seeds", "1",
+               "--steps", "20", "--out", "run"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "run" / "report.html").exists()
+    where = [sys.executable, "-c", "import grassmann_ssl, theory; print(grassmann_ssl.__file__, theory.__file__)"]
+    found = subprocess.run(
+        where, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, capture_output=True
+    )
+    assert found.stdout.decode().count(str(tmp_path / "site")) == 2
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.name)
+def test_a_notebook_is_the_executed_form_of_its_source(source):
+    notebook = jupytext.read(source.with_suffix(".ipynb"))
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [c.source for c in notebook.cells] == [c.source for c in jupytext.read(source).cells]
+    assert all(cell.execution_count for cell in code)
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)

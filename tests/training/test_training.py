@@ -1,0 +1,128 @@
+"""The loop against a hand-written one, the record it leaves, and the run folder."""
+
+import json
+
+import geoopt
+import pytest
+import torch
+from grassmann_ssl.manifolds import Grassmann
+
+from grassmann_ssl.objectives import trace_loss
+from grassmann_ssl.training import ARMS, ConfigError, RunFolder, train
+from grassmann_ssl.training.runs import provenance, write_json
+
+
+def problem(m=6, d=2, seeds=3):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(m, m, dtype=torch.float64, generator=generator)
+    return (a + a.T) / 2, torch.randn(seeds, m, d, dtype=torch.float64, generator=generator)
+
+
+def test_free_training_is_gradient_descent():
+    matrix, start = problem()
+    run = train(
+        lambda w: (w.mT @ matrix @ w - 1).square().sum((-2, -1)), start, geoopt.Euclidean(), learning_rate=1e-3, steps=7
+    )
+    w = start.clone()
+    for k in range(8):
+        torch.testing.assert_close(run.weights[k], w, rtol=1e-13, atol=1e-13)
+        w = w - 1e-3 * 4 * matrix @ w @ (w.mT @ matrix @ w - 1)
+    assert run.step.tolist() == list(range(8)) and not run.interrupted
+    torch.testing.assert_close(run.time, run.step * 1e-3)
+
+
+def test_rescaling_leaves_directions_and_counts_the_norm():
+    matrix, start = problem()
+    settings = {"learning_rate": 0.05, "steps": 20, "log_every": 3}
+    plain, rescaled = (
+        train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), homogeneous=flag, **settings)
+        for flag in (False, True)
+    )
+    assert rescaled.step.tolist() == [0, 3, 6, 9, 12, 15, 18, 20]
+    torch.testing.assert_close(torch.linalg.matrix_norm(rescaled.weights), torch.ones(8, 3, dtype=torch.float64))
+    scale = rescaled.log_norm.exp()
+    torch.testing.assert_close(scale[..., None, None] * rescaled.weights, plain.weights, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scale.square() * rescaled.loss, plain.loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scale * rescaled.gradient_norm, plain.gradient_norm, rtol=1e-12, atol=1e-12)
+
+
+def test_rescaled_weights_never_overflow():
+    matrix, start = problem()
+    run = train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=1.0, steps=2000,
+                log_every=10, homogeneous=True)  # fmt: skip
+    assert torch.isfinite(run.weights).all() and (run.log_norm[-1] > 710).all()  # e^710 fits no float64
+
+
+def test_seeds_advance_as_if_alone():
+    matrix, start = problem()
+    loss = lambda w: trace_loss(weights=w, matrix=matrix)  # noqa: E731
+    together = train(loss, Grassmann().projx(start), Grassmann(), learning_rate=0.1, steps=30)
+    for seed in range(3):
+        alone = train(loss, Grassmann().projx(start[seed]), Grassmann(), learning_rate=0.1, steps=30)
+        torch.testing.assert_close(together.weights[:, seed], alone.weights, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("arm", ["grassmann", "stiefel"])
+def test_orthonormality_holds_without_stabilising(arm, dtype, bound):
+    matrix, start = problem(64, 8)
+    manifold = ARMS[arm]()
+    run = train(lambda w: trace_loss(weights=w, matrix=matrix.to(dtype)), manifold.projx(start.to(dtype)), manifold,
+                learning_rate=0.01, steps=3000, log_every=3000)  # fmt: skip
+    gram = run.weights[-1].mT @ run.weights[-1]
+    assert (gram - torch.eye(8, dtype=dtype)).abs().amax() <= bound
+    assert run.weights.dtype == dtype
+
+
+def test_an_interrupt_keeps_what_was_recorded():
+    matrix, start = problem()
+    calls = iter(range(100))
+
+    def interrupt():
+        if next(calls) == 9:
+            raise KeyboardInterrupt
+
+    run = train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=0.01, steps=50,
+                log_every=2, on_step=interrupt)  # fmt: skip
+    assert run.interrupted and run.step.tolist() == [0, 2, 4, 6, 8] and len(run.weights) == 5
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = RunFolder(tmp_path / "a" / "run", overwrite=False)
+    with pytest.raises(RuntimeError, match="disk"), folder.writing() as path:
+        (path / "run.json").write_text("{}")
+        raise RuntimeError("disk full")
+    assert list((tmp_path / "a").iterdir()) == []
+    with folder.writing() as path:
+        (path / "run.json").write_text("{}")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["run"]
+
+
+def test_a_folder_with_a_run_is_replaced_only_when_asked(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("old")
+    (run / "extra").write_text("old")
+    with pytest.raises(ConfigError, match="holds another run; replace it with --overwrite"):
+        RunFolder(run, overwrite=False)
+    with RunFolder(run, overwrite=True).writing() as path:
+        (path / "run.json").write_text("new")
+    assert [p.name for p in run.iterdir()] == ["run.json"] and (run / "run.json").read_text() == "new"
+
+
+def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty and holds no run"):
+        RunFolder(tmp_path, overwrite=True)
+    with pytest.raises(ConfigError, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex", overwrite=True)
+    with pytest.raises(ConfigError, match="cannot create"):
+        RunFolder(tmp_path / "thesis.tex" / "sub" / "run", overwrite=False)
+
+
+def test_json_refuses_what_json_cannot_hold(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "run.json", {"x": float("nan")})
+    record = provenance(torch.device("cpu"))
+    write_json(tmp_path / "run.json", record)
+    assert json.loads((tmp_path / "run.json").read_text())["versions"]["torch"] == torch.__version__
