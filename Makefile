@@ -12,7 +12,7 @@ demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
 test: $(STAMP)  ## all tests, the notebook among them
-	$(BIN)/python -m pytest -n 2
+	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

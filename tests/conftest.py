@@ -1,7 +1,5 @@
 """Settings shared by all tests."""
 
-import os
-
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -15,6 +13,5 @@ with install_import_hook("grassmann_ssl", "tests.typecheck.check"):
     import grassmann_ssl.report  # noqa: F401
 
 torch.set_num_threads(1)
-os.environ["GRASSMANN_SSL_FAST"] = "1"  # notebooks: few seeds and steps
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")

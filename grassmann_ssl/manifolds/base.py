@@ -42,12 +42,12 @@ class OrthonormalMatrices(geoopt.Manifold):
 
         R^T R = (X + U)^T (X + U). Its span is that of the QR and polar retractions, of second order on the Grassmannian and of first order
         on the Stiefel manifold; no column changes sign and nothing waits for the device. Orthonormal to about eps (1 + ||U||_2^2).
-        Beyond ||U||_F = eps^{-1/2}/4 (724 in float32), where angles are within 2e-3 of pi/2 and the factorization would break down, U is shortened
-        to that length. Source: AMS08, example 4.1.3, by Cholesky.
+        Beyond ||U||_F = eps^{-1/2}/4 (724 in float32), where angles are within 2e-3 of pi/2 and the factorization would break
+        down, U is shortened to that length. Source: AMS08, example 4.1.3, by Cholesky.
         """
         limit = torch.finfo(u.dtype).eps ** -0.5 / 4
         length = torch.linalg.matrix_norm(u, keepdim=True)
-        return cholesky_qr(x + u * (limit / length).clamp_max(1))
+        return cholesky_qr(x + u * (limit / length.clamp_min(limit)))
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Vector transport by projection onto the tangent space at Y, for Y near X, as after a retraction (AMS08, sec. 8.1.3)."""
@@ -59,29 +59,31 @@ class OrthonormalMatrices(geoopt.Manifold):
 
     def random(
         self,
-        *size: int,
+        *size: int | tuple[int, ...],
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ) -> geoopt.ManifoldTensor:
-        """A point drawn uniformly (Haar measure): the Q factor of a Gaussian matrix of shape `size` = (..., n, p).
+        """A point drawn uniformly (Haar measure): the Q factor of a Gaussian matrix of shape `size` = (..., n, p), numbers or one tuple.
 
         Raises ValueError for shapes that hold no point.
         """
-        self._assert_check_shape(tuple(size), "size")
-        gaussian = torch.randn(*size, dtype=dtype, device=device, generator=generator)
+        shape = geoopt.utils.size2shape(*size)
+        self._assert_check_shape(shape, "size")
+        gaussian = torch.randn(shape, dtype=dtype, device=device, generator=generator)
         return geoopt.ManifoldTensor(householder_qr(gaussian), manifold=self)
 
     def origin(
         self,
-        *size: int,
+        *size: int | tuple[int, ...],
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         seed: int | None = 42,
     ) -> geoopt.ManifoldTensor:
-        """The first p columns of the identity, for every leading index of `size` = (..., n, p); `seed` is unused."""
-        self._assert_check_shape(tuple(size), "size")
-        point = torch.eye(size[-2], size[-1], dtype=dtype, device=device).expand(*size).contiguous()
+        """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused."""
+        shape = geoopt.utils.size2shape(*size)
+        self._assert_check_shape(shape, "size")
+        point = torch.eye(*shape[-2:], dtype=dtype, device=device).expand(shape).contiguous()
         return geoopt.ManifoldTensor(point, manifold=self)
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:

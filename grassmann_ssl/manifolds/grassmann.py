@@ -15,10 +15,10 @@ class Grassmann(OrthonormalMatrices):
     """Gr(n, p): points X (..., n, p) with X^T X = I up to X -> X Q, horizontal tangent vectors X^T U = 0, metric tr(U^T V).
 
     Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. Any leading batch dimensions, float32 or
-    float64. In this metric the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices
-    (U^T U, X^T Y) only. Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
-    Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA = Bendokat, Zimmermann,
-    Absil, arXiv 2011.13699.
+    float64. In this metric the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through
+    p x p matrices (U^T U, X^T Y) only. Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
+    Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =
+    Bendokat, Zimmermann, Absil, arXiv 2011.13699.
     """
 
     name = "Grassmann"
@@ -30,8 +30,9 @@ class Grassmann(OrthonormalMatrices):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^T U.
 
-        With U = H theta V^T this is X V cos(theta) V^T + H sin(theta) V^T of the source; the p x p functions are entire in S, so that U = 0 and
-        repeated singular values are ordinary points. Ends with Cholesky-QR, which undoes rounding. Source: EAS98, eq. (2.65).
+        With U = H theta V^T this is X V cos(theta) V^T + H sin(theta) V^T of the source; the p x p functions are entire in S,
+        so that U = 0 and repeated singular values are ordinary points. Ends with Cholesky-QR, which undoes rounding. Source:
+        EAS98, eq. (2.65).
         """
         cosine, sinc, _ = trigonometric(u.mT @ u)
         return cholesky_qr(x @ cosine + u @ sinc)

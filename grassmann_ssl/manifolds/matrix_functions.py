@@ -14,9 +14,9 @@ def trigonometric(
     """cos(S^{1/2}), sinc(S^{1/2}) = sin(S^{1/2}) S^{-1/2} and (1 - cos S^{1/2}) S^{-1}, for symmetric S (..., p, p), S >= 0.
 
     Taylor series of sinc and w = (1 - cos)/S at S / 4^k, then k doublings of the angle, with v = w S:
-    sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps rounding at a few eps where cos(2x) = 2 cos^2 x - 1 would
-    multiply it by 4 each time. No eigendecomposition: derivatives exist at S = 0 and at repeated eigenvalues. Error a few eps max(1, theta^2)
-    for angles theta up to 20 rad.
+    sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps rounding at a few eps where cos(2x) = 2
+    cos^2 x - 1 would multiply it by 4 each time. No eigendecomposition: derivatives exist at S = 0 and at repeated
+    eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 20 rad.
     """
     identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     s = s / 4**DOUBLINGS

@@ -8,9 +8,9 @@ from torch import Tensor
 def principal_angles(x: Float[Tensor, "*#b n p"], y: Float[Tensor, "*#b n p"]) -> Float[Tensor, "*b p"]:
     """Principal angles between span(X) and span(Y), in increasing order, radians in [0, pi/2].
 
-    theta_i = atan2(s_i, c_i), c the singular values of X^T Y and s those of Y - X X^T Y: accurate to a few eps everywhere, where arccos loses
-    half the digits near 0 and arcsin near pi/2. X, Y (..., n, p) orthonormal; leading dimensions broadcast. Invariant under X -> X Q.
-    Source: Knyazev & Argentati 2002, SIAM J. Sci. Comput. 23, 2009.
+    theta_i = atan2(s_i, c_i), c the singular values of X^T Y and s those of Y - X X^T Y: accurate to a few eps everywhere,
+    where arccos loses half the digits near 0 and arcsin near pi/2. X, Y (..., n, p) orthonormal; leading dimensions broadcast.
+    Invariant under X -> X Q. Source: Knyazev & Argentati 2002, SIAM J. Sci. Comput. 23, 2009.
     """
     overlap = x.mT @ y
     cosines = torch.linalg.svdvals(overlap)

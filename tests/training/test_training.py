@@ -5,8 +5,8 @@ import json
 import geoopt
 import pytest
 import torch
-from grassmann_ssl.manifolds import Grassmann
 
+from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.training import ARMS, ConfigError, RunFolder, train
 from grassmann_ssl.training.runs import provenance, write_json

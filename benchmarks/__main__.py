@@ -1,0 +1,59 @@
+"""`python -m benchmarks`: run the cases, write their JSON, and rewrite the README's table."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from benchmarks import momentum_step, table
+from benchmarks.harness import environment
+
+CASES = {momentum_step.NAME: momentum_step.run}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time our code against its peers, side by side in one process with one torch thread."""
+
+    cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CASE ...")] = tuple(CASES)
+    """cases to run: momentum_step"""
+    device: str = "cpu"
+    """torch device: cpu, cuda, cuda:1, ..."""
+    out: Path = table.RESULTS
+    """folder for the JSON; the README's table is rewritten only where it is the project's own"""
+    repeats: int = 11
+    """turns per comparison; a turn times each side for 0.2 s"""
+
+
+def main() -> int:
+    """Run the cases. Exit code 2 and one line for settings that cannot be run, 1 where results disagree."""
+    config = tyro.cli(Config, prog="python -m benchmarks", config=(tyro.conf.AvoidSubcommands,))
+    unknown = [case for case in config.cases if case not in CASES]
+    device = torch.device(config.device)
+    if unknown or config.repeats < 1:
+        print(f"error: known cases are {', '.join(CASES)}; repeats must be at least 1", file=sys.stderr)
+        return 2
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(f"error: {device} is not there", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    for case in config.cases:
+        try:
+            records = CASES[case](device, config.repeats)
+        except RuntimeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        path = table.save(
+            {"case": case, **environment(device), "repeats": config.repeats, "records": records}, config.out
+        )
+        print(path)
+        if config.out == table.RESULTS:
+            table.rewrite(table.ROOT / "README.md", table.RESULTS, case)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

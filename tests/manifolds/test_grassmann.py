@@ -1,0 +1,258 @@
+"""The Grassmannian: equivariance, inverses, isometries, accuracy at the edges, agreement with peers and textbook formulas."""
+
+import math
+
+import numpy as np
+import pymanopt
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grassmann_ssl.manifolds import Grassmann, principal_angles
+from tests.manifolds.cases import Case, cases, orthonormality_error, subspace_error
+from tests.oracles import grassmann as oracle
+
+G = Grassmann()
+lengths = st.floats(0, 1.5)
+# Below, a bound is a small multiple of eps times n p: the number of roundings in the products involved.
+
+
+def bound(case, factor=20):
+    return factor * case.eps * case.n * case.p
+
+
+@given(cases(), lengths)
+def test_every_operation_is_equivariant(case, length):
+    x, u, v, q = case.point(), case.horizontal(length), G.proju(case.point(), case.ambient(4)), case.rotation()
+    y = G.retr(x, case.horizontal(0.7, k=6))
+    scale = 1 + float(v.abs().max())
+    pairs = {
+        "proju": (G.proju(x @ q, case.ambient() @ q), G.proju(x, case.ambient()) @ q),
+        "retr": (G.retr(x @ q, u @ q), None),
+        "expmap": (G.expmap(x @ q, u @ q), G.expmap(x, u) @ q),
+        "transp": (G.transp(x @ q, y @ q, v @ q), G.transp(x, y, v) @ q),
+        "parallel": (G.transp_follow_expmap(x @ q, u @ q, v @ q), G.transp_follow_expmap(x, u, v) @ q),
+    }
+    assert subspace_error(pairs.pop("retr")[0], G.retr(x, u)) <= bound(case)
+    for name, (left, right) in pairs.items():
+        assert (left - right).abs().max() <= bound(case) * scale, name
+    assert (G.inner(x @ q, u @ q, v @ q) - G.inner(x, u, v)).abs().max() <= bound(case) * scale
+    # log and dist do not see the basis of their second argument at all
+    # (the logarithm is well conditioned only away from the cut locus, and here angles stay below atan(0.7))
+    assert (G.logmap(x @ q, y) - G.logmap(x, y) @ q).abs().max() <= bound(case)
+    assert (G.dist(x, y @ q) - G.dist(x, y)).abs().max() <= bound(case)
+
+
+@given(cases(), lengths)
+def test_log_inverts_exp_and_its_norm_is_the_distance(case, length):
+    x, u = case.point(), case.horizontal(length)
+    y = G.expmap(x, u)
+    # At a largest angle of 1.5 the inverse is conditioned like 1 / cos(1.5) = 14.
+    assert (G.logmap(x, y) - u).abs().max() <= 14 * bound(case)
+    assert (G.dist(x, y) - G.norm(x, u)).abs().max() <= bound(case)
+    assert subspace_error(G.expmap(x, G.logmap(x, y)), y) <= bound(case)
+
+
+@given(cases())
+def test_distance_is_a_metric(case):
+    x, y, z = case.point(), case.point(1), case.point(2)
+    assert (G.dist(x, y) - G.dist(y, x)).abs().max() <= bound(case)
+    assert (G.dist(x, z) <= G.dist(x, y) + G.dist(y, z) + bound(case)).all()
+    assert G.dist(x, x).max() <= bound(case, 5)  # no sqrt(eps) floor
+    torch.testing.assert_close(G.dist2(x, y), G.dist(x, y).square())
+    assert G.dist(x, y, keepdim=True).shape == (*case.batch, 1, 1)
+
+
+@given(cases(), lengths)
+def test_parallel_transport_is_an_isometry_and_moves_the_velocity_along(case, length):
+    x, u = case.point(), case.horizontal(length)
+    v, w = (G.proju(x, case.ambient(k)) for k in (4, 5))
+    y, moved = G.expmap_transp(x, u, v)
+    scale = 1 + float(G.norm(x, v).max() * G.norm(x, w).max())
+    assert (G.inner(y, moved, G.transp_follow_expmap(x, u, w)) - G.inner(x, v, w)).abs().max() <= bound(case) * scale
+    assert (y.mT @ moved).abs().max() <= bound(case) * scale
+    # The end velocity of the geodesic is that of the geodesic back, reversed.
+    velocity = G.transp_follow_expmap(x, u, u)
+    assert subspace_error(G.expmap(y, -velocity), x) <= bound(case)
+    back = G.transp_follow_expmap(y, -velocity, moved)
+    assert (back - v).abs().max() <= 4 * bound(case) * scale
+
+
+@given(cases(dtypes=(torch.float64,)), lengths)
+def test_exp_and_transport_equal_the_textbook(case, length):
+    case = Case((), case.n, case.p, case.dtype, case.seed)
+    x, u = case.point(), case.horizontal(length)
+    v = G.proju(x, case.ambient(4))
+    arrays = x.numpy(), u.numpy(), v.numpy()
+    assert np.abs(G.expmap(x, u).numpy() - oracle.exp(*arrays[:2])).max() <= bound(case)
+    expected = oracle.parallel_transport(*arrays)
+    assert np.abs(G.transp_follow_expmap(x, u, v).numpy() - expected).max() <= bound(case) * (
+        1 + np.abs(expected).max()
+    )
+    y = G.retr(x, case.horizontal(0.9, k=6))
+    assert np.abs(G.logmap(x, y).numpy() - oracle.log(arrays[0], y.numpy())).max() <= bound(case)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (9, 1), (5, 2), (4, 4)])
+def test_retraction_agrees_with_exp_to_third_order(shape):
+    case = Case((4,), *shape, torch.float64, 0)
+    x, u = case.point(), case.horizontal(1.0)
+    steps = [0.1, 0.05, 0.025]
+    errors = [subspace_error(G.retr(x, h * u), G.expmap(x, h * u)) for h in steps]
+    if shape == (4, 4):
+        assert max(errors) < 1e-14  # one point only
+        return
+    slopes = np.diff(np.log(errors)) / np.diff(np.log(steps))
+    assert np.abs(slopes - 3).max() < 0.1
+
+
+@given(cases(), st.floats(0, 1.5))
+def test_retraction_spans_what_qr_and_polar_span(case, length):
+    x, u = case.point(), case.horizontal(length)
+    y = G.retr(x, u)
+    assert subspace_error(y, torch.linalg.qr((x + u).double())[0]) <= bound(case)
+    left, _, right = torch.linalg.svd((x + u).double(), full_matrices=False)
+    assert subspace_error(y, left @ right) <= bound(case)
+    assert (torch.diagonal(x.mT @ y, dim1=-2, dim2=-1) > 0).all()  # no column flips its sign
+
+
+@given(cases(), st.sampled_from([1e-3, 1.0, 1e2, 1e4, 1e8]))
+def test_retraction_of_any_step_is_orthonormal(case, length):
+    x, u = case.point(), case.horizontal(length)
+    y = G.retr(x, u)
+    assert torch.isfinite(y).all()
+    # eps cond^2, up to the length at which steps are shortened: cond^2 = 1/(16 eps)
+    assert orthonormality_error(y) <= bound(case) * min(1 + length**2, 1 / (16 * case.eps))
+
+
+@given(cases(wide=True), st.data())
+def test_principal_angles_are_accurate_everywhere(case, data):
+    special = [0.0, 1e-12, 1e-7, 1e-3, 0.5, 0.5, math.pi / 4, 1.0, math.pi / 2 - 1e-7, math.pi / 2]
+    angles = torch.tensor(sorted(data.draw(st.sampled_from(special)) for _ in range(case.p)), dtype=torch.float64)
+    x, _, y = case.at_angles(angles)
+    assert (principal_angles(x, y) - angles).abs().max() <= bound(case, 4)
+    assert (principal_angles(y, x) - angles).abs().max() <= bound(case, 4)
+
+
+@given(cases(wide=True), st.data())
+def test_log_reaches_the_cut_locus(case, data):
+    special = [0.0, 0.0, 0.3, 1.0, 1.0, 1.57, math.pi / 2 - 1e-4, math.pi / 2 - 1e-7, math.pi / 2]
+    angles = torch.tensor([data.draw(st.sampled_from(special)) for _ in range(case.p)], dtype=torch.float64)
+    x, _, y = case.at_angles(angles)
+    u = G.logmap(x, y)
+    assert subspace_error(G.expmap(x, u), y) <= (1e-6 if case.dtype == torch.float32 else 2e-14)
+    assert (G.norm(x, u) - angles.norm()).abs().max() <= bound(case)
+    assert (x.mT @ u).abs().max() <= bound(case, 4)
+
+
+@given(cases(wide=True, dtypes=(torch.float64,)), st.data())
+def test_exp_is_exact_at_repeated_and_zero_angles(case, data):
+    angles = torch.tensor(
+        [data.draw(st.sampled_from([0.0, 0.0, 0.4, 0.4, 3.0, 6.0])) for _ in range(case.p)], dtype=torch.float64
+    )
+    x, u, y = case.at_angles(angles)
+    assert subspace_error(G.expmap(x, u), y) <= bound(case, 100)  # eps theta^2, theta = 6
+
+
+@given(cases(), lengths)
+def test_a_batch_is_a_loop(case, length):
+    case = Case((3,), case.n, case.p, case.dtype, case.seed)
+    x, u, v = case.point(), case.horizontal(length), G.proju(case.point(), case.ambient(4))
+    y = G.retr(x, case.horizontal(0.7, k=6))
+    operations = {
+        "retr": lambda i: G.retr(x[i], u[i]),
+        "expmap": lambda i: G.expmap(x[i], u[i]),
+        "logmap": lambda i: G.logmap(x[i], y[i]),
+        "dist": lambda i: G.dist(x[i], y[i]),
+        "transp": lambda i: G.transp(x[i], y[i], v[i]),
+        "parallel": lambda i: G.transp_follow_expmap(x[i], u[i], v[i]),
+        "inner": lambda i: G.inner(x[i], u[i], v[i]),
+        "projx": lambda i: G.projx(u[i] + x[i]),
+    }
+    for name, operation in operations.items():
+        together = operation(slice(None))
+        assert together.dtype == case.dtype and together.device == x.device, name
+        for i in range(3):
+            assert (together[i] - operation(i)).abs().max() <= bound(case) * (1 + together[i].abs().max()), name
+
+
+@given(cases(dtypes=(torch.float64,)))
+def test_peers_agree(case):
+    case = Case((), case.n, case.p, case.dtype, case.seed)
+    peer = pymanopt.manifolds.Grassmann(case.n, case.p)
+    x, u = case.point(), case.horizontal(1.0)
+    y = G.expmap(x, u)
+    assert np.abs(
+        G.proju(x, case.ambient()).numpy() - peer.projection(x.numpy(), case.ambient().numpy())
+    ).max() <= bound(case)
+    assert subspace_error(y, torch.tensor(peer.exp(x.numpy(), u.numpy()))) <= bound(case)
+    assert subspace_error(G.retr(x, u), torch.tensor(peer.retraction(x.numpy(), u.numpy()))) <= bound(case)
+    assert np.abs(G.logmap(x, y).numpy() - peer.log(x.numpy(), y.numpy())).max() <= 10 * bound(case)
+    # pymanopt's distance goes through arccos: its own floor is sqrt(eps).
+    assert abs(G.dist(x, y).item() - peer.dist(x.numpy(), y.numpy())) <= 2 * np.sqrt(case.eps * case.p)
+    angles = np.sort(scipy.linalg.subspace_angles(x.numpy(), y.numpy()))
+    error = np.abs(principal_angles(x, y).numpy() - angles)
+    assert error[angles > 1e-6].max(initial=0) <= bound(case, 4)
+    assert error.max() <= 10 * np.sqrt(case.eps)  # scipy's floor at angles that are exactly 0
+
+
+@given(cases(dtypes=(torch.float64,)))
+def test_gradient_of_the_squared_distance_is_minus_two_log(case):
+    x, y = case.point().requires_grad_(), case.point(1).requires_grad_()
+    gradients = torch.autograd.grad(G.dist2(x, y).sum(), (x, y))
+    assert (gradients[0] + 2 * G.logmap(x, y)).abs().max() <= bound(case)
+    assert (gradients[1] + 2 * G.logmap(y, x)).abs().max() <= bound(case)
+    # Along a direction, against finite differences of the value: step 1e-5 leaves 1e-10 truncation, and as much rounding.
+    direction = case.horizontal(1.0)
+    values = [G.dist2(G.expmap(x, s * 1e-5 * direction), y).sum() for s in (1, -1)]
+    if float(principal_angles(x, y).detach().max()) < 1.5:  # at the cut locus the distance has a kink
+        assert abs((values[0] - values[1]) / 2e-5 - (gradients[0] * direction).sum()) < 1e-7
+
+
+def test_gradients_are_exact_at_degenerate_points():
+    case = Case((), 8, 3, torch.float64, 0)
+    x, repeated, _ = case.at_angles(torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
+    a = case.gaussian(8, 8)
+    for u in (torch.zeros_like(x), repeated):
+        u = u.clone().requires_grad_()
+        for end in (G.expmap, G.retr, lambda x, v: G.transp_follow_expmap(x, v, repeated)):
+            assert torch.autograd.gradcheck(lambda v, end=end: (end(x, v) * (a @ end(x, v))).sum(), u)
+        assert torch.isfinite(torch.autograd.grad(G.norm(x, u), u)[0]).all()
+    same = x.clone().requires_grad_()
+    assert torch.autograd.grad(G.dist2(same, x), same)[0].abs().max() < 1e-14
+    # The distance has a kink there; what comes out is a subgradient.
+    assert torch.autograd.grad(G.dist(same, x), same)[0].norm() <= 1 + 1e-14
+
+
+def test_random_points_are_uniform():
+    x = G.random(20_000, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean = (x @ x.mT).mean(0)  # E P = (p / n) I, with standard error below 0.25 / sqrt(20000) per entry
+    assert (mean - 0.5 * torch.eye(4)).abs().max() < 6 * 0.25 / math.sqrt(20_000)
+
+
+@given(cases())
+def test_points_from_outside(case):
+    size = (*case.batch, case.n, case.p)
+    for point in (G.random(*size, dtype=case.dtype), G.origin(*size, dtype=case.dtype), G.projx(case.ambient())):
+        assert point.shape == size and point.dtype == case.dtype and point.is_contiguous()
+        assert orthonormality_error(point) <= bound(case, 4)
+        assert G.check_point_on_manifold(point)
+    assert subspace_error(G.projx(case.point() @ case.rotation()), case.point()) <= bound(case)
+    ill = case.ambient() * torch.logspace(0, -6, case.p, dtype=case.dtype)
+    assert orthonormality_error(G.projx(ill)) <= bound(case, 4)
+
+
+def test_checks_say_why():
+    x = G.random(5, 2, dtype=torch.float64)
+    assert G.check_point_on_manifold(1.1 * x, explain=True)[1] == (
+        "the largest entry of X^T X - I is 0.21, above the tolerance 1e-05"
+    )
+    assert "normal part" in G.check_vector_on_tangent(x, x, explain=True)[1]
+    assert G.check_vector_on_tangent(x, G.random_tangent(x))
+    assert not G.check_point_on_manifold(x * float("nan"))
+    for size in ((2, 5), (3, 0), (4,)):
+        with pytest.raises(ValueError, match="must have shape"):
+            G.random(*size)
+    assert Grassmann() == G and hash(Grassmann()) == hash(G)
