@@ -47,7 +47,7 @@ class Prediction:
             if arm == "free":
                 limit = theory.losses.spectral_contrastive_max_learning_rate(self.cross, self.second, self.dim)
                 return LearningRate(
-                    _share(0.25, limit), limit, "2 / largest Hessian eigenvalue at the predicted minimiser"
+                    _share(0.1, limit), limit, "2 / largest Hessian eigenvalue at the predicted minimiser"
                 )
             limit = theory.losses.spectral_contrastive_grassmann_max_learning_rate(self.cross, self.second)
             return LearningRate(_share(0.5, limit), limit, "2 / an upper bound of the Riemannian Hessian")

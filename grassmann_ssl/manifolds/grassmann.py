@@ -14,9 +14,11 @@ from grassmann_ssl.manifolds.subspaces import principal_angles
 class Grassmann(OrthonormalMatrices):
     """Gr(n, p): points X (..., n, p) with X^T X = I up to X -> X Q, horizontal tangent vectors X^T U = 0, metric tr(U^T V).
 
-    Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. Any leading batch dimensions, float32 or
-    float64. In this metric the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through
-    p x p matrices (U^T U, X^T Y) only. Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
+    Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. The one exception is the basis that `retr`
+    returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by O(||U||^2), and a vector that
+    `retr_transp` carries along is not turned with them. Any leading batch dimensions, float32 or float64. In this metric the injectivity
+    radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^T U, X^T Y) only. Works with
+    geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
     Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =
     Bendokat, Zimmermann, Absil, arXiv 2011.13699.
     """

@@ -24,11 +24,9 @@ def theory_line(agreement: dict, objective: str, arm: str) -> str:
         )
     if arm != "free" and "flow" in agreement:
         parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
-    subspace = agreement["subspace"].get(arm, {})
+    angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
     if not parts:
-        parts.append(
-            "final subspace predicted" if subspace.get("max_principal_angle") is not None else "no closed form"
-        )
+        parts.append(f"subspace: within {angle:.2g} rad" if angle is not None else "no closed form of the end point")
     return "; ".join(parts)
 
 
@@ -37,8 +35,7 @@ def verdict(arm_result: dict) -> str:
     if arm_result["collapsed"] is None:
         return "diverged"
     kinds = arm_result["kinds"]
-    found = [f"{kind} {count}/{arm_result['seeds']}" for kind, count in kinds.items() if count and kind != "none"]
-    return ", ".join(found) or f"none 0/{arm_result['seeds']}"
+    return ", ".join(f"{kind} {count}/{arm_result['seeds']}" for kind, count in kinds.items() if count)
 
 
 def rows(result: dict) -> list[tuple[str, ...]]:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import theory
 from grassmann_ssl.experiments import CompareConfig, compare
 from grassmann_ssl.experiments.measure import collapse_slope, half_rise_times
-from grassmann_ssl.objectives import OBJECTIVES
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.objectives import OBJECTIVES, trace_loss
+from grassmann_ssl.training import ARMS, ConfigError, train
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
@@ -149,6 +150,26 @@ def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
         errors.append(compare(config).result["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
     ratios = np.array(errors[:-1]) / errors[1:]
     assert np.abs(ratios - 2).max() < 0.1  # the next order contributes O(lr lambda), 4 % at lr = 0.08
+
+
+def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_riemannian_one():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(10, 10, dtype=torch.float64, generator=generator)
+    matrix, start = (a + a.T) / 4, torch.linalg.qr(torch.randn(10, 3, dtype=torch.float64, generator=generator))[0]
+    differences = []
+    for lr, steps in ((0.02, 50), (0.01, 100)):
+        law = torch.as_tensor(theory.constrained.orthogonal_iteration(steps, start.numpy(), matrix.numpy(), lr))
+        projected = start
+        for _ in range(steps):
+            projected = torch.linalg.qr(projected - 2 * lr * matrix @ projected)[0]
+        assert (projected @ projected.T - law @ law.T).abs().max() < 1e-12
+        run = train(
+            lambda w: trace_loss(weights=w, matrix=matrix), start, ARMS["grassmann"](), learning_rate=lr, steps=steps
+        )
+        riemannian = run.weights[-1]
+        differences.append(float((riemannian @ riemannian.T - law @ law.T).abs().max()))
+    # O(lr^2) a step: over a fixed time the difference halves with the learning rate.
+    assert differences[1] > 1e-4 and 1.8 < differences[0] / differences[1] < 2.2
 
 
 def test_half_rise_times_interpolate_a_straight_rise():
