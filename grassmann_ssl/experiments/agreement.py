@@ -81,12 +81,17 @@ def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict:
     return result
 
 
-def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.ndarray) -> dict:
-    """Slope of log(sigma_2/sigma_1) of free weights under a trace loss, against -2 (lambda_2 - lambda_1)."""
+def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.ndarray, learning_rate: float) -> dict:
+    """Slope of log(sigma_2/sigma_1) of free weights under a trace loss, against -2 (lambda_2 - lambda_1).
+
+    `at_learning_rate` is the slope of the discrete law W <- (I - 2 lr C) W, log|(1 - 2 lr lambda_2)/(1 - 2 lr lambda_1)| / lr: what
+    the finite learning rate makes of the prediction, to first order a relative change by lr (lambda_1 + lambda_2).
+    """
     if singular_values.shape[-1] < 2:
         return {"predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"}
     predicted = float(theory.constrained.collapse_slope(matrix))
     measured = measure.collapse_slope(time, singular_values)
+    first, second = theory.constrained.spectrum(matrix)[0][:2]
     if measured is None or predicted == 0:
         ratio = float(np.median(singular_values[-1, :, 1] / singular_values[-1, :, 0]))
         reason = (
@@ -96,6 +101,9 @@ def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.nda
         return {"predicted": predicted, "measured": None, "relative_error": None, "reason": reason}
     return {
         "predicted": predicted,
+        "at_learning_rate": float(
+            np.log(np.abs((1 - 2 * learning_rate * second) / (1 - 2 * learning_rate * first))) / learning_rate
+        ),
         "measured": float(np.median(measured)),
         "relative_error": float(np.abs(measured / predicted - 1).max()),
     }

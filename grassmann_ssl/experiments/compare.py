@@ -324,7 +324,7 @@ def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) 
         }
     if arm == "free" and prediction.matrix is not None:
         agreements["collapse_slope"] = agreement.collapse_slope(
-            time_axis, spectra["singular_values"], prediction.matrix
+            time_axis, spectra["singular_values"], prediction.matrix, trajectory.learning_rate
         )
     if arm == "free" and name == "barlow_twins":
         initial = trajectory.weights[0].double().numpy()

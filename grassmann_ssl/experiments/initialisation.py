@@ -56,13 +56,17 @@ def initialisation_law(
     w = trajectory.weights.double()
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moments.cross @ w)).flip(-1).numpy()
     medians = np.median(angles, axis=-1)
+    # Weights near 1 are rounded by eps, which seeds every mode anew: smaller scales are not what they say.
+    fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
+    exponent = np.polyfit(np.log(scales)[fitted], np.log(medians)[fitted], 1)[0] if fitted.sum() > 1 else None
     return {
         "scales": list(scales),
         "steps": steps,
         "median_angles": medians.tolist(),
         "angles": angles.tolist(),
         "predicted_exponent": float(theory.stepwise.initialisation_exponent(prediction.gamma, prediction.dim)),
-        "measured_exponent": float(np.polyfit(np.log(scales), np.log(medians), 1)[0]),
+        "measured_exponent": None if exponent is None else float(exponent),
+        "fitted_scales": np.array(scales)[fitted].tolist(),
         "step_time_errors": [
             agreement.step_times(time, eigenvalues[:, k], scale * initial.double().cpu().numpy(), prediction.cross)[
                 "max_relative_error"

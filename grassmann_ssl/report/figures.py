@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import theory
+from grassmann_ssl.report.terminal import number
 
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.compare import Arm, Comparison
@@ -87,7 +88,7 @@ def initialisation_law(comparison: Comparison) -> Figure:
         line,
         "k-",
         lw=1,
-        label=f"theory: slope {law['predicted_exponent']:.3f} (measured {law['measured_exponent']:.3f})",
+        label=f"theory: slope {law['predicted_exponent']:.3f} (measured {number(law['measured_exponent'])})",
     )
     constrained = comparison.arms.get(("barlow_twins", "grassmann"))
     if constrained is not None and constrained.angles is not None:

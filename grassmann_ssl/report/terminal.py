@@ -26,7 +26,12 @@ def theory_line(agreement: dict, objective: str, arm: str) -> str:
         parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
     angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
     if not parts:
-        parts.append(f"subspace: within {angle:.2g} rad" if angle is not None else "no closed form of the end point")
+        if angle is None:
+            parts.append("no closed form of the end point")
+        else:
+            parts.append(
+                f"subspace: within {angle:.2g} rad" if angle < 0.1 else f"subspace: still {angle:.2g} rad away"
+            )
     return "; ".join(parts)
 
 
@@ -65,7 +70,7 @@ def summary(result: dict) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     lines.insert(1, "  ".join("-" * width for width in widths))
     law = result["agreement"].get("barlow_twins", {}).get("initialisation_law")
-    if law:
+    if law and law["measured_exponent"] is not None:
         lines.append(
             f"free Barlow Twins ends at an angle ~ alpha^{law['measured_exponent']:.3f} from the predicted subspace "
             f"(theory: alpha^{law['predicted_exponent']:.3f})"

@@ -69,6 +69,9 @@ def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name)
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_collapse_slope_is_as_predicted(digits, name):
     assert digits[0].result["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
+    slope = digits[0].result["agreement"][name]["collapse_slope"]
+    # What is left of the difference is the finite learning rate.
+    assert slope["measured"] == pytest.approx(slope["at_learning_rate"], rel=2e-3)
     assert digits[0].result["arms"][name]["free"]["effective_rank"] < 1.01
 
 
@@ -201,6 +204,13 @@ def test_edge_dimensions_run(tmp_path):
 def test_float32_stays_orthonormal(tmp_path):
     result = compare(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).result
     assert result["arms"]["linear_contrastive"]["grassmann"]["orthonormality_error"] <= 1e-6
+
+
+def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
+    config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free",), data="gaussian", dtype="float32",
+                   init_scales=(1e-2, 1e-4, 1e-9))  # fmt: skip
+    law = compare(config).result["agreement"]["barlow_twins"]["initialisation_law"]
+    assert law["fitted_scales"] == [1e-2, 1e-4] and law["measured_exponent"] is not None
 
 
 def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
