@@ -9,8 +9,9 @@ def cholesky_qr(x: Float[Tensor, "*b n p"]) -> Float[Tensor, "*b n p"]:
     """The Q factor of X = Q R with positive diagonal of R, by Cholesky of the Gram matrix: X R^{-1}, R^T R = X^T X.
 
     The Gram matrix is that of X itself, so that rounding in X is corrected, not inherited. Error about eps cond(X)^2: for X + U with U
-    horizontal, cond^2 <= 1 + ||U||_2^2, below 3 for ordinary steps; the factorization fails, with NaN, where cond(X)^2 >
-    1/eps. No sign flips, no host synchronisation. X (..., n, p) of full rank. For arbitrary input use `householder_qr`.
+    horizontal, cond^2 <= 1 + ||U||_2^2, below 3 for ordinary steps. Where cond(X)^2 > 1/eps the factorization breaks down, and what
+    comes back is meaningless: raising an error would wait for the device. No sign flips. X (..., n, p) of full rank. For arbitrary
+    input use `householder_qr`.
     """
     factor = torch.linalg.cholesky_ex(x.mT @ x)[0]
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
