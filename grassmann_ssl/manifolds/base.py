@@ -42,8 +42,8 @@ class OrthonormalMatrices(geoopt.Manifold):
 
         R^T R = (X + U)^T (X + U). Its span is that of the QR and polar retractions, of second order on the Grassmannian and of first order
         on the Stiefel manifold; no column changes sign and nothing waits for the device. Orthonormal to about eps (1 + ||U||_2^2).
-        Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened to that length: the error
-        stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
+        Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened to that length:
+        the error stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
         Source: AMS08, example 4.1.3, by Cholesky.
         """
         limit = torch.finfo(u.dtype).eps ** -0.25
