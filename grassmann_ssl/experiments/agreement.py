@@ -39,16 +39,25 @@ def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, c
     }
 
 
-def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, cross: np.ndarray) -> dict:
+def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, prediction: Prediction) -> dict:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
     `initial` (S, m, d). Errors are largest where two modes are predicted to rise almost together: while they mix, the sorted eigenvalues
     of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a predicted step that
     was not seen leaves the error null, with a reason.
     """
-    aligned = theory.stepwise.aligned_initialisation(initial, cross)
-    predicted = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
     measured = measure.half_rise_times(time, cross_eigenvalues)
+    if not prediction.objective.rotation_invariant:
+        return {
+            "predicted": None,
+            "measured": _listed(measured),
+            "beyond_horizon": None,
+            "max_relative_error": None,
+            "median_relative_error": None,
+            "reason": "only the first step time is known for lambda other than 1",
+        }
+    aligned = theory.stepwise.aligned_initialisation(initial, prediction.cross)
+    predicted = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
     inside = predicted < time[-1]
     # Eigenvalues are sorted, so the k-th to rise is compared with the k-th predicted time.
     predicted = np.sort(predicted, axis=-1)

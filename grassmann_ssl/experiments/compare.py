@@ -308,7 +308,7 @@ def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) 
         trajectory, spectra, result["data"]["input_variance"], constrained=arm != "free"
     )
     exact_end = flow_errors = None
-    if prediction.matrix is not None and arm != "free":
+    if prediction.matrix is not None and arm == "grassmann":
         agreements["flow"], flow_errors, exact_end = agreement.flow(trajectory, prediction)
     angles = None
     if arm in prediction.subspaces:
@@ -328,9 +328,7 @@ def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) 
         )
     if arm == "free" and name == "barlow_twins":
         initial = trajectory.weights[0].double().numpy()
-        agreements["step_times"] = agreement.step_times(
-            time_axis, spectra["cross_eigenvalues"], initial, prediction.cross
-        )
+        agreements["step_times"] = agreement.step_times(time_axis, spectra["cross_eigenvalues"], initial, prediction)
     comparison.arms[name, arm] = Arm(trajectory, spectra, angles, flow_errors)
 
 

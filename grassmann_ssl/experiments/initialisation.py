@@ -68,7 +68,7 @@ def initialisation_law(
         "measured_exponent": None if exponent is None else float(exponent),
         "fitted_scales": np.array(scales)[fitted].tolist(),
         "step_time_errors": [
-            agreement.step_times(time, eigenvalues[:, k], scale * initial.double().cpu().numpy(), prediction.cross)[
+            agreement.step_times(time, eigenvalues[:, k], scale * initial.double().cpu().numpy(), prediction)[
                 "max_relative_error"
             ]
             for k, scale in enumerate(scales)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from grassmann_ssl.data import Moments
 from grassmann_ssl.manifolds import principal_angles
-from grassmann_ssl.metrics import effective_rank
+from grassmann_ssl.metrics import effective_rank, participation_ratio
 from grassmann_ssl.training import Trajectory
 
 
@@ -14,9 +14,9 @@ def spectra(trajectory: Trajectory, moments: Moments) -> dict[str, np.ndarray]:
     """Per logged step and run, all of the recorded (possibly rescaled) weights, spectra in decreasing order.
 
     singular_values (K, S, d) of W; cross_eigenvalues (K, S, d) of C = W^T Gamma W; covariance_eigenvalues (K, S, d) of the centred
-    covariance of the embedding over single views; effective_rank (K, S) of these; rankme (K, S), the effective rank of the singular
-    values of the uncentred embedding; weight_effective_rank (K, S) of the singular values of W; orthonormality_error (K, S),
-    ||W^T W - I||_F.
+    covariance of the embedding over single views; effective_rank and participation_ratio (K, S) of these; rankme (K, S), the
+    effective rank of the singular values of the uncentred embedding; weight_effective_rank (K, S) of the singular values of W;
+    orthonormality_error (K, S), ||W^T W - I||_F.
     """
     w = trajectory.weights.double()
     singular = torch.linalg.svdvals(w)
@@ -30,6 +30,7 @@ def spectra(trajectory: Trajectory, moments: Moments) -> dict[str, np.ndarray]:
         "cross_eigenvalues": cross,
         "covariance_eigenvalues": covariance,
         "effective_rank": effective_rank(covariance),
+        "participation_ratio": participation_ratio(covariance),
         "rankme": effective_rank(second.clamp_min(0).sqrt()),
         "weight_effective_rank": effective_rank(singular),
         "orthonormality_error": torch.linalg.matrix_norm(w.mT @ w - identity),

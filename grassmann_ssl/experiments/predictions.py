@@ -95,7 +95,9 @@ def predict(objective: Objective, moments: Moments, dim: int, arms: tuple[str, .
             reasons["free"] = "Gamma has fewer than d positive directions: the minimiser has lower rank"
         reasons["grassmann"] = "Gamma and Sigma do not commute: no closed form of the constrained minimiser is known"
     else:
-        if gamma[dim - 1] > 0:
+        if not objective.rotation_invariant:
+            reasons["free"] = "where training ends is known in closed form for lambda = 1 only"
+        elif gamma[dim - 1] > 0:
             subspaces["free"] = vectors[:, :dim]
         else:
             reasons["free"] = "Gamma has fewer than d positive eigenvalues: some directions of the minimiser are free"

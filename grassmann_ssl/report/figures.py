@@ -151,7 +151,7 @@ def _loss(axes: Axes, comparison: Comparison, name: str, runs: dict[str, Arm]) -
             loss = loss * comparison.config.dim / run.trajectory.weights.double().square().sum((-2, -1)).numpy()
         shown = time <= 1.001 * horizon
         _band(axes, time[shown], loss[shown], arm)
-        if name == "barlow_twins" and arm == "free":
+        if name == "barlow_twins" and arm == "free" and comparison.config.barlow_lambda == 1:
             aligned = theory.stepwise.aligned_initialisation(_initial(run), comparison.predictions[name].cross)
             times = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
             _step_lines(axes, np.median(times, axis=0), ", median over seeds")

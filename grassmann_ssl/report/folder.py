@@ -17,7 +17,7 @@ from grassmann_ssl.training.runs import write_json
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.compare import Comparison
 
-SCALARS = ("effective_rank", "rankme", "weight_effective_rank", "orthonormality_error")
+SCALARS = ("effective_rank", "participation_ratio", "rankme", "weight_effective_rank", "orthonormality_error")
 SPECTRA = ("singular_values", "cross_eigenvalues", "covariance_eigenvalues")
 
 
@@ -27,7 +27,7 @@ def write_run(comparison: Comparison, folder: Path) -> None:
     pq.write_table(metrics_table(comparison), folder / "metrics.parquet", compression="zstd")
     (folder / "arrays.safetensors").write_bytes(save(arrays(comparison)))
     (folder / "report.html").write_text(html.render(comparison), encoding="utf-8")
-    if ("barlow_twins", "free") in comparison.arms:
+    if ("barlow_twins", "free") in comparison.arms and comparison.config.barlow_lambda == 1:
         (folder / "staircase.png").write_bytes(figures.png(figures.staircase(comparison)))
 
 

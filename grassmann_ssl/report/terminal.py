@@ -22,7 +22,7 @@ def theory_line(agreement: dict, objective: str, arm: str) -> str:
         parts.append(
             "collapse slope: " + (f"within {100 * error:.2g} %" if error is not None else "not reached in this horizon")
         )
-    if arm != "free" and "flow" in agreement:
+    if arm == "grassmann" and "flow" in agreement:
         parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
     angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
     if not parts:

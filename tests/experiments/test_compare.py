@@ -123,7 +123,15 @@ def test_the_run_folder_is_complete_and_open(digits):
     assert last.effective_rank.median() == pytest.approx(result["arms"]["barlow_twins"]["free"]["effective_rank"])
     eigenvalues = np.stack(last.cross_eigenvalues)
     assert eigenvalues.shape == (20, 8) and np.abs(eigenvalues - 1).max() < 1e-2  # C = I is reached
-    for column in ("loss", "gradient_norm", "log_norm", "rankme", "orthonormality_error", "principal_angle"):
+    for column in (
+        "loss",
+        "gradient_norm",
+        "log_norm",
+        "rankme",
+        "participation_ratio",
+        "orthonormality_error",
+        "principal_angle",
+    ):
         assert metrics[column].dtype == float
 
     arrays = load_file(out / "arrays.safetensors")
@@ -215,7 +223,10 @@ def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
 
 def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
     config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free", "stiefel"), barlow_lambda=0.3)
-    assert set(compare(config).result["arms"]["barlow_twins"]) == {"free", "stiefel"}
+    result = compare(config).result
+    assert set(result["arms"]["barlow_twins"]) == {"free", "stiefel"}
+    assert "lambda other than 1" in result["agreement"]["barlow_twins"]["step_times"]["reason"]
+    assert result["agreement"]["barlow_twins"]["subspace"]["free"]["max_principal_angle"] is None
 
 
 def test_runs_repeat_to_the_bit(tmp_path):
