@@ -1,5 +1,6 @@
 """The package from the outside: the README's commands and code, the wheel, the notebook."""
 
+import json
 import os
 import re
 import shutil
@@ -26,21 +27,37 @@ def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     exec(code, {})
 
 
+def run(command, folder):
+    """A command of the README in a folder of its own, with the real Makefile and the environment that runs the tests."""
+    for name in ("Makefile", "setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    command = command.replace("make ", f"make --old-file {BIN.parent}/.installed ").replace(".venv/bin", str(BIN))
+    environment = os.environ | {"VENV": str(BIN.parent)}
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
 def test_the_commands_of_the_readme_run(command, tmp_path):
     if command == "make test":
         return  # this very run
-    environment = os.environ | {"VENV": str(BIN.parent)}
-    if command == "make demo":
-        # The real Makefile and the real command, in a folder of its own; the environment is the one that runs the tests.
-        for name in ("Makefile", "setup.cfg", "constraints.txt"):
-            shutil.copy(ROOT / name, tmp_path / name)
-        command = f"make --old-file {BIN.parent}/.installed demo"
-    done = subprocess.run(command.replace(".venv/bin", str(BIN)), shell=True, cwd=tmp_path, capture_output=True, text=True,
-                          env=environment)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = re.search(r"report: (.*)", done.stdout)
+    report = re.search(r"report: (.*)", run(command, tmp_path))
     assert report and (tmp_path / report[1]).exists()
+
+
+def test_the_picture_of_the_readme_is_drawn(tmp_path):
+    assert "`make picture`" in README
+    (tmp_path / "docs").mkdir()
+    run("make picture", tmp_path)
+    assert (tmp_path / "docs" / "staircase.png").stat().st_size > 10_000
+
+
+def test_the_benchmarks_of_the_readme_run(tmp_path):
+    assert "`python -m benchmarks`" in README
+    command = [sys.executable, "-m", "benchmarks", "--repeats", "1", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert len(json.loads((tmp_path / "momentum_step-cpu.json").read_text())["records"]) == 3
 
 
 def test_every_folder_of_the_map_exists():

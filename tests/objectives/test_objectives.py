@@ -58,6 +58,22 @@ def test_moments_give_the_loss_of_the_views(name, shape, m):
     assert (from_moments - expected).abs().amax() <= 100 * n * m * d * EPS * scale
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_training_on_views_is_training_on_moments(name):
+    x, w = draw(0, 3, 30, 6), draw(1, 6, 2) / 3
+    bound = objective(name)
+    by_moments = bound.from_moments(moments_of(Triplets(*x)))
+    losses_of = {"views": lambda w: views(bound, x @ w), "moments": by_moments}
+    ends = []
+    for loss in losses_of.values():
+        weights = w.clone().requires_grad_()
+        for _ in range(20):
+            (gradient,) = torch.autograd.grad(loss(weights), weights)
+            weights = (weights - 0.01 * gradient).detach().requires_grad_()
+        ends.append(weights.detach())
+    torch.testing.assert_close(*ends, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize(("name", "settings"), SETTINGS)
 def test_rotation_invariance_is_as_declared(name, settings):
     z = draw(0, 3, 40, 5)
