@@ -43,8 +43,8 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndar
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
     `initial` (S, m, d). Errors are mostly largest where two modes are predicted to rise almost together: while they mix, the sorted
-    eigenvalues of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a predicted step that
-    was not seen leaves the error null, with a reason.
+    eigenvalues of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
+    predicted step that was not seen leaves the error null, with a reason.
     """
     measured = measure.half_rise_times(time, cross_eigenvalues)
     if not prediction.objective.rotation_invariant:
