@@ -2,12 +2,9 @@
 
 import geoopt
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr, householder_qr
-
-Matrix = Float[Tensor, "*b n p"]
 
 
 class OrthonormalMatrices(geoopt.Manifold):
@@ -44,11 +41,13 @@ class OrthonormalMatrices(geoopt.Manifold):
         on the Stiefel manifold; no column changes sign and nothing waits for the device. Orthonormal to about eps (1 + ||U||_2^2).
         Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened to that length:
         the error stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
+        A U whose squared norm overflows its dtype (1e19 in float32) leaves X where it is. Runs in full precision under autocast.
         Source: AMS08, example 4.1.3, by Cholesky.
         """
         limit = torch.finfo(u.dtype).eps ** -0.25
-        length = torch.linalg.matrix_norm(u, keepdim=True)
-        return cholesky_qr(x + u * (limit / length.clamp_min(limit)))
+        with torch.autocast(u.device.type, enabled=False):  # bfloat16 products would leave X^T X = I at 4e-3
+            length = torch.linalg.matrix_norm(u, keepdim=True)
+            return cholesky_qr(x + u * (limit / length.clamp_min(limit)))
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Vector transport by projection onto the tangent space at Y, for Y near X, as after a retraction (AMS08, sec. 8.1.3)."""

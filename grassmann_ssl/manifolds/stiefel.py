@@ -26,9 +26,10 @@ class Stiefel(OrthonormalMatrices):
         Exp_X(U) = [X U] expm([[A, -S], [I, A]]) [I; 0] expm(-A), A = X^T U, S = U^T U: one 2p x 2p and one p x p matrix exponential.
         Ends with Cholesky-QR, which undoes rounding. Source: Edelman, Arias, Smith 1998, eq. (2.29).
         """
+        x, u = torch.broadcast_tensors(x, u)
         p = x.shape[-1]
         a, s = x.mT @ u, u.mT @ u
         identity = torch.eye(p, dtype=x.dtype, device=x.device).expand(a.shape)
         block = torch.cat([torch.cat([a, -s], -1), torch.cat([identity, a], -1)], -2)
         columns = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
-        return cholesky_qr(torch.cat([x.expand(u.shape), u], -1) @ columns)
+        return cholesky_qr(torch.cat([x, u], -1) @ columns)

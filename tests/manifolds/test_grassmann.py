@@ -130,6 +130,32 @@ def test_retraction_of_any_step_is_orthonormal(case, length):
     assert orthonormality_error(y) <= 10 * case.p * case.eps * min(1 + length**2, case.eps**-0.5)
 
 
+@given(cases(), lengths)
+def test_a_carried_vector_is_horizontal_at_the_end(case, length):
+    x, u, v = case.point(), case.horizontal(length), G.proju(case.point(), case.ambient(4))
+    y, moved = G.retr_transp(x, u, v)
+    scale = 1 + float(v.abs().max())
+    assert (y.mT @ moved).abs().max() <= bound(case) * scale
+    assert (moved - (v - y @ (y.mT @ v))).abs().max() <= bound(case) * scale
+    torch.testing.assert_close(G.transp_follow_retr(x, u, v), moved)
+
+
+def test_a_step_under_autocast_is_in_full_precision():
+    case = Case((2,), 12, 3, torch.float32, 0)
+    x, u = case.point(), case.horizontal(0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = G.retr(x, u)
+    assert y.dtype == torch.float32 and torch.equal(y, G.retr(x, u))
+
+
+@pytest.mark.parametrize("theta", [6.0, 20.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exp_is_accurate_around_the_circle(theta, dtype):
+    case = Case((), 6, 2, dtype, 0)
+    x, u, y = case.at_angles(torch.tensor([theta, theta / 2], dtype=torch.float64))
+    assert subspace_error(G.expmap(x, u), y) <= 2 * case.eps * theta**2
+
+
 @given(cases(wide=True), st.data())
 def test_principal_angles_are_accurate_everywhere(case, data):
     special = [0.0, 1e-12, 1e-7, 1e-3, 0.5, 0.5, math.pi / 4, 1.0, math.pi / 2 - 1e-7, math.pi / 2]

@@ -66,6 +66,16 @@ def test_horizontal_geodesics_are_those_of_the_grassmannian(case, length):
     assert (S.expmap(x, u) - Grassmann().expmap(x, u)).abs().max() <= bound(case)
 
 
+def test_a_point_broadcasts_against_vectors_and_back():
+    one, many = Case((), 7, 3, torch.float64, 0), Case((4,), 7, 3, torch.float64, 1)
+    x, v = one.point(), S.proju(many.point(), one.ambient())
+    for end in (S.expmap, S.retr):
+        u = S.proju(x, many.ambient())
+        torch.testing.assert_close(end(x, u), torch.stack([end(x, row) for row in u]))
+        for i in range(4):
+            torch.testing.assert_close(end(many.point(), v[0])[i], end(many.point()[i], v[0]))
+
+
 def test_random_points_are_uniform():
     x = S.random(20_000, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     # Entries have mean 0 and variance 1/n; a sign left to the factorization would show in the mean of the first row.
