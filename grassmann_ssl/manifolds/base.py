@@ -1,58 +1,152 @@
-"""What Gr(n, p) and St(n, p) share: orthonormal n x p matrices with the metric tr(U^T V)."""
+"""What Gr(n, p) and St(n, p) share: orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
 
 import geoopt
 import torch
 from torch import Tensor
 
-from grassmann_ssl.manifolds.orthonormal import cholesky_qr, householder_qr
+from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
+from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
+from grassmann_ssl.manifolds.precision import FULL, HALF, full_precision, refusal
+
+RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
 
 class OrthonormalMatrices(geoopt.Manifold):
-    """Base of manifolds whose points are X (..., n, p) with X^T X = I and whose metric is tr(U^T V).
+    """Base of manifolds whose points are X (..., n, p) with X^H X = I and whose metric is Re tr(U^H V).
 
-    Subclasses define the tangent space by `proju`. Two manifolds of one class are equal.
+    `retraction` is the way back to the manifold: "cholesky-qr", "polar" or "exponential" (see `retr`). Float32, float64, complex64 or
+    complex128, in full precision also under autocast; with "polar" also float16 and bfloat16 points, computed with in float32 and rounded
+    back. Subclasses define the tangent space by `proju`, and another inner product by `flat` and `sharp`. Manifolds that compute the same
+    are equal. Raises ValueError for an unknown retraction.
     """
 
     ndim = 2
     reversible = False
 
+    def __init__(self, retraction: str = "cholesky-qr") -> None:
+        super().__init__()
+        if retraction not in RETRACTIONS:
+            raise ValueError(f"retraction must be one of {', '.join(RETRACTIONS)}, got {retraction!r}")
+        self.retraction = retraction
+
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self)
+        return type(other) is type(self) and other.retraction == self.retraction
 
     def __hash__(self) -> int:
-        return hash(type(self))
+        return hash((type(self), self.retraction))
 
+    @property
+    def stores_half(self) -> bool:
+        """Whether points in float16 and bfloat16 are taken."""
+        return self.retraction == "polar"
+
+    def flat(self, v: Tensor) -> Tensor:
+        """B V, where the metric is Re tr(U^H B V); here B = I."""
+        return v
+
+    def sharp(self, v: Tensor) -> Tensor:
+        """B^{-1} V, the inverse of `flat`: it takes a Euclidean gradient to an ambient vector in the metric; here B = I."""
+        return v
+
+    def gram(self, u: Tensor, v: Tensor) -> Tensor:
+        """U^H B V (..., p, p), with B of `flat`."""
+        return u.mH @ self.flat(v)
+
+    @full_precision
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        """Inner product tr(U^T V), or ||U||_F^2 where V is not given; (...,), or (..., 1, 1) with `keepdim`."""
-        return (u * (u if v is None else v)).sum((-2, -1), keepdim=keepdim)
+        """Inner product Re tr(U^H V), or ||U||_F^2 where V is not given; (...,), or (..., 1, 1) with `keepdim`."""
+        v = self.flat(u if v is None else v)
+        product = (u.conj() * v).real if v.is_complex() else u * v
+        return product.sum((-2, -1), keepdim=keepdim)
 
+    @full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
         return torch.linalg.matrix_norm(u, keepdim=keepdim)
 
+    @full_precision
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """The part of U in the tangent space at X."""
+        return minus_product(u, x, self._normal(x, u))
+
+    @torch.no_grad()
+    def proju_(self, x: Tensor, u: Tensor) -> Tensor:
+        """`proju` in place of U, for optimizers."""
+        if x.dtype in HALF:
+            return u.copy_(self.proju(x, u))
+        with torch.autocast(x.device.type, enabled=False):
+            return minus_product_(u, x, self._normal(x, u))
+
+    @full_precision
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
-        """The Riemannian gradient of a function with Euclidean gradient U: its projection onto the tangent space at X."""
-        return self.proju(x, u)
+        """The Riemannian gradient of a function with Euclidean gradient U: the projection of `sharp(U)` onto the tangent space at X."""
+        return self.proju(x, self.sharp(u))
 
+    @full_precision
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """Retraction by Cholesky-QR: the Q factor, with positive diagonal of R, of X + U.
+        """Retraction: the end of a step U from X.
 
-        R^T R = (X + U)^T (X + U). Its span is that of the QR and polar retractions, of second order on the Grassmannian and of first order
-        on the Stiefel manifold; no column changes sign and nothing waits for the device. Orthonormal to about eps (1 + ||U||_2^2).
-        Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened to that length:
-        the error stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
-        A U whose squared norm overflows its dtype (1e19 in float32) leaves X where it is. Runs in full precision under autocast.
-        Source: AMS08, example 4.1.3, by Cholesky.
+        "cholesky-qr": the Q factor, with positive diagonal of R, of X + U, by Cholesky of its Gram matrix. Orthonormal to about
+        eps (1 + ||U||_2^2). Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened
+        to that length: the error stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
+        "polar": the orthonormal matrix nearest to X + U, by products only; beyond ||U||_F = pi/2 U is shortened to that length.
+        "exponential": `expmap`.
+        The first two have the same span, of second order on the Grassmannian; on the Stiefel manifold the first is of first order. No
+        column changes sign and nothing waits for the device. A U whose squared norm overflows (1e19 in float32) leaves X where it is.
+        Source: AMS08, example 4.1.3.
         """
-        limit = torch.finfo(u.dtype).eps ** -0.25
-        with torch.autocast(u.device.type, enabled=False):  # bfloat16 products would leave X^T X = I at 4e-3
-            length = torch.linalg.matrix_norm(u, keepdim=True)
-            return cholesky_qr(x + u * (limit / length.clamp_min(limit)))
+        if self.retraction == "exponential":
+            return self.expmap(x, u)
+        candidate, factor = self._candidate(x, u)
+        return candidate @ factor
 
+    @full_precision
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`retr`, and V transported to its end by projection, in the basis of the end. Source: AMS08, sec. 8.1.3."""
+        if self.retraction == "exponential":
+            end = self.expmap(x, u)
+            return end, self.proju(end, v)
+        candidate, factor = self._candidate(x, u)
+        end = candidate @ factor
+        turn = self._turn(factor)
+        return end, self.proju(end, v if turn is None else v @ turn)
+
+    @torch.no_grad()
+    def step_(self, x: Tensor, u: Tensor, v: Tensor, rate: float | Tensor = 1.0) -> Tensor:
+        """In place, for optimizers: X <- Retr_X(rate U), and V, which may be U, is written in the basis of the new point.
+
+        V is not projected: `proju` of it is the vector that `retr_transp` gives, and the projection that the next gradient needs anyway
+        does that at no cost, since it is linear. `rate` a number or (..., 1, 1). Returns the length of the step, (..., 1, 1).
+        """
+        if x.dtype in HALF:
+            if not self.stores_half:
+                raise refusal(f"{self.name}.step_", x.dtype)
+            wide_x, wide_u = x.float(), u.float()
+            wide_v = wide_u if v is u else v.float()
+            length = self.step_(wide_x, wide_u, wide_v, rate)
+            v.copy_(wide_v)
+            x.copy_(wide_x)
+            return length
+        with torch.autocast(x.device.type, enabled=False):
+            if self.retraction == "exponential":
+                step = rate * u
+                end, moved = self.expmap_transp(x, step, v)
+                x.copy_(end)
+                v.copy_(moved)
+                return self.norm(x, step, keepdim=True)
+            length = self.norm(x, u, keepdim=True) * abs(rate)
+            candidate, factor = self._candidate(x, u, rate, length)
+            torch.matmul(candidate, factor, out=x)
+            if (turn := self._turn(factor)) is not None:
+                v.copy_(torch.matmul(v, turn, out=candidate))
+            return length
+
+    @full_precision
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """Vector transport by projection onto the tangent space at Y, for Y near X, as after a retraction (AMS08, sec. 8.1.3)."""
+        """Vector transport by projection onto the tangent space at Y (AMS08, sec. 8.1.3)."""
         return self.proju(y, v)
 
+    @full_precision
     def projx(self, x: Tensor) -> Tensor:
         """An orthonormal basis of the column space of an arbitrary X (..., n, p): the Q factor of its Householder QR."""
         return householder_qr(x)
@@ -66,12 +160,12 @@ class OrthonormalMatrices(geoopt.Manifold):
     ) -> geoopt.ManifoldTensor:
         """A point drawn uniformly (Haar measure): the Q factor of a Gaussian matrix of shape `size` = (..., n, p), numbers or one tuple.
 
-        Raises ValueError for shapes that hold no point.
+        Raises ValueError for shapes that hold no point, TypeError for dtypes that hold none.
         """
-        shape = geoopt.utils.size2shape(*size)
-        self._assert_check_shape(shape, "size")
-        gaussian = torch.randn(shape, dtype=dtype, device=device, generator=generator)
-        return geoopt.ManifoldTensor(householder_qr(gaussian), manifold=self)
+        shape, dtype = self._place(size, dtype)
+        wide = torch.float32 if dtype in HALF else dtype
+        gaussian = torch.randn(shape, dtype=wide, device=device, generator=generator)
+        return geoopt.ManifoldTensor(householder_qr(gaussian).to(dtype), manifold=self)
 
     def origin(
         self,
@@ -81,10 +175,41 @@ class OrthonormalMatrices(geoopt.Manifold):
         seed: int | None = 42,
     ) -> geoopt.ManifoldTensor:
         """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused."""
-        shape = geoopt.utils.size2shape(*size)
-        self._assert_check_shape(shape, "size")
+        shape, dtype = self._place(size, dtype)
         point = torch.eye(*shape[-2:], dtype=dtype, device=device).expand(shape).contiguous()
         return geoopt.ManifoldTensor(point, manifold=self)
+
+    def extra_repr(self) -> str:
+        return f"retraction={self.retraction!r}"
+
+    def _candidate(
+        self, x: Tensor, u: Tensor, rate: float | Tensor = 1.0, length: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Z = X + rate U, shortened where too long, and the factor T with Z T on the manifold."""
+        polar = self.retraction == "polar"
+        limit = torch.pi / 2 if polar else torch.finfo(u.dtype).eps ** -0.25
+        if length is None:
+            length = self.norm(x, u, keepdim=True)
+        candidate = torch.addcmul(x, u, rate * (limit / length.clamp_min(limit)))
+        gram = self.gram(candidate, candidate)
+        return candidate, polar_factor(gram) if polar else cholesky_factor(gram)
+
+    def _turn(self, factor: Tensor) -> Tensor | None:
+        """What takes a vector to the basis of the point that the factor makes; None where that is the basis of X."""
+        return None
+
+    def _normal(self, x: Tensor, u: Tensor) -> Tensor:
+        """A (..., p, p), where X A is the part of U normal to the tangent space at X."""
+        raise NotImplementedError
+
+    def _place(self, size: tuple, dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
+        """Checked shape and dtype of a new point."""
+        shape = geoopt.utils.size2shape(*size)
+        self._assert_check_shape(shape, "size")
+        dtype = dtype or torch.get_default_dtype()
+        if dtype not in FULL and not (dtype in HALF and self.stores_half):
+            raise TypeError(f"dtype must be one that {self} computes in, such as torch.float32, got {dtype}")
+        return tuple(shape), dtype
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:
         if len(shape) < 2:
@@ -98,19 +223,30 @@ class OrthonormalMatrices(geoopt.Manifold):
         return True, None
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        return _within(x.mT @ x - identity, "X^T X - I", atol)
+        if (reason := self._unsupported(x)) is not None:
+            return False, reason
+        wide = x.float() if x.dtype in HALF else x
+        with torch.autocast(x.device.type, enabled=False):
+            error = self.gram(wide, wide) - torch.eye(x.shape[-1], dtype=wide.dtype, device=x.device)
+        return _within(error, "X^T X - I", max(atol, 4 * torch.finfo(x.dtype).eps))
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        return _within(
-            u - self.proju(x, u), "the normal part of the vector", atol * max(1.0, float(u.detach().abs().max()))
-        )
+        if (reason := self._unsupported(x) or self._unsupported(u)) is not None:
+            return False, reason
+        size = float(u.detach().abs().max()) if u.numel() else 0.0
+        tolerance = max(atol, 4 * torch.finfo(x.dtype).eps) * max(1.0, size)
+        return _within(u - self.proju(x, u), "the normal part of the vector", tolerance)
+
+    def _unsupported(self, x: Tensor) -> str | None:
+        if x.dtype in FULL or (x.dtype in HALF and self.stores_half):
+            return None
+        return f"a tensor of {x.dtype} is no point or vector of {self}"
 
 
 def _within(error: Tensor, name: str, tolerance: float) -> tuple[bool, str | None]:
-    largest = float(error.detach().abs().max())
+    largest = float(error.detach().abs().max()) if error.numel() else 0.0
     if largest <= tolerance:  # false for NaN
         return True, None
     return False, f"the largest entry of {name} is {largest:.3g}, above the tolerance {tolerance:.3g}"

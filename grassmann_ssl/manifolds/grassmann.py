@@ -1,53 +1,58 @@
-"""The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n, each given by any orthonormal basis."""
+"""The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n or C^n, each given by any orthonormal basis."""
 
 import math
 
+import geoopt
 import torch
+from geoopt.manifolds.base import ScalingInfo
 from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import trigonometric
-from grassmann_ssl.manifolds.orthonormal import cholesky_qr
-from grassmann_ssl.manifolds.subspaces import principal_angles
+from grassmann_ssl.manifolds.orthonormal import cholesky_factor
+from grassmann_ssl.manifolds.precision import full_precision
+from grassmann_ssl.manifolds.subspaces import relative_position
 
 
 class Grassmann(OrthonormalMatrices):
-    """Gr(n, p): points X (..., n, p) with X^T X = I up to X -> X Q, horizontal tangent vectors X^T U = 0, metric tr(U^T V).
+    """Gr(n, p): points X (..., n, p) with X^H X = I up to X -> X Q, horizontal tangent vectors X^H U = 0, metric Re tr(U^H V).
 
-    Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. The one exception is the basis that `retr`
-    returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by O(||U||^2), and a vector that
-    `retr_transp` carries along is not turned with them. Any leading batch dimensions, float32 or float64. In this metric the injectivity
-    radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^T U, X^T Y) only. Works with
-    geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
+    Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. The one exception is the basis that the
+    retraction "cholesky-qr" returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by
+    O(||U||^2); vectors that `retr_transp` carries along are turned with them. Any leading batch dimensions. In this metric
+    the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^H U, X^H Y) only.
+    Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
     Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =
     Bendokat, Zimmermann, Absil, arXiv 2011.13699.
     """
 
     name = "Grassmann"
+    __scaling__ = geoopt.Manifold.__scaling__.copy()
 
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        """The horizontal part (I - X X^T) U. Source: EAS98, sec. 2.5.1."""
-        return u - x @ (x.mT @ u)
-
+    @full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^T U.
+        """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^H U.
 
-        With U = H theta V^T this is X V cos(theta) V^T + H sin(theta) V^T of the source; the p x p functions are entire in S,
+        With U = H theta V^H this is X V cos(theta) V^H + H sin(theta) V^H of the source; the p x p functions are entire in S,
         so that U = 0 and repeated singular values are ordinary points. Ends with Cholesky-QR, which undoes rounding. Source:
         EAS98, eq. (2.65).
         """
-        cosine, sinc, _ = trigonometric(u.mT @ u)
-        return cholesky_qr(x @ cosine + u @ sinc)
+        cosine, sinc, _ = trigonometric(self.gram(u, u))
+        return self._orthonormal(x @ cosine + u @ sinc)
 
+    @full_precision
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        """The shortest U with span Exp_X(U) = span(Y), right up to the cut locus.
+        """The shortest U with span Exp_X(U) = span(Y), right up to the cut locus: H diag(theta) R^H of `relative_position`.
 
-        Q C R^T = svd(Y^T X), p x p; Y* = Y Q is the basis of Y aligned with X R; H = Y* - X X^T Y*; theta_i = atan2(||H_i||, c_i);
-        U = H diag(theta / ||H||) R^T. Where the largest principal angle is pi/2 the logarithm is not unique, and one of the shortest is
+        Where the largest principal angle is pi/2 the logarithm is not unique (`cut_locus_margin` is 0), and one of the shortest is
         returned. ||U|| = dist(X, Y). Source: BZA, algorithm 5.3, with atan2 for arcsin.
         """
-        return _logarithm(x, y)
+        x, y = self._whitened(x), self._whitened(y)
+        angles, directions, basis = relative_position(x, y)
+        tangent = (directions * angles[..., None, :]) @ basis.mH
+        return self._unwhitened(tangent - x @ (x.mH @ tangent))
 
+    @full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance, the norm of the principal angles: (...,), or (..., 1, 1) with `keepdim`. Source: EAS98, sec. 4.3.
 
@@ -56,48 +61,151 @@ class Grassmann(OrthonormalMatrices):
         squared = self.dist2(x, y, keepdim=keepdim)
         return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
 
+    @full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
-        squared = _SquaredDistance.apply(x, y)
+        squared = _SquaredDistance.apply(self._whitened(x), self._whitened(y))
         return squared[..., None, None] if keepdim else squared
 
+    @__scaling__(ScalingInfo(1))
+    def cdist(self, x: Tensor, y: Tensor) -> Tensor:
+        """All distances between the points X (..., r, n, p) and Y (..., s, n, p): (..., r, s)."""
+        return self.dist(x[..., :, None, :, :], y[..., None, :, :, :])
+
+    @full_precision
+    def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Vector transport of V at X to any Y: V Q projected onto the tangent space at Y, Q the polar factor of X^H Y.
+
+        Q takes the basis of X to that of Y, so that the transported tangent vector does not depend on the bases.
+        """
+        return self.proju(y, v @ _unitary(self.gram(x, y)))
+
+    @__scaling__(ScalingInfo())
+    @full_precision
+    def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Parallel transport of V at X along the shortest geodesic to Y, in the basis of Y; an isometry.
+
+        Where the largest principal angle is pi/2 the geodesic is one of several.
+        """
+        end, moved = self.expmap_transp(x, self.logmap(x, y), v)
+        return self.proju(y, moved @ _unitary(self.gram(end, y)))
+
+    @full_precision
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of V along the geodesic t -> Exp_X(t U), to its end.
 
-        V - X sinc(S^{1/2}) U^T V - U (1 - cos S^{1/2})/S U^T V, S = U^T U: an isometry that takes U to the end velocity.
+        V - X sinc(S^{1/2}) U^H V - U (1 - cos S^{1/2})/S U^H V, S = U^H U: an isometry that takes U to the end velocity.
         Source: EAS98, eq. (2.68), in p x p functions.
         """
         return self.expmap_transp(x, u, v)[1]
 
+    @full_precision
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`expmap` and `transp_follow_expmap` at the price of one."""
-        cosine, sinc, versine = trigonometric(u.mT @ u)
-        along = u.mT @ v
-        end = cholesky_qr(x @ cosine + u @ sinc)
+        cosine, sinc, versine = trigonometric(self.gram(u, u))
+        along = self.gram(u, v)
+        end = self._orthonormal(x @ cosine + u @ sinc)
         return end, v - x @ (sinc @ along) - u @ (versine @ along)
 
+    @full_precision
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`retr`, and V projected onto the tangent space at its end."""
-        end = self.retr(x, u)
-        return end, self.proju(end, v)
+        """`retr`, and V transported to its end, in the basis of the end; equivariant.
 
+        "cholesky-qr" turns the basis by the unitary factor O of R^{-1}; V is multiplied by R^{-1} (3 I - R^{-H} R^{-1})/2, which is O
+        up to a factor 1 - 3/8 ||U||_2^4, never above 1, and turns with the basis exactly; then it is projected. "polar" does not turn
+        the basis. With "exponential" V is transported in parallel. Source: AMS08, sec. 8.1.3.
+        """
+        return self.expmap_transp(x, u, v) if self.retraction == "exponential" else super().retr_transp(x, u, v)
+
+    @__scaling__(ScalingInfo(1))
+    @full_precision
+    def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
+        """The horizontal U with span(X + U) = span(Y): Y (X^H Y)^{-1} - X, the inverse of the retractions by Cholesky-QR and polar factor.
+
+        ||U||_2 is the tangent of the largest principal angle. Raises torch.linalg.LinAlgError where that angle is pi/2.
+        """
+        return self.proju(x, torch.linalg.solve(self.gram(x, y), y, left=False))
+
+    @__scaling__(ScalingInfo())
+    def geodesic(self, t: Tensor | float, x: Tensor, y: Tensor) -> Tensor:
+        """The point at time t of the shortest geodesic from X (t = 0) to Y (t = 1): Exp_X(t Log_X(Y)); t a number or (...,)."""
+        if isinstance(t, Tensor):
+            t = t[..., None, None]
+        return self.expmap(x, t * self.logmap(x, y))
+
+    @__scaling__(ScalingInfo(-2))
+    @full_precision
+    def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Sectional curvature (...,) of the plane spanned by the tangent vectors U and V at X.
+
+        K = (||U^H V - V^H U||^2 + ||U V^H - V U^H||^2) / 2 for orthonormal U, V: in [0, 2], 1 for p = 1; up to 4 in the complex case.
+        Raises ValueError where U and V span no plane. Source: Wong 1968, PNAS 60, 75; from the brackets of the symmetric space.
+        """
+        u = u / self.norm(x, u, keepdim=True)
+        v = v / self.norm(x, v, keepdim=True)
+        v = v - self.inner(x, u, v, keepdim=True) * u
+        length = self.norm(x, v, keepdim=True)
+        if not bool((length > 8 * torch.finfo(u.dtype).eps).all()):  # false for NaN, of a vector 0
+            raise ValueError("u and v must span a plane, but somewhere they are parallel or zero")
+        v = v / length
+        uv, uu, vv = self.gram(u, v), self.gram(u, u), self.gram(v, v)
+        first = (uv - uv.mH).abs().square().sum((-2, -1))
+        second = 2 * ((uu * vv.mT) - (uv * uv.mT)).sum((-2, -1)).real
+        return (first + second) / 2
+
+    @__scaling__(ScalingInfo())
+    @full_precision
+    def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
+        """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U X^H egrad.
+
+        `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
+        and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
+        """
+        return self.proju(x, self.sharp(ehess) - u @ (x.mH @ egrad))
+
+    @__scaling__(ScalingInfo())
+    @full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """A standard Gaussian tangent vector at X."""
-        return self.proju(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
+        gaussian = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        return self.proju(x, self._unwhitened(gaussian))
 
     @property
     def injectivity_radius(self) -> float:
         """pi/2: within it `logmap` inverts `expmap`."""
         return math.pi / 2
 
+    def _whitened(self, v: Tensor) -> Tensor:
+        """The isometry to the metric Re tr(U^H V)."""
+        return v
+
+    def _unwhitened(self, v: Tensor) -> Tensor:
+        return v
+
+    def _orthonormal(self, x: Tensor) -> Tensor:
+        return x @ cholesky_factor(self.gram(x, x))
+
+    def _normal(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.gram(x, u)  # EAS98, sec. 2.5.1
+
+    def _turn(self, factor: Tensor) -> Tensor | None:
+        if self.retraction == "polar":
+            return None
+        return torch.sub(1.5 * factor, factor @ (factor.mH @ factor), alpha=0.5)
+
 
 class _SquaredDistance(torch.autograd.Function):
     """dist^2 with its gradient supplied, -2 Log: no singular value is differentiated, so it is exact at Y = X and equal angles."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
-        return principal_angles(x, y).square().sum(-1)
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return relative_position(x, y)[0].square().sum(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,10 +215,11 @@ class _SquaredDistance(torch.autograd.Function):
 
 
 def _logarithm(x: Tensor, y: Tensor) -> Tensor:
-    q, cosines, rt = torch.linalg.svd(y.mT @ x)
-    aligned = y @ q
-    residual = aligned - x @ (x.mT @ aligned)
-    sines = torch.linalg.vector_norm(residual, dim=-2)
-    ratio = torch.where(sines > 0, torch.atan2(sines, cosines) / torch.where(sines > 0, sines, 1), 1)
-    tangent = (residual * ratio[..., None, :]) @ rt
-    return tangent - x @ (x.mT @ tangent)
+    angles, directions, basis = relative_position(x, y)
+    return (directions * angles[..., None, :]) @ basis.mH
+
+
+def _unitary(a: Tensor) -> Tensor:
+    """The unitary polar factor of a p x p matrix; one of several where it is singular."""
+    left, _, right = torch.linalg.svd(a)
+    return left @ right

@@ -1,7 +1,7 @@
-"""Trigonometric functions of the square root of a p x p matrix S = U^T U, entire in S: exact and differentiable at every U."""
+"""Products and p x p matrix functions that the closed forms are made of."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
 DOUBLINGS = 4
@@ -9,11 +9,11 @@ TERMS = 13
 
 
 def trigonometric(
-    s: Float[Tensor, "*b p p"],
-) -> tuple[Float[Tensor, "*b p p"], Float[Tensor, "*b p p"], Float[Tensor, "*b p p"]]:
-    """cos(S^{1/2}), sinc(S^{1/2}) = sin(S^{1/2}) S^{-1/2} and (1 - cos S^{1/2}) S^{-1}, for symmetric S (..., p, p), S >= 0.
+    s: Inexact[Tensor, " *b p p"],
+) -> tuple[Inexact[Tensor, " *b p p"], Inexact[Tensor, " *b p p"], Inexact[Tensor, " *b p p"]]:
+    """cos(S^{1/2}), sinc(S^{1/2}) = sin(S^{1/2}) S^{-1/2} and (1 - cos S^{1/2}) S^{-1}, for Hermitian S (..., p, p), S >= 0.
 
-    Taylor series of sinc and w = (1 - cos)/S at S / 4^k, then k doublings of the angle, with v = w S:
+    Entire in S: exact and differentiable at every U. Taylor series of sinc and w = (1 - cos)/S at S / 4^k, then k doublings of the angle, with v = w S:
     sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps rounding at a few eps where cos(2x) = 2
     cos^2 x - 1 would multiply it by 4 each time. No eigendecomposition: derivatives exist at S = 0 and at repeated
     eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 20 rad.
@@ -33,3 +33,21 @@ def trigonometric(
         w = w - w @ v / 2
         s = 4 * s
     return identity - w @ s, sinc, w
+
+
+def minus_product(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
+    """U - X A, in one fused pass over memory where shapes allow; U, X (..., n, p), A (..., p, p)."""
+    if u.shape == x.shape and u.ndim == 2:
+        return torch.addmm(u, x, a, alpha=-1)
+    if u.shape == x.shape and u.ndim == 3 and a.ndim == 3:
+        return torch.baddbmm(u, x, a, alpha=-1)
+    return u - x @ a
+
+
+def minus_product_(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
+    """`minus_product` in place of U."""
+    if u.ndim == 2:
+        return torch.addmm(u, x, a, alpha=-1, out=u)
+    if u.ndim == 3 and x.ndim == 3:
+        return torch.baddbmm(u, x, a, alpha=-1, out=u)
+    return u.sub_(x @ a)

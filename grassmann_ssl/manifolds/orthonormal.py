@@ -1,26 +1,54 @@
-"""Ways back to X^T X = I."""
+"""Ways back to X^H X = I: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
+QUINTIC_STEPS = 4
 
-def cholesky_qr(x: Float[Tensor, "*b n p"]) -> Float[Tensor, "*b n p"]:
-    """The Q factor of X = Q R with positive diagonal of R, by Cholesky of the Gram matrix: X R^{-1}, R^T R = X^T X.
 
-    The Gram matrix is that of X itself, so that rounding in X is corrected, not inherited. Error about eps cond(X)^2: for X + U with U
-    horizontal, cond^2 <= 1 + ||U||_2^2, below 3 for ordinary steps. Where cond(X)^2 > 1/eps the factorization breaks down, and what
-    comes back is meaningless: raising an error would wait for the device. No sign flips. X (..., n, p) of full rank. For arbitrary
-    input use `householder_qr`.
+def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
+    """T = R^{-1}, upper triangular with positive diagonal, where R^H R = G: Z T is the Q factor of Z.
+
+    The Gram matrix is that of Z itself, so that rounding in Z is corrected, not inherited. Error about eps cond(Z)^2: for Z = X + U with
+    U horizontal, cond^2 <= 1 + ||U||_2^2, below 3 for ordinary steps. Where cond(Z)^2 > 1/eps the factorization breaks down, and what
+    comes back is meaningless: raising an error would wait for the device. No sign flips. G (..., p, p) positive definite.
     """
-    factor = torch.linalg.cholesky_ex(x.mT @ x)[0]
+    factor = torch.linalg.cholesky_ex(gram)[0]
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
-    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    return x @ torch.linalg.solve_triangular(factor, identity, upper=False).mT
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve_triangular(factor, identity, upper=False).mH
 
 
-def householder_qr(x: Float[Tensor, "*b n p"]) -> Float[Tensor, "*b n p"]:
+def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
+    """T = G^{-1/2} by Newton-Schulz: Z T is the orthonormal matrix nearest to Z, and T is a function of G, free of any basis.
+
+    With M = T G T, four steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l <= 1 <= L bound the spectrum:
+    exact to rounding while cond(G) <= 1 + (pi/2)^2; a last step T <- T (3 I - T G T)/2 on G itself removes what rounding left.
+    Products only. G (..., p, p) with spectrum in about [1, 1 + (pi/2)^2], as of Z = X + U with U horizontal and ||U||_F <= pi/2.
+    Source: Higham 2008, Functions of Matrices, sec. 8.3 (Pade family).
+    """
+    p = gram.shape[-1]
+    identity = torch.eye(p, dtype=gram.dtype, device=gram.device)
+    # tr G - p = ||U||_F^2 bounds the spectrum above by 1 + ||U||_F^2; the midpoint 1 + ||U||_F^2 / 2 halves the distance to both ends.
+    spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
+    start = (1 + spread / 2).rsqrt()
+    t, m = start * identity, start**2 * gram
+    for _ in range(QUINTIC_STEPS):
+        q = (15 * identity - 10 * m + 3 * (m @ m)) / 8
+        t, m = t @ q, q @ m @ q
+    t = t @ (3 * identity - t @ gram @ t) / 2
+    return (t + t.mH) / 2
+
+
+def cholesky_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
+    """The Q factor, with positive diagonal of R, of a well-conditioned X (..., n, p); see `cholesky_factor` for its limits."""
+    return x @ cholesky_factor(x.mH @ x)
+
+
+def householder_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
     """The Q factor of X = Q R with non-negative diagonal of R, by Householder reflections: stable for any X (..., n, p)."""
     q, r = torch.linalg.qr(x)
-    sign = torch.where(torch.diagonal(r, dim1=-2, dim2=-1) < 0, -1, 1).to(x.dtype)
-    return (q * sign[..., None, :]).contiguous()
+    diagonal = torch.diagonal(r, dim1=-2, dim2=-1)
+    phase = torch.where(diagonal == 0, torch.ones_like(diagonal), diagonal.sgn())
+    return (q * phase[..., None, :]).contiguous()

@@ -5,31 +5,38 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
+from grassmann_ssl.manifolds.precision import full_precision
 
 
 class Stiefel(OrthonormalMatrices):
-    """St(n, p): orthonormal n x p matrices, metric tr(U^T V), tangent vectors with X^T U + U^T X = 0.
+    """St(n, p): orthonormal n x p matrices, metric Re tr(U^H V), tangent vectors with X^H U + U^H X = 0, projection U - X sym(X^H U).
 
-    Any leading batch dimensions, float32 or float64. The logarithm has no closed form in this metric and is not offered, nor is `dist`.
+    Any leading batch dimensions, real or complex. The logarithm has no closed form in this metric and is not offered, nor is `dist`.
     """
 
     name = "Stiefel"
 
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        """U - X sym(X^T U), sym(A) = (A + A^T)/2. Source: AMS08 (Absil, Mahony, Sepulchre 2008), example 3.6.2."""
-        a = x.mT @ u
-        return u - x @ ((a + a.mT) / 2)
-
+    @full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """The geodesic of the Euclidean metric at time 1.
 
-        Exp_X(U) = [X U] expm([[A, -S], [I, A]]) [I; 0] expm(-A), A = X^T U, S = U^T U: one 2p x 2p and one p x p matrix exponential.
+        Exp_X(U) = [X U] expm([[A, -S], [I, A]]) [I; 0] expm(-A), A = X^H U, S = U^H U: one 2p x 2p and one p x p matrix exponential.
         Ends with Cholesky-QR, which undoes rounding. Source: Edelman, Arias, Smith 1998, eq. (2.29).
         """
         x, u = torch.broadcast_tensors(x, u)
         p = x.shape[-1]
-        a, s = x.mT @ u, u.mT @ u
+        a, s = x.mH @ u, u.mH @ u
         identity = torch.eye(p, dtype=x.dtype, device=x.device).expand(a.shape)
         block = torch.cat([torch.cat([a, -s], -1), torch.cat([identity, a], -1)], -2)
         columns = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
         return cholesky_qr(torch.cat([x, u], -1) @ columns)
+
+    @full_precision
+    def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
+        """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
+        a = x.mH @ egrad
+        return self.proju(x, ehess - u @ ((a + a.mH) / 2))
+
+    def _normal(self, x: Tensor, u: Tensor) -> Tensor:
+        a = x.mH @ u
+        return (a + a.mH) / 2  # AMS08 (Absil, Mahony, Sepulchre 2008), example 3.6.2

@@ -17,3 +17,13 @@ def principal_angles(x: Float[Tensor, "*#b n p"], y: Float[Tensor, "*#b n p"]) -
     # The Gram matrix of the residual would square its small singular values away; its triangular factor does not.
     sines = torch.linalg.svdvals(torch.linalg.qr(y - x @ overlap, mode="r")[1]).flip(-1)
     return torch.atan2(sines, cosines)
+
+
+def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Angles (..., p), directions H (..., n, p) and basis R (..., p, p) with Log_X(Y) = H diag(angles) R^H."""
+    q, cosines, rh = torch.linalg.svd(y.mH @ x)
+    aligned = y @ q
+    residual = aligned - x @ (x.mH @ aligned)
+    sines = torch.linalg.vector_norm(residual, dim=-2)
+    directions = residual / torch.where(sines > 0, sines, 1)[..., None, :]
+    return torch.atan2(sines, cosines), directions, rh.mH

@@ -1,0 +1,166 @@
+"""A torch loss in the role of a pymanopt backend: value, gradient and Hessian of one point from one forward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The current point and the one proposed from it: a solver that rejects the proposal goes on with the graph of the current point.
+KEPT = 2
+
+
+class _Evaluation:
+    """The loss at one point, with the graph that its derivatives come from."""
+
+    def __init__(self, loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
+        self.point, self.version = point, point._version
+        self.x = point.detach().as_subclass(Tensor).requires_grad_()
+        with torch.enable_grad():
+            self.output = _checked(loss, loss(self.x))
+        self.value = float(self.output.detach())
+        self.gradient: Tensor | None = None
+        self.twice = False  # whether the gradient has a graph of its own
+
+    def is_of(self, point: Tensor) -> bool:
+        """Whether this is the same tensor, not modified in place since."""
+        return self.point is point and self.version == point._version
+
+
+class TorchBackend:
+    """pymanopt's backend interface around one loss: derivatives by autograd, points and vectors torch tensors on any device.
+
+    The graphs of the last two points are kept, so that value, gradient and all Hessian-vector products at a point cost one forward pass;
+    `evaluations` counts these, and `gradients` the points where the gradient was taken. Only the point is differentiated: parameters
+    that the loss uses get no `.grad`. Gradients follow torch: G with df = Re tr(G^H dX), also for complex X. Raises TypeError for a loss
+    that returns no tensor, ValueError for one that is not a finite real scalar, does not depend on its point, or has a derivative that
+    is not finite.
+    """
+
+    loss: Callable[[Tensor], Tensor]
+
+    def __init__(self) -> None:
+        self.evaluations = self.gradients = 0
+        self._recent: list[_Evaluation] = []
+        self._second_order = False
+
+    def __str__(self) -> str:
+        return "torch"
+
+    def is_available(self) -> bool:
+        return True
+
+    def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable:
+        self.loss = function
+        return self.value
+
+    def generate_gradient_operator(self, function: Callable, num_arguments: int) -> Callable:
+        return self.gradient
+
+    def generate_hessian_operator(self, function: Callable, num_arguments: int) -> Callable:
+        return self.hessian
+
+    def value(self, point: Any) -> float:
+        """The loss at a point."""
+        return self._at(point).value
+
+    def gradient(self, point: Any) -> Any:
+        """Its Euclidean gradient, of the shape of the point."""
+        return self._gradient(self._at(point)).detach()
+
+    def hessian(self, point: Any, vector: Any) -> Any:
+        """The derivative of the Euclidean gradient along a vector, by differentiating the gradient once more."""
+        self._second_order = True
+        evaluation = self._at(point)
+        gradient = self._gradient(evaluation)
+        if not gradient.requires_grad:  # a loss linear in X
+            return torch.zeros_like(gradient)
+        return self._derivative(gradient, evaluation.x, vector, "Hessian")
+
+    @property
+    def latest(self) -> Tensor:
+        """The point last asked about."""
+        return self._recent[0].point
+
+    def clear(self) -> None:
+        """Let go of the graphs and of the points they belong to."""
+        self._recent.clear()
+
+    def _at(self, point: Tensor) -> _Evaluation:
+        found = next((evaluation for evaluation in self._recent if evaluation.is_of(point)), None)
+        if found is None:
+            del self._recent[KEPT - 1 :]  # before the next graph is built
+            self.evaluations += 1
+            found = _Evaluation(self.loss, point)
+        else:
+            self._recent.remove(found)
+        self._recent.insert(0, found)
+        return found
+
+    def _gradient(self, at: _Evaluation) -> Tensor:
+        # Until a Hessian is asked for, gradients are made without a graph, which saves first-order solvers memory and time.
+        self.gradients += at.gradient is None
+        if at.gradient is None or (self._second_order and not at.twice):
+            at.gradient = self._derivative(at.output, at.x, None, "gradient", twice=self._second_order)
+            at.twice = self._second_order
+        return at.gradient
+
+    def _derivative(self, of: Tensor, x: Tensor, along: Tensor | None, name: str, twice: bool = False) -> Tensor:
+        (derivative,) = torch.autograd.grad(
+            of, x, along, retain_graph=True, create_graph=twice, allow_unused=True, materialize_grads=True
+        )
+        if not bool(torch.isfinite(derivative).all()):
+            raise ValueError(f"the {name} of the loss {_name(self.loss)} must be finite, but holds NaN or infinity")
+        return derivative
+
+
+class NumpyBackend(TorchBackend):
+    """`TorchBackend` for pymanopt's own manifolds: numpy arrays outside, torch tensors of the shape `shape` on `device` inside."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device | str) -> None:
+        super().__init__()
+        self.shape, self.device = shape, device
+        self._last: Tensor | None = None
+
+    def value(self, point: np.ndarray) -> float:
+        return super().value(self._point(point))
+
+    def gradient(self, point: np.ndarray) -> np.ndarray:
+        return super().gradient(self._point(point)).cpu().numpy().reshape(point.shape)
+
+    def hessian(self, point: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        product = super().hessian(self._point(point), self._tensor(vector))
+        return product.detach().cpu().numpy().reshape(point.shape)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        # A copy: an array may change in place, and torch takes no negative strides.
+        return torch.from_numpy(np.array(array, order="C")).reshape(self.shape).to(self.device)
+
+    def _point(self, array: np.ndarray) -> Tensor:
+        # Arrays carry no version: equal entries tell that the point is the last one.
+        point = self._tensor(array)
+        if self._last is None or not torch.equal(self._last, point):
+            self._last = point
+        return self._last
+
+
+def _checked(loss: Callable, output: Any) -> Tensor:
+    name = _name(loss)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the loss {name} must return a real scalar tensor, got {type(output).__name__}")
+    if output.shape or not output.is_floating_point():
+        raise ValueError(
+            f"the loss {name} must return a real scalar tensor, got shape {tuple(output.shape)} of {output.dtype}"
+        )
+    if not bool(torch.isfinite(output.detach())):
+        raise ValueError(f"the loss {name} must be finite, got {float(output.detach())}")
+    if not output.requires_grad:
+        raise ValueError(
+            f"the loss {name} must depend on its point through torch operations, got a value without a graph"
+        )
+    return output
+
+
+def _name(loss: Callable) -> str:
+    return getattr(loss, "__qualname__", type(loss).__name__)

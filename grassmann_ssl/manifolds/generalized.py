@@ -1,0 +1,124 @@
+"""The generalized Grassmann manifold: subspaces by bases with W^H B W = I, for a positive definite B."""
+
+import torch
+from torch import Tensor
+
+from grassmann_ssl.manifolds.grassmann import Grassmann
+from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
+from grassmann_ssl.manifolds.precision import FULL, full_precision
+
+
+class GeneralizedGrassmann(Grassmann):
+    """Subspaces of R^n or C^n by bases X (..., n, p) with X^H B X = I, metric Re tr(U^H B V), tangent vectors with X^H B U = 0.
+
+    With B the second moment of the inputs x, the outputs z = x^T X have the second moment I: full rank and unit variance of the
+    embedding itself are guaranteed, not only of the weights. X -> L^H X, with B = L L^H, is an isometry to `Grassmann`, through which
+    every formula carries over; n x n work is one product with B (steps) or one triangular product or solve with L (logarithm, distance).
+    B (..., n, n) Hermitian positive definite, float32, float64, complex64 or complex128, kept on its device; points must match it.
+    Raises ValueError where B is not square, finite, Hermitian or definite; for a semi-definite B it says which ridge would mend it.
+    """
+
+    name = "GeneralizedGrassmann"
+
+    def __init__(self, b: Tensor, retraction: str = "cholesky-qr") -> None:
+        super().__init__(retraction)
+        self.replace(b)
+
+    b: Tensor
+    factor: Tensor
+    condition: Tensor
+
+    def replace(self, b: Tensor) -> None:
+        """Put another B in place of the present one; points and vectors of the old one are taken along by `carry`.
+
+        Sets `b`, its Cholesky factor `factor` = L and `condition`, the condition number of B (...,). Waits for the device.
+        """
+        values = _checked(b)
+        self.register_buffer("b", b, persistent=False)
+        self.register_buffer("factor", torch.linalg.cholesky(b), persistent=False)
+        self.register_buffer("condition", values[..., -1] / values[..., 0], persistent=False)
+
+    def carry(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """Bases of the same subspaces, orthonormal for the present B, and vectors carried along: (X, V, ...).
+
+        X may come from any other B: X T with (X T)^H B (X T) = I, V T projected onto the tangent space there.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            factor = cholesky_factor(self.gram(x, x))
+            basis = x @ factor
+            return basis, *(self.proju(basis, v @ factor) for v in vectors)
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and isinstance(other, GeneralizedGrassmann) and torch.equal(self.b, other.b)
+
+    __hash__ = Grassmann.__hash__
+
+    def flat(self, v: Tensor) -> Tensor:
+        """B V."""
+        return self.b @ v
+
+    def sharp(self, v: Tensor) -> Tensor:
+        """B^{-1} V."""
+        return torch.cholesky_solve(v, self.factor)
+
+    @full_precision
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
+        return torch.linalg.matrix_norm(self._whitened(u), keepdim=keepdim)
+
+    @full_precision
+    def projx(self, x: Tensor) -> Tensor:
+        """A B-orthonormal basis of the column space of an arbitrary X (..., n, p), by Householder QR of L^H X."""
+        return self._unwhitened(householder_qr(self._whitened(x)))
+
+    def random(self, *size, dtype=None, device=None, generator=None):  # type: ignore[no-untyped-def]
+        """A point drawn uniformly in the metric of B, of B's dtype and device; `size` = (..., n, p)."""
+        point = super().random(*size, dtype=dtype or self.b.dtype, device=device or self.b.device, generator=generator)
+        return type(point)(self._unwhitened(point.as_subclass(Tensor)).contiguous(), manifold=self)
+
+    def origin(self, *size, dtype=None, device=None, seed=42):  # type: ignore[no-untyped-def]
+        """The B-orthonormal basis L^{-H} of the first p columns of the identity, of B's dtype and device; `seed` is unused."""
+        point = super().origin(*size, dtype=dtype or self.b.dtype, device=device or self.b.device)
+        return type(point)(self._unwhitened(point.as_subclass(Tensor)).contiguous(), manifold=self)
+
+    def extra_repr(self) -> str:
+        return f"n={self.b.shape[-1]}, condition={float(self.condition.max()):.3g}, {super().extra_repr()}"
+
+    def _whitened(self, v: Tensor) -> Tensor:
+        return self.factor.mH @ v
+
+    def _unwhitened(self, v: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+
+    def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:
+        good, reason = super()._check_shape(shape, name)
+        n = self.b.shape[-1]
+        if good and shape[-2] != n:
+            return False, f"{name} must have shape (..., {n}, p) to go with B of order {n}, got {tuple(shape)}"
+        return good, reason
+
+
+def _checked(b: Tensor) -> Tensor:
+    """The eigenvalues of B in increasing order. Raises ValueError or TypeError unless B is a Hermitian positive definite matrix."""
+    if b.dtype not in FULL:
+        raise TypeError(f"B must be float32, float64, complex64 or complex128, got {b.dtype}")
+    if b.ndim < 2 or b.shape[-1] != b.shape[-2] or b.shape[-1] == 0:
+        raise ValueError(f"B must have shape (..., n, n), got {tuple(b.shape)}")
+    if not bool(torch.isfinite(b).all()):
+        raise ValueError("B must be finite, but holds NaN or infinity")
+    eps = torch.finfo(b.dtype).eps
+    asymmetry, size = float((b - b.mH).abs().max()), float(b.abs().max())
+    if asymmetry > 16 * eps * size:
+        raise ValueError(f"B must be Hermitian, but B - B^H has an entry of {asymmetry:.3g} (largest entry of B: {size:.3g})")
+    values = torch.linalg.eigvalsh(b)
+    smallest, largest = values[..., 0], values[..., -1]
+    if not bool((smallest > b.shape[-1] * eps * largest).all()):
+        worst = int((smallest - b.shape[-1] * eps * largest).flatten().argmin())
+        low, high = float(smallest.flatten()[worst]), float(largest.flatten()[worst])
+        # A condition number of eps^{-1/2} leaves half the digits.
+        ridge = max(high, abs(low), eps) * eps**0.5 - min(low, 0.0)
+        raise ValueError(
+            f"B must be positive definite, but its smallest eigenvalue is {low:.3g} (largest {high:.3g}); "
+            f"B + r I with a ridge r >= {ridge:.2g} would do"
+        )
+    return values

@@ -1,0 +1,57 @@
+"""The precision in which a manifold computes, whatever autocast and the storage of its points say."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FULL = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+HALF = (torch.float16, torch.bfloat16)
+
+
+def full_precision(method: Callable) -> Callable:
+    """Run a method of a manifold in float32 or float64 (or complex), autocast switched off; refuse other dtypes with TypeError.
+
+    Under autocast X^T X would be computed in bfloat16, and a point would leave the manifold by 4e-3. Half-precision tensors are taken
+    where the manifold `stores_half`: they are widened to float32 and what comes out is rounded back.
+    """
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kind = stored = None
+        for a in (*args, *kwargs.values()):
+            if isinstance(a, Tensor):
+                kind = a.device.type
+                if a.dtype not in FULL:
+                    stored = a.dtype
+                    if stored not in HALF or not self.stores_half:
+                        raise refusal(f"{self.name}.{method.__name__}", stored)
+        if stored is not None:
+            args = tuple(_widened(a) for a in args)
+            kwargs = {name: _widened(a) for name, a in kwargs.items()}
+        if kind is not None and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                result = method(self, *args, **kwargs)
+        else:
+            result = method(self, *args, **kwargs)
+        return result if stored is None else _rounded(result, stored)
+
+    return wrapped
+
+
+def refusal(where: str, dtype: torch.dtype) -> TypeError:
+    """The error for a dtype in which an operation does not compute."""
+    advice = "; Grassmann(retraction='polar') takes half-precision points" if dtype in HALF else ""
+    return TypeError(f"{where} needs float32, float64, complex64 or complex128 tensors, got {dtype}{advice}")
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+
+def _rounded(result: Any, dtype: torch.dtype) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_rounded(part, dtype) for part in result)
+    return result.to(dtype) if isinstance(result, Tensor) and result.dtype == torch.float32 else result

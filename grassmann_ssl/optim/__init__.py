@@ -1,0 +1,9 @@
+"""Riemannian optimizers: constrained and ordinary parameters of a torch model in one step."""
+
+from grassmann_ssl.optim.adam import RiemannianAdam
+from grassmann_ssl.optim.clip import clip_grad_norm_
+from grassmann_ssl.optim.landing import Landing
+from grassmann_ssl.optim.muon import RiemannianMuon
+from grassmann_ssl.optim.sgd import RiemannianSGD
+
+__all__ = ["Landing", "RiemannianAdam", "RiemannianMuon", "RiemannianSGD", "clip_grad_norm_"]

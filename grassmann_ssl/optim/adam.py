@@ -1,0 +1,114 @@
+"""Riemannian Adam with second moments that do not depend on the basis."""
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, matrix_of, orthonormal
+
+SECOND_MOMENTS = ("matrix", "row")
+
+
+class RiemannianAdam(RiemannianOptimizer):
+    """Adam on manifolds; ordinary parameters take the step of torch.optim.AdamW.
+
+    M <- b1 T(M) + (1 - b1) G,  v <- b2 v + (1 - b2) |G|^2,  X <- Retr_X(-lr P(M_hat / (v_hat^{1/2} + eps))), with the Riemannian gradient
+    G, bias corrections M_hat = M / (1 - b1^k) and v_hat = v / (1 - b2^k), and the projection P onto the tangent space. Entrywise or
+    columnwise |G|^2 depends on the basis X Q and is no function on the Grassmannian; these are: "matrix", |G|^2 = ||G||^2 in the metric,
+    one number per matrix, so that a step has a length of about lr; and "row", |G_i|^2 the squared norm of each row, n numbers per matrix,
+    so that each row moves by about lr and a step is about n^{1/2} longer. "row" needs one of our matrix manifolds. `amsgrad` keeps the
+    largest v_hat so far. `weight_decay` is decoupled and acts on ordinary parameters. Memory: M and 1 or n numbers per matrix.
+    Sources: Becigneul & Ganea, ICLR 2019; Kasai, Jawanpuria, Mishra, arXiv 1902.01144 (whose right statistic depends on the basis).
+    """
+
+    momentum_keys = ("exp_avg",)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        second_moment: str = "matrix",
+        amsgrad: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        nonfinite: str = "skip",
+    ) -> None:
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "second_moment": second_moment, "amsgrad": amsgrad, "weight_decay": weight_decay,
+        }  # fmt: skip
+        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize)
+
+    def _check_settings(self, group: dict[str, Any]) -> None:
+        check_range("lr", group["lr"], 0.0)
+        check_range("eps", group["eps"], 0.0)
+        check_range("weight_decay", group["weight_decay"], 0.0)
+        for beta in group["betas"]:
+            check_range("betas", beta, 0.0, 1.0)
+        if group["second_moment"] not in SECOND_MOMENTS:
+            raise ValueError(f"second_moment must be 'matrix' or 'row', got {group['second_moment']!r}")
+
+    def _initial(self, group: dict[str, Any], manifold: Any, p: Tensor) -> State:
+        base, x = matrix_of(manifold, p)
+        per_matrix = (*p.shape[: p.ndim - manifold.ndim], *(1,) * manifold.ndim)
+        shape = per_matrix
+        if group["second_moment"] == "row":
+            if not orthonormal(base):
+                raise ValueError(f"second_moment 'row' needs Grassmann, GeneralizedGrassmann or Stiefel, got {base}")
+            columns = (*x.shape[:-1], 1)
+            shape = torch.Size(columns) if base is manifold else manifold.to_weight(x.new_empty(columns)).shape
+        second = torch.zeros(shape, dtype=p.real.dtype, device=p.device)
+        state = {
+            "step": torch.zeros(per_matrix, dtype=second.dtype, device=p.device),
+            "exp_avg": torch.zeros_like(p.detach()),
+            "exp_avg_sq": second,
+        }
+        return {**state, "max_exp_avg_sq": second.clone()} if group["amsgrad"] else state
+
+    def _advance(
+        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+    ) -> Tensor:
+        (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
+        ours = orthonormal(manifold)
+        gradient = manifold.egrad2rgrad(x, gradient)
+        average = states["exp_avg"]
+        if ours:  # as in RiemannianSGD, the last step left the projection of the average to this one
+            manifold.proju_(x, average)
+        average.lerp_(gradient, 1 - beta1)
+        square = gradient.abs().square().sum(-1, keepdim=True) if row else manifold.inner(x, gradient, keepdim=True)
+        steps = states["step"].add_(1)
+        scale = states["exp_avg_sq"].lerp_(square, 1 - beta2) / (1 - beta2**steps)
+        if group["amsgrad"]:
+            scale = torch.maximum(states["max_exp_avg_sq"], scale, out=states["max_exp_avg_sq"])
+        rate = -group["lr"] / (1 - beta1**steps) / (scale.sqrt() + group["eps"])
+        if not ours:
+            end, moved = manifold.retr_transp(x, rate * average, average)
+            length = manifold.norm(x, rate * average)
+            average.copy_(moved)
+            x.copy_(end)
+            return length
+        if not row:
+            return manifold.step_(x, average, average, rate)
+        return manifold.step_(x, manifold.proju_(x, rate * average), average)
+
+    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        for p in params:
+            if not self.state[p]:
+                state = {"step": torch.zeros((), dtype=torch.float32, device=p.device)}
+                names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+                self.state[p].update(state | {name: torch.zeros_like(p) for name in names})
+        lists = {
+            name: [self.state[p][name] for p in params if name in self.state[p]]
+            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
+        }
+        beta1, beta2 = group["betas"]
+        adam(
+            params, [p.grad for p in params], *lists.values(), fused=True, found_inf=found_inf, decoupled_weight_decay=True,
+            amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+            maximize=group["maximize"],
+        )  # fmt: skip

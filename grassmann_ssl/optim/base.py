@@ -1,0 +1,282 @@
+"""What the optimizers share: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from grassmann_ssl.manifolds.base import OrthonormalMatrices
+from grassmann_ssl.manifolds.layout import WeightLayout
+from grassmann_ssl.nn.constrain import constraints
+
+NONFINITE = ("skip", "raise")
+State = dict[str, Tensor]
+
+
+class RiemannianOptimizer(torch.optim.Optimizer):
+    """Base of the optimizers: parameters with a manifold take Riemannian steps, ordinary ones the step of torch's own optimizer.
+
+    `params` is a model (whose constrained parameters are then all expected), or what torch's optimizers take: parameters, named
+    parameters, or groups of them. A parameter is constrained where it carries a `manifold` (geoopt.ManifoldParameter, `nn.constrain`).
+    Constrained parameters of one shape, dtype, device and manifold advance as one batch. Weight decay acts on ordinary parameters alone:
+    on X^H X = I it could only turn into nothing, and a group of constrained parameters that asks for it is refused.
+
+    A gradient with NaN or infinity: `nonfinite="skip"` leaves every parameter and state of that step untouched, counts it and does not
+    wait for the device; "raise" waits, and raises FloatingPointError naming the parameters before anything changes.
+    `report()` tells what was counted. Time of a trajectory = lr x step.
+
+    Raises ValueError where no parameter is constrained, where a constrained one of the model is missing, is off its manifold, or holds
+    no point of it, and for settings outside their range; TypeError for dtypes in which the manifold does not compute.
+    """
+
+    momentum_keys: tuple[str, ...] = ()
+    """states that are tangent vectors, kept in the shape of the parameter"""
+
+    def __init__(
+        self, params: torch.nn.Module | Iterable[Any], defaults: dict[str, Any], *, nonfinite: str, maximize: bool
+    ) -> None:
+        if nonfinite not in NONFINITE:
+            raise ValueError(f"nonfinite must be 'skip' or 'raise', got {nonfinite!r}")
+        self.nonfinite = nonfinite
+        self.steps = self.skipped = self.matrices = 0
+        self.counts: dict[torch.device, Tensor] = {}
+        if isinstance(params, torch.nn.Module):
+            params = _named(params)
+        super().__init__(params, {**defaults, "maximize": maximize})
+        if all(manifold_of(p) is None for group in self.param_groups for p in group["params"]):
+            raise ValueError(
+                "none of the parameters has a manifold: give a model, or parameters made by grassmann_ssl.nn.constrain or "
+                "geoopt.ManifoldParameter; for ordinary parameters alone use torch.optim"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("nonfinite", "steps", "skipped", "matrices", "counts")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as torch does, after checking its settings and its points."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            self._check_settings(group)
+            for name, p in zip(_names(group, len(self.param_groups) - 1), group["params"], strict=True):
+                self._check_parameter(name, p)
+            if group.get("weight_decay", 0) and all(manifold_of(p) is not None for p in group["params"]):
+                raise ValueError(
+                    "weight_decay has no effect on parameters whose length the constraint fixes; give it in a group of ordinary ones"
+                )
+        except (ValueError, TypeError):
+            self.param_groups.pop()
+            raise
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step of every parameter that has a gradient; `closure` reevaluates the loss, which is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return loss
+        finite: Tensor | None = self._finite(gradients)
+        self.steps += 1
+        if not _device_side(finite):
+            if not finite:
+                self.skipped += 1
+                return loss
+            finite = None
+        else:
+            self._counts(finite.device)[0] += ~finite
+        for group in self.param_groups:
+            ordinary = []
+            buckets: dict[Any, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                manifold = manifold_of(p)
+                if manifold is None:
+                    ordinary.append(p)
+                else:
+                    buckets[(manifold, p.shape, p.dtype, p.device)].append(p)
+            for (manifold, *_), params in buckets.items():
+                here = None if finite is None else finite.to(params[0].device)
+                self._step_bucket(group, manifold, params, here)
+            for device in {p.device for p in ordinary}:
+                found = None if finite is None else (~finite).to(device, torch.float32)
+                self._step_ordinary(group, [p for p in ordinary if p.device == device], found)
+        return loss
+
+    def report(self) -> dict[str, float]:
+        """What the steps so far had to be counted for; waits for the device.
+
+        `steps` and `skipped`: calls of `step` with a gradient, and those of them left out because a gradient was not finite;
+        `beyond_injectivity`: the share of matrix steps longer than the injectivity radius pi/2 of Gr(n, p), where a geodesic stops being
+        the shortest.
+        """
+        skipped = self.skipped + sum(int(c[0]) for c in self.counts.values())
+        beyond = sum(float(c[1]) for c in self.counts.values())
+        return {"steps": self.steps, "skipped": skipped, "beyond_injectivity": beyond / max(self.matrices, 1)}
+
+    @torch.no_grad()
+    def stabilize(self) -> None:
+        """Put constrained parameters back onto their manifolds, and the vectors in their states onto the tangent spaces.
+
+        Not needed in training. Call it after replacing B of a `GeneralizedGrassmann`, or after editing parameters by hand.
+        """
+        for group in self.param_groups:
+            for p in group["params"]:
+                if (manifold := manifold_of(p)) is None:
+                    continue
+                states = [self.state[p][key] for key in self.momentum_keys if key in self.state[p]]
+                base, x = matrix_of(manifold, p)
+                vectors = [matrix_of(manifold, s)[1] for s in states]
+                if hasattr(base, "carry"):
+                    end, *moved = base.carry(x, *vectors)
+                else:
+                    end = base.projx(x)
+                    moved = [base.proju(end, v) for v in vectors]
+                for old, new in zip([x, *vectors], [end, *moved], strict=True):
+                    old.copy_(new)
+
+    def _finite(self, gradients: list[Tensor]) -> Tensor:
+        """Whether every gradient is finite, as a tensor; raises instead where that was asked for."""
+        for gradient in gradients:
+            if gradient.is_sparse:
+                raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
+        # The 2-norm is 30 times faster than the largest entry; one that overflows makes no sensible step either.
+        finite = torch.isfinite(get_total_norm(gradients))
+        if self.nonfinite == "raise" and not bool(finite):
+            guilty = [
+                name
+                for i, group in enumerate(self.param_groups)
+                for name, p in zip(_names(group, i), group["params"], strict=True)
+                if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+            ]
+            raise FloatingPointError(f"the gradient of {', '.join(guilty)} is not finite; nothing was changed")
+        return finite
+
+    def _step_bucket(self, group: dict[str, Any], manifold: Any, params: list[Tensor], finite: Tensor | None) -> None:
+        """Stack the parameters, take the step, and write parameters and states back where `finite` (None: known to be)."""
+        for p in params:
+            if not self.state[p]:
+                self.state[p].update(self._initial(group, manifold, p))
+        keys = list(self.state[params[0]])
+        gradient = _stack([matrix_of(manifold, p.grad)[1] for p in params])
+        old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in (params, *([self.state[p][k] for p in params] for k in keys))]
+        # In place where nothing has to be undone, because every new n x p matrix costs as much as a pass over it.
+        direct = len(params) == 1 and finite is None
+        x, *states = (tensors[0] if direct else _stack(tensors, copy=True) for tensors in old)
+        base = matrix_of(manifold, params[0])[0]
+        length = self._advance(group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True)))
+        self._count(length, finite)
+        if direct:
+            return
+        for tensors, new in zip(old, (x, *states), strict=True):
+            for tensor, value in zip(tensors, new if len(params) > 1 else [new], strict=True):
+                if finite is None:
+                    tensor.copy_(value)
+                else:
+                    torch.where(finite, value, tensor, out=tensor)
+
+    def _count(self, length: Tensor, finite: Tensor | None) -> None:
+        """Add to the counts on the device: matrix steps beyond the injectivity radius, of those that were taken."""
+        beyond = length > torch.pi / 2
+        if finite is not None:
+            beyond = beyond & finite
+        self._counts(length.device)[1] += beyond.sum()
+        self.matrices += length.numel()
+
+    def _counts(self, device: torch.device) -> Tensor:
+        """Skipped steps and matrix steps beyond the injectivity radius, counted on a device."""
+        if device not in self.counts:
+            self.counts[device] = torch.zeros(2, dtype=torch.int64, device=device)
+        return self.counts[device]
+
+    def _check_settings(self, group: dict[str, Any]) -> None:
+        """Raise ValueError naming the setting that is out of range."""
+        raise NotImplementedError
+
+    def _initial(self, group: dict[str, Any], manifold: Any, p: Tensor) -> State:
+        """The state of a constrained parameter before its first step."""
+        raise NotImplementedError
+
+    def _advance(
+        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+    ) -> Tensor:
+        """Step from X (..., n, p) in place of X and the states; returns the length of the step in the metric, one number per matrix."""
+        raise NotImplementedError
+
+    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        """Torch's own step of ordinary parameters on one device, left out where `found_inf` is 1."""
+        raise NotImplementedError
+
+    def _check_parameter(self, name: str, p: Tensor) -> None:
+        manifold = manifold_of(p)
+        if manifold is None:
+            if p.is_complex():
+                raise TypeError(f"{name} is complex and has no manifold; ordinary parameters must be real")
+            return
+        if p.is_meta:
+            raise ValueError(f"{name} is on the meta device; load its values before making an optimizer")
+        with torch.no_grad():
+            good, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
+        if not good:
+            raise ValueError(f"{name} is not on {manifold}: {reason}")
+
+
+def check_range(name: str, value: Any, low: float, below: float = float("inf")) -> None:
+    """Raise ValueError unless low <= value < below."""
+    if not low <= value < below:  # true for NaN
+        raise ValueError(f"{name} must be at least {low:g}" + f" and below {below:g}" * (below < float("inf")) + f", got {value}")
+
+
+def orthonormal(manifold: geoopt.Manifold) -> bool:
+    """Whether the manifold is one of ours, whose projection is linear and may be left to the next step."""
+    return isinstance(manifold, OrthonormalMatrices)
+
+
+def manifold_of(p: Tensor) -> geoopt.Manifold | None:
+    """The manifold of a constrained parameter, None for an ordinary one."""
+    manifold = getattr(p, "manifold", None)
+    return None if isinstance(manifold, geoopt.Euclidean) else manifold
+
+
+def _device_side(flag: Tensor) -> bool:
+    """Whether reading a flag would make the host wait: not on the CPU, where a branch is cheaper than a masked write."""
+    return flag.device.type != "cpu"
+
+
+def _named(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    """The trainable parameters of a model by name, after checking that all its constrained ones are among them."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    seen = {name for name, p in named if manifold_of(p) is not None}
+    missing = set(constraints(model)) - seen
+    if missing:
+        raise ValueError(
+            f"the model constrains {', '.join(sorted(missing))}, but no trainable parameter with a manifold has that name"
+        )
+    return named
+
+
+def _names(group: dict[str, Any], index: int) -> list[str]:
+    given = group.get("param_names")
+    return given or [f"parameter {i} of group {index}" for i in range(len(group["params"]))]
+
+
+def matrix_of(manifold: Any, tensor: Tensor) -> tuple[Any, Tensor]:
+    """The matrix manifold of a parameter and its values as points, a view of its memory."""
+    tensor = tensor.detach().as_subclass(Tensor)
+    if isinstance(manifold, WeightLayout):
+        return manifold.manifold, manifold.to_point(tensor) if tensor.ndim >= 2 else tensor
+    return manifold, tensor
+
+
+def _stack(tensors: list[Tensor], copy: bool = False) -> Tensor:
+    if len(tensors) > 1:
+        return torch.stack(tensors)
+    return tensors[0].clone() if copy else tensors[0]

@@ -1,0 +1,40 @@
+"""Clipping of gradients by their length on the tangent space."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from grassmann_ssl.optim.base import manifold_of
+
+
+@torch.no_grad()
+def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> Tensor:
+    """Shorten all gradients by one factor so that the norm of the Riemannian gradient is at most `max_norm`; returns the norm before.
+
+    The squared norm is the sum over parameters of ||grad L||^2 in the metric of each, for ordinary ones that of .grad. The part of a
+    Euclidean gradient normal to the manifold, which no step follows, does not count, unlike in torch.nn.utils.clip_grad_norm_. A norm that
+    is not finite leaves the gradients as they are, for the optimizer to see. Does not wait for the device.
+    Raises ValueError where max_norm is not positive.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    parameters = [p for p in parameters if p.grad is not None]
+    if not parameters:
+        return torch.zeros(())
+    squares = []
+    for p in parameters:
+        manifold = manifold_of(p)
+        gradient = p.grad.as_subclass(Tensor)
+        if manifold is None:
+            squares.append(torch.linalg.vector_norm(gradient).square())
+        else:
+            x = p.detach().as_subclass(Tensor)
+            squares.append(manifold.inner(x, manifold.egrad2rgrad(x, gradient)).sum())
+    device = squares[0].device
+    norm = torch.stack([s.to(device) for s in squares]).sum().sqrt()
+    factor = torch.where(torch.isfinite(norm), (max_norm / norm).clamp_max(1), 1)
+    for p in parameters:
+        p.grad.mul_(factor.to(p.device, p.grad.real.dtype))
+    return norm

@@ -1,0 +1,64 @@
+"""The spectral-norm step of Muon on the Grassmannian."""
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from grassmann_ssl.manifolds.grassmann import Grassmann
+from grassmann_ssl.optim.base import State, manifold_of, matrix_of
+from grassmann_ssl.optim.sgd import RiemannianSGD
+
+# Muon's polynomial lifts small singular values fast but ends between 0.7 and 1.2; cubic steps then converge.
+LIFT = (3.4445, -4.7750, 2.0315)
+LIFTS, POLISHES = 5, 4
+
+
+class RiemannianMuon(RiemannianSGD):
+    """Steepest descent in the spectral norm: every principal angle of a step is lr. A comparator for `RiemannianSGD`.
+
+    M <- momentum T(M) + grad L(X),  X <- Retr_X(-lr msign(M)), msign(M) = M (M^H M)^{-1/2}; with `nesterov` the sign of
+    grad L + momentum M. msign(M) maximises Re tr(M^H U) over tangent U with ||U||_2 <= 1; it is horizontal where M is, and does not depend
+    on the basis. Computed from the p x p matrix M^H M by products: singular values below about 1e-4 of ||M||_F (float32: 1e-2) stay
+    small. Only on `Grassmann`; ordinary parameters take the step of torch.optim.SGD. Source: Jordan et al. 2024, Muon; Bernstein &
+    Newhouse, arXiv 2409.20325 (spectral-norm descent).
+    """
+
+    def _check_parameter(self, name: str, p: Tensor) -> None:
+        super()._check_parameter(name, p)
+        require_grassmann(self, name, p)
+
+    def _advance(
+        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+    ) -> Tensor:
+        gradient = manifold.egrad2rgrad(x, gradient)
+        momentum = group["momentum"]
+        buffer = gradient
+        if momentum:
+            buffer = states["momentum_buffer"]
+            torch.add(gradient, manifold.proju_(x, buffer), alpha=momentum, out=buffer)
+        u = spectral_sign(torch.add(gradient, buffer, alpha=momentum) if group["nesterov"] else buffer)
+        return manifold.step_(x, u, buffer, -group["lr"])
+
+
+def spectral_sign(m: Tensor) -> Tensor:
+    """M (M^H M)^{-1/2} (..., n, p): all singular values 1, up to 1e-5, but for those that are lost in M^H M; 0 for M = 0."""
+    size = torch.linalg.matrix_norm(m, keepdim=True).clamp_min(torch.finfo(m.dtype).tiny)
+    m = m / size
+    identity = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
+    t, a = identity, m.mH @ m
+    for k in range(LIFTS + POLISHES):
+        c0, c1, c2 = LIFT if k < LIFTS else (1.5, -0.5, 0.0)
+        q = c0 * identity + c1 * a
+        if c2:
+            q = q + c2 * (a @ a)
+        t, a = t @ q, q @ a @ q
+    return m @ t
+
+
+def require_grassmann(optimizer: object, name: str, p: Tensor) -> None:
+    """Raise ValueError where a parameter is constrained to something else than `Grassmann`, the ordinary metric."""
+    manifold = manifold_of(p)
+    if manifold is not None and type(matrix_of(manifold, p)[0]) is not Grassmann:
+        raise ValueError(f"{type(optimizer).__name__} needs parameters on Grassmann(), but {name} is on {manifold}")

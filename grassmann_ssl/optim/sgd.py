@@ -1,0 +1,97 @@
+"""Riemannian stochastic gradient descent with momentum."""
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, orthonormal
+
+
+class RiemannianSGD(RiemannianOptimizer):
+    """Gradient descent with momentum on manifolds; ordinary parameters take the step of torch.optim.SGD.
+
+    M <- momentum T(M) + grad L(X),  X <- Retr_X(-lr M);  with `nesterov` the step is -lr (grad L + momentum M). grad L is the Riemannian
+    gradient, T the transport of the last step. On our manifolds T is completed by the projection that the gradient needs anyway (it is
+    linear), so that a step on Gr(n, p) costs five n x p x p products, four without momentum; `momentum_buffer` is then tangent at the
+    point before the step, in the basis of the point after it. On the Grassmannian whole trajectories are independent of the basis.
+    `weight_decay` (added to the gradient, as torch does) acts on ordinary parameters. Settings as in torch; see `RiemannianOptimizer`.
+    Source: Becigneul & Ganea, ICLR 2019 (Riemannian momentum); AMS08 = Absil, Mahony, Sepulchre 2008, sec. 8.1.
+    """
+
+    momentum_keys = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        nonfinite: str = "skip",
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize)
+
+    def _check_settings(self, group: dict[str, Any]) -> None:
+        check_range("lr", group["lr"], 0.0)
+        check_range("momentum", group["momentum"], 0.0)
+        check_range("weight_decay", group["weight_decay"], 0.0)
+        if group["nesterov"] and group["momentum"] <= 0:
+            raise ValueError(f"nesterov needs momentum > 0, got {group['momentum']}")
+
+    def _initial(self, group: dict[str, Any], manifold: Any, p: Tensor) -> State:
+        return {"momentum_buffer": torch.zeros_like(p.detach())} if group["momentum"] else {}
+
+    def _advance(
+        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+    ) -> Tensor:
+        lr, momentum, nesterov = group["lr"], group["momentum"], group["nesterov"]
+        if not orthonormal(manifold):
+            return self._advance_elsewhere(group, manifold, x, gradient, states)
+        if not momentum:
+            u = manifold.egrad2rgrad(x, gradient)
+            return manifold.step_(x, u, u, -lr)
+        buffer = states["momentum_buffer"]
+        gradient = manifold.sharp(gradient)
+        if not nesterov:
+            # The last step left the buffer unprojected: one projection serves it and the gradient.
+            manifold.proju_(x, torch.add(gradient, buffer, alpha=momentum, out=buffer))
+            return manifold.step_(x, buffer, buffer, -lr)
+        gradient = manifold.proju(x, gradient)
+        torch.add(gradient, manifold.proju_(x, buffer), alpha=momentum, out=buffer)
+        return manifold.step_(x, torch.add(gradient, buffer, alpha=momentum), buffer, -lr)
+
+    def _advance_elsewhere(
+        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+    ) -> Tensor:
+        """The same on any manifold of geoopt's, by its own operations."""
+        step = gradient = manifold.egrad2rgrad(x, gradient)
+        if group["momentum"]:
+            buffer = states["momentum_buffer"]
+            step = buffer.mul_(group["momentum"]).add_(gradient)
+            if group["nesterov"]:
+                step = gradient + group["momentum"] * buffer
+            end, moved = manifold.retr_transp(x, -group["lr"] * step, buffer)
+            buffer.copy_(moved)
+        else:
+            end = manifold.retr(x, -group["lr"] * step)
+        length = group["lr"] * manifold.norm(x, step)
+        x.copy_(end)
+        return length
+
+    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        buffers: list[Tensor | None] = []
+        for p in params:
+            if group["momentum"] and not self.state[p]:
+                # Torch starts with the first gradient, which zero gives too: there is no dampening.
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            buffers.append(self.state[p].get("momentum_buffer"))
+        sgd(
+            params, [p.grad for p in params], buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"],
+            momentum=group["momentum"], lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=group["maximize"],
+        )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Constrained models in several processes: DistributedDataParallel and fully_shard on CPU."""
+
+import geoopt
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from grassmann_ssl.manifolds import Grassmann
+from grassmann_ssl.manifolds.layout import WeightLayout
+from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
+
+EXPECTED = {"0.weight": WeightLayout(Grassmann(), True), "2.weight": WeightLayout(Grassmann(), False)}
+
+
+def network():
+    torch.manual_seed(0)
+    layers = GrassmannLinear(8, 4, dtype=torch.float64), nn.Tanh(), constrain(nn.Linear(4, 6, dtype=torch.float64))
+    return nn.Sequential(*layers, nn.Linear(6, 2, dtype=torch.float64))
+
+
+def batch():
+    return torch.randn(10, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def train(model, x, steps):
+    optimizer = geoopt.optim.RiemannianSGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model(x) - 1).square().mean().backward()
+        optimizer.step()
+
+
+def run_in(world, tmp_path, work):
+    """Run work(rank, world) in as many processes; any failure in one of them is raised here."""
+    mp.spawn(_process, (world, f"file://{tmp_path}/rendezvous", work), nprocs=world)
+
+
+def _process(rank, world, address, work):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+    try:
+        work(rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+def _train_with_ddp(rank, world):
+    model, alone = nn.parallel.DistributedDataParallel(network()), network()
+    assert constraints(model) == {f"module.{name}": layout for name, layout in EXPECTED.items()}
+    train(model, batch()[rank::world], steps=5)
+    train(alone, batch(), steps=5)
+    assert (alone[0].weight - network()[0].weight).abs().max() > 0.01
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        # Means of halves and of the whole differ by rounding, which five steps of length below 1 do not amplify much.
+        torch.testing.assert_close(p, q, atol=1e-13, rtol=1e-13)
+    for name, layout in constraints(model).items():
+        assert layout.check_point_on_manifold(model.get_parameter(name), atol=1e-14)
+
+
+def test_ddp_on_two_halves_is_one_process_on_the_whole(tmp_path):
+    run_in(2, tmp_path, _train_with_ddp)
+
+
+def _train_with_fsdp(rank, world):
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (world,))
+    model, alone = network(), network()
+    for layer in (model[0], model[2], model):
+        fully_shard(layer, mesh=mesh)
+    assert constraints(model) == EXPECTED
+    model(batch()[rank::world]).square().mean().backward()
+    alone(batch()).square().mean().backward()
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        assert isinstance(p, DTensor)
+        assert torch.equal(p.full_tensor(), q)
+        # Means of halves and of the whole: sums of ten terms of size 1 in another order.
+        torch.testing.assert_close(p.grad.full_tensor(), q.grad, atol=1e-15, rtol=1e-14)
+    assert constraints(model) == EXPECTED
+    # Its own sharded state comes back, and the constraints with it.
+    model.load_state_dict({name: 1 * value for name, value in model.state_dict().items()})
+    assert constraints(model) == EXPECTED
+    # Every name of `constraints` is that of a sharded parameter whose whole is a point.
+    for name, layout in constraints(model).items():
+        assert layout.check_point_on_manifold(model.get_parameter(name).full_tensor(), atol=1e-14)
+    with pytest.raises(ValueError, match="DTensor: constrain the module before it is sharded"):
+        constrain(model[3])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_fully_sharded(world, tmp_path):
+    run_in(world, tmp_path, _train_with_fsdp)
