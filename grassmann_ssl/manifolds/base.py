@@ -6,7 +6,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
-from grassmann_ssl.manifolds.precision import FULL, HALF, full_precision, refusal
+from grassmann_ssl.manifolds.precision import FULL, HALF, full_precision, no_autocast, refusal
 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
@@ -74,8 +74,17 @@ class OrthonormalMatrices(geoopt.Manifold):
         """`proju` in place of U, for optimizers."""
         if x.dtype in HALF:
             return u.copy_(self.proju(x, u))
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             return minus_product_(u, x, self._normal(x, u))
+
+    @full_precision
+    def tangent_products(self, x: Tensor, v: Tensor) -> Tensor:
+        """Inner products (k, k) of the projections of V (k, ..., n, p) onto the tangent space at X (..., n, p), summed over the batch.
+
+        <V_i, V_j> - <A_i, A_j>, where X A_i is the normal part of V_i: the projections are never formed.
+        """
+        normal, flat, whole = (a.flatten(1) for a in (self._normal(x, v), self.flat(v), v))
+        return (whole.conj() @ flat.mT - normal.conj() @ normal.mT).real
 
     @full_precision
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
@@ -127,7 +136,7 @@ class OrthonormalMatrices(geoopt.Manifold):
             v.copy_(wide_v)
             x.copy_(wide_x)
             return length
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             if self.retraction == "exponential":
                 step = rate * u
                 end, moved = self.expmap_transp(x, step, v)
@@ -226,7 +235,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         if (reason := self._unsupported(x)) is not None:
             return False, reason
         wide = x.float() if x.dtype in HALF else x
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             error = self.gram(wide, wide) - torch.eye(x.shape[-1], dtype=wide.dtype, device=x.device)
         return _within(error, "X^T X - I", max(atol, 4 * torch.finfo(x.dtype).eps))
 

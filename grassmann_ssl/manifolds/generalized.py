@@ -5,7 +5,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
-from grassmann_ssl.manifolds.precision import FULL, full_precision
+from grassmann_ssl.manifolds.precision import FULL, full_precision, no_autocast
 
 
 class GeneralizedGrassmann(Grassmann):
@@ -43,7 +43,7 @@ class GeneralizedGrassmann(Grassmann):
 
         X may come from any other B: X T with (X T)^H B (X T) = I, V T projected onto the tangent space there.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             factor = cholesky_factor(self.gram(x, x))
             basis = x @ factor
             return basis, *(self.proju(basis, v @ factor) for v in vectors)

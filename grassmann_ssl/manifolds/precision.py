@@ -1,5 +1,6 @@
 """The precision in which a manifold computes, whatever autocast and the storage of its points say."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -31,14 +32,18 @@ def full_precision(method: Callable) -> Callable:
         if stored is not None:
             args = tuple(_widened(a) for a in args)
             kwargs = {name: _widened(a) for name, a in kwargs.items()}
-        if kind is not None and torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):
-                result = method(self, *args, **kwargs)
-        else:
+        with no_autocast(kind):
             result = method(self, *args, **kwargs)
         return result if stored is None else _rounded(result, stored)
 
     return wrapped
+
+
+def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager:
+    """Autocast switched off where it is on."""
+    if device_type is not None and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def refusal(where: str, dtype: torch.dtype) -> TypeError:

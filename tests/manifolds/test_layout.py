@@ -97,7 +97,8 @@ def test_every_operation_of_the_grassmannian_is_there():
     operations = {
         name
         for name, method in inspect.getmembers(Grassmann, inspect.isfunction)
-        if not name.startswith("_") and "x" in inspect.signature(method).parameters
+        # In-place steps act on a view of the weight, `to_point`.
+        if not name.startswith("_") and not name.endswith("_") and "x" in inspect.signature(method).parameters
     }
     inherited = {name for name in operations if name in vars(geoopt.Manifold) and "check" in name}
     assert operations - inherited - set(vars(WeightLayout)) == set()
