@@ -129,7 +129,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         """
         if x.dtype in HALF:
             if not self.stores_half:
-                raise refusal(f"{self.name}.step_", x.dtype)
+                raise refusal(f"tensors of {self.name}.step_", x.dtype)
             wide_x, wide_u = x.float(), u.float()
             wide_v = wide_u if v is u else v.float()
             length = self.step_(wide_x, wide_u, wide_v, rate)
@@ -217,7 +217,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         self._assert_check_shape(shape, "size")
         dtype = dtype or torch.get_default_dtype()
         if dtype not in FULL and not (dtype in HALF and self.stores_half):
-            raise TypeError(f"dtype must be one that {self} computes in, such as torch.float32, got {dtype}")
+            raise refusal("dtype", dtype)
         return tuple(shape), dtype
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:
@@ -251,7 +251,7 @@ class OrthonormalMatrices(geoopt.Manifold):
     def _unsupported(self, x: Tensor) -> str | None:
         if x.dtype in FULL or (x.dtype in HALF and self.stores_half):
             return None
-        return f"a tensor of {x.dtype} is no point or vector of {self}"
+        return str(refusal(f"tensors of {self.name}", x.dtype))
 
 
 def _within(error: Tensor, name: str, tolerance: float) -> tuple[bool, str | None]:

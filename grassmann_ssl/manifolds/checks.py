@@ -104,8 +104,9 @@ def check_gradient(
     """Taylor test of a gradient: |f(R_x(t d)) - f(x) - t <grad f(x), d>| falls like t^2.
 
     grad is `manifold.egrad2rgrad` of autograd's gradient, R `manifold.retr`, d `direction` at length 1, or a random tangent vector. The
-    slope is that towards small t, above the rounding of the loss (which is measured), so that relative errors of the gradient down to about
-    1e-6 show in float64. X (..., n, p), or what the manifold takes, is projected first; float64 recommended. Raises AssertionError with
+    slope is that towards small t, above the rounding of the loss (which is measured), so that in float64 relative errors of the gradient
+    of 1e-3, and mostly of 1e-4, show. X (..., n, p), or what the manifold takes, is projected first; float64 recommended: in float32
+    errors below 5 % pass, and right gradients may have no straight stretch. Raises AssertionError with
     the numbers if `raises`; ValueError for a point off the manifold, a direction that is not tangent, and a loss that is
     not finite, not deterministic or does not depend on X. Source: Boumal 2023, sec. 4.8.
     """
@@ -189,10 +190,11 @@ def check_manifold(
     """Residuals, by name, of the identities that the operations of a manifold must satisfy at X; NaN where it lacks an operation.
 
     Projections are idempotent, self-adjoint and tangent; `projx`, `retr` and `expmap` end on the manifold, the last two with the right
-    derivative at 0, transports in tangent spaces there; exp and log invert each other, and the norm of the log is the distance, at distance 1/2; distance is symmetric; `parallel_transport`
-    preserves inner products. Vectors are random of length 1, so residuals are relative. "On the manifold" and "tangent" are measured by the
-    smallest tolerance that the manifold's own check accepts. Infinite where a result is not finite. float64 recommended. Raises
-    AssertionError naming those above 1e4 eps if `raises`, ValueError for a point off the manifold.
+    derivative at 0, transports in tangent spaces there; exp and log invert each other, and the norm of the log is the distance, at
+    distance 1/2; distance is symmetric; `parallel_transport` preserves inner products. Vectors are random of length 1, so residuals are
+    relative. "On the manifold" and "tangent" are measured by the smallest tolerance that the manifold's own check accepts. Infinite where
+    a result is not finite or a factorization fails. float64 recommended. Raises AssertionError naming those above 1e4 eps if `raises`,
+    ValueError for a point off the manifold.
     """
     x = _checked_point(manifold, x)
     with torch.no_grad():
@@ -362,7 +364,9 @@ def _checked_point(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
 def _direction(manifold: geoopt.Manifold, x: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """A tangent vector of length 1 at every point of the batch; 0 where the tangent space is."""
     if given is None:
-        ambient = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        # The sum of two draws: a generator of the seed that x came from may give, first, a matrix whose span is that of x.
+        draws = (torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) for _ in range(2))
+        ambient = sum(draws, torch.zeros_like(x))
         u = manifold.proju(x, ambient)
     else:
         u = ambient = given.detach().as_subclass(Tensor)
@@ -373,6 +377,8 @@ def _direction(manifold: geoopt.Manifold, x: Tensor, given: Tensor | None, gener
             raise ValueError(f"direction must be tangent at x: {reason}")
     norm = manifold.norm(x, u, keepdim=True)
     nothing = norm <= 100 * torch.finfo(x.dtype).eps * _size(ambient)
+    if given is not None and bool(nothing.any()):
+        raise ValueError("direction must not be zero at any point of the batch")
     return torch.where(nothing, 0, u / torch.where(nothing, 1, norm))
 
 
@@ -390,8 +396,13 @@ def _ratio(part: float, whole: float) -> float:
 
 def _gap(manifold: geoopt.Manifold, x: Tensor, y: Tensor) -> float:
     """How far two points are apart; on the Grassmannian the basis must not count."""
-    base = getattr(manifold, "wrapped", manifold)  # of a Validated
+    base = _unwrapped(manifold)
     return _size(base.dist(x, y)) if isinstance(base, Grassmann) else _size(x - y)
+
+
+def _unwrapped(manifold: geoopt.Manifold) -> geoopt.Manifold:
+    """The manifold inside a `Validated`."""
+    return getattr(manifold, "wrapped", manifold)
 
 
 def _call(operation: Callable, *args: Any) -> Any:
@@ -491,6 +502,7 @@ def _identities(
 ) -> dict[str, Callable[[], float]]:
     """The tests of `check_manifold` by name: each gives its residual, or raises NotImplementedError."""
     m = manifold
+    ambient_inner = _unwrapped(m).inner  # of vectors that are not tangent, too
     ambient, other = (torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) for _ in range(2))
     ambient, other = ambient / _size(ambient), other / _size(other)
     v, w = (_direction(m, x, None, generator) for _ in range(2))
@@ -513,7 +525,7 @@ def _identities(
         return m.retr(x, u) if end is None else end
 
     def velocity(curve: Callable[[Tensor, Tensor], Tensor]) -> float:
-        h = 0.01  # the formula is of sixth order: truncation 1e-14, rounding 150 eps
+        h = 0.003  # the formula is of sixth order: truncation about 1e-15, rounding 500 eps
         weights = (3 / 4, -3 / 20, 1 / 60)
         steps = (k * (curve(x, i * h * v) - curve(x, -i * h * v)) for i, k in enumerate(weights, start=1))
         return _size(sum(steps, torch.zeros_like(x)) / h - v)
@@ -530,7 +542,7 @@ def _identities(
     return {
         "proju idempotent": lambda: _size(m.proju(x, m.proju(x, ambient)) - m.proju(x, ambient)),
         "proju self-adjoint": lambda: largest(
-            m.inner(x, m.proju(x, ambient), other) - m.inner(x, ambient, m.proju(x, other))
+            ambient_inner(x, m.proju(x, ambient), other) - ambient_inner(x, ambient, m.proju(x, other))
         ),
         "proju tangent": lambda: tangent(x, m.proju(x, ambient)),
         "egrad2rgrad tangent": lambda: tangent(x, m.egrad2rgrad(x, ambient)),
@@ -558,4 +570,6 @@ def _residual(test: Callable[[], float]) -> float:
         value = test()
     except NotImplementedError:
         return math.nan
+    except torch.linalg.LinAlgError:  # of a matrix that is not finite or has lost its rank
+        return math.inf
     return value if math.isfinite(value) else math.inf

@@ -24,7 +24,7 @@ def _of_points(method: Callable) -> Callable:
 
 
 def _of_numbers(method: Callable) -> Callable:
-    """The same operation on weights, where the result is a number for every batch index."""
+    """The same operation on weights, where the result is numbers, one for every batch index or pair."""
 
     @functools.wraps(method)
     def operation(self: "WeightLayout", *args: Any, **kwargs: Any) -> Tensor:
@@ -85,6 +85,7 @@ class WeightLayout(geoopt.Manifold):
     dist = _of_numbers(Grassmann.dist)
     dist2 = _of_numbers(Grassmann.dist2)
     cdist = _of_numbers(Grassmann.cdist)
+    tangent_products = _of_numbers(OrthonormalMatrices.tangent_products)
     sectional_curvature = _of_numbers(Grassmann.sectional_curvature)
 
     projx = _of_points(OrthonormalMatrices.projx)

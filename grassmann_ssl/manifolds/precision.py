@@ -28,7 +28,7 @@ def full_precision(method: Callable) -> Callable:
                 if a.dtype not in FULL:
                     stored = a.dtype
                     if stored not in HALF or not self.stores_half:
-                        raise refusal(f"{self.name}.{method.__name__}", stored)
+                        raise refusal(f"tensors of {self.name}.{method.__name__}", stored)
         if stored is not None:
             args = tuple(_widened(a) for a in args)
             kwargs = {name: _widened(a) for name, a in kwargs.items()}
@@ -41,7 +41,7 @@ def full_precision(method: Callable) -> Callable:
 
 def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager:
     """Autocast switched off where it is on."""
-    if device_type is not None and torch.is_autocast_enabled(device_type):
+    if device_type not in (None, "meta") and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
 
@@ -49,7 +49,7 @@ def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager:
 def refusal(where: str, dtype: torch.dtype) -> TypeError:
     """The error for a dtype in which an operation does not compute."""
     advice = "; Grassmann(retraction='polar') takes half-precision points" if dtype in HALF else ""
-    return TypeError(f"{where} needs float32, float64, complex64 or complex128 tensors, got {dtype}{advice}")
+    return TypeError(f"{where} must be float32, float64, complex64 or complex128, got {dtype}{advice}")
 
 
 def _widened(value: Any) -> Any:

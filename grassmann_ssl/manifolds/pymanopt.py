@@ -205,10 +205,10 @@ def solve(
 
     method: "trust-regions" (second order, by Hessian-vector products), "conjugate-gradient" or "steepest-descent". Leading dimensions are
     one product manifold with one loss: for independent problems, the sum of theirs. Stops where the norm of the Riemannian gradient
-    is below `min_gradient_norm` (rounding keeps it above about eps times the norm of the Hessian times sqrt(n p): choose it
-    accordingly in float32), after `max_iterations` or `max_time` seconds; the line searches also where no step decreases the loss,
-    which the rounding of the loss makes happen at a gradient of about its square root. Steepest descent takes one more step after the
-    point where its gradient was small enough.
+    is below `min_gradient_norm` (float32 reaches about 1e-5 for Hessians of order 1: choose it accordingly), after `max_iterations` or
+    `max_time` seconds; the line searches also where no step decreases the loss any more, which its rounding makes happen at a gradient of
+    about the square root of that. Steepest descent takes one more step after the point where its gradient was small enough.
+    Source of trust regions: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
     Errors: ValueError for an unknown method, a start off the manifold and limits that are not positive, TypeError for a start
     that is no tensor; those of the loss as in `TorchBackend`.
     """

@@ -56,7 +56,9 @@ def _operation(name: str) -> Callable:
     def method(self: "Validated", *args: Any, **kwargs: Any) -> Any:
         return self._checked_call(name, *args, **kwargs)
 
-    method.__name__ = name
+    original = getattr(geoopt.Manifold, name)
+    method.__name__, method.__doc__ = name, f"`{name}` of the wrapped manifold, checked."
+    method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]  # geoopt.Scaled goes by names
     return method
 
 
@@ -67,8 +69,8 @@ class Validated(geoopt.Manifold):
     dtypes and devices equal, and all entries finite; then returns what `manifold` returns, unchanged (`random` and `origin` come with
     this manifold). Raises ValueError naming operation, argument, error and tolerance, TypeError for arguments that are no tensors. For
     geoopt.ManifoldParameter, optimizers, and anything else that takes a manifold; attributes that geoopt does not know are those of
-    `manifold`, and checked where they are one of the operations of this package. Waits for the device at each call, and about doubles its
-    price: for tests and for finding faults.
+    `manifold`, and checked where they are one of the operations of this package. Waits for the device at each call, which takes
+    several times as long: for tests and for finding faults.
 
     Points must lie on the manifold to the tolerances atol and rtol as the manifold defines them; the normal part of a vector may be
     atol + rtol max(1, its largest entry), or that of the ambient vector that it was projected from. Default: both 1000 eps of the dtype,
@@ -186,12 +188,15 @@ class Validated(geoopt.Manifold):
             if kind == "end":
                 self._check_point(name, "the result", value)
                 continue
-            at = {"at x": lambda: given["x"], "at y": lambda: given["y"], "at end": lambda: results[0]}.get(kind)
-            if at is None:
-                at = lambda kind=kind: getattr(self.wrapped, kind[3:])(given["x"], given["u"])  # noqa: E731
+            if kind == "at end":
+                at = results[0]
+            elif kind in ("at x", "at y"):
+                at = given[kind[3:]]
+            else:  # "at retr", "at expmap"
+                at = getattr(self.wrapped, kind[3:])(given["x"], given["u"])
             # What was projected carries the rounding of what it was projected from.
-            sources = [given[key] for key in ("u", "v", "egrad", "ehess") if key in given] or [value]
-            self._check_tangent(name, "the result", at(), value, *sources)
+            sources = [given[key] for key in ("u", "v", "egrad", "ehess") if key in given]
+            self._check_tangent(name, "the result", at, value, *sources)
 
     def _check_alike(self, name: str, given: dict[str, Tensor]) -> None:
         """Equal dtypes, devices and shapes, leading dimensions up to broadcasting."""
@@ -205,7 +210,8 @@ class Validated(geoopt.Manifold):
             leading = [tuple(t.shape[: t.ndim - self.ndim]) for t in (reference, value)]
             fits = value.shape[value.ndim - self.ndim :] == reference.shape[reference.ndim - self.ndim :]
             if fits and name not in BATCHES_APART:
-                fits = all(1 in pair or pair[0] == pair[1] for pair in zip(leading[0][::-1], leading[1][::-1]))  # noqa: B905
+                pairs = zip(leading[0][::-1], leading[1][::-1], strict=False)
+                fits = all(1 in pair or pair[0] == pair[1] for pair in pairs)
             if not fits:
                 raise ValueError(
                     f"{self._where(name)}: {key} must have the shape of {first}, {tuple(reference.shape)}, got {tuple(value.shape)}"

@@ -3,7 +3,8 @@
 from grassmann_ssl.optim.adam import RiemannianAdam
 from grassmann_ssl.optim.clip import clip_grad_norm_
 from grassmann_ssl.optim.landing import Landing
+from grassmann_ssl.optim.line_search import RiemannianCG, RiemannianLBFGS
 from grassmann_ssl.optim.muon import RiemannianMuon
 from grassmann_ssl.optim.sgd import RiemannianSGD
 
-__all__ = ["Landing", "RiemannianAdam", "RiemannianMuon", "RiemannianSGD", "clip_grad_norm_"]
+__all__ = ["Landing", "RiemannianAdam", "RiemannianCG", "RiemannianLBFGS", "RiemannianMuon", "RiemannianSGD", "clip_grad_norm_"]

@@ -18,6 +18,7 @@ class Landing(RiemannianSGD):
     Gr(n, p) where X^H X = I (the source has half of it), so that time is lr x step as for `RiemannianSGD`. eta = lr, or less where the step
     could leave the neighbourhood: with d = ||X^H X - I||_F, g the norm of the bracket and a = attraction d (1 - d),
     eta <= min((a + (a^2 + g^2 (safety - d))^{1/2}) / g^2, 1 / (2 attraction)). Matrix products only. Only on `Grassmann`.
+    Before storing a model or changing the optimizer put it on the manifold by `stabilize()`.
     Source: Ablin & Peyre, AISTATS 2022, arXiv 2102.07432; step bound of Ablin et al., arXiv 2303.16510, derived for this scaling.
     """
 

@@ -84,6 +84,9 @@ def test_operations_with_shapes_of_their_own(layout, seed):
     weights = arguments(layout, seed)
     tangent = layout.random_tangent if layout.manifold == G else lambda x: layout.proju(x, weights["w"])
     assert layout.check_vector_on_tangent(weights["x"], tangent(weights["x"]))
+    vectors = weights["u"], weights["v"]
+    expected = [[layout.inner(weights["x"], a, b).sum() for a in vectors] for b in vectors]
+    close(layout.tangent_products(weights["x"], torch.stack(vectors)), torch.tensor(expected, dtype=torch.float64))
     if layout.manifold == G:
         times = torch.tensor([0.0, 1.0], dtype=torch.float64)
         ends = layout.geodesic(times, weights["x"], weights["y"])

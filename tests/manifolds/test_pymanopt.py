@@ -1,9 +1,11 @@
 """pymanopt's solvers on our manifolds: what they find, how often the loss runs, agreement with pymanopt's own geometry, errors."""
 
 import doctest
+import gc
 import importlib
 import math
 import sys
+import weakref
 
 import geoopt
 import numpy as np
@@ -100,6 +102,28 @@ def test_trust_regions_are_exact_to_1e_8():
     found = solve(rayleigh(a), Grassmann(), point(20, 3), min_gradient_norm=1e-8)
     assert angle_to_dominant(a, found.point) <= 1e-8 and found.gradient_norm < 1e-8
     assert found.stopping.startswith("Terminated - min grad norm reached")
+
+
+def test_trust_regions_in_float32_do_not_stall_in_the_rounding_of_the_loss():
+    # With the allowance that pymanopt makes for float64, steps are refused from a gradient of 3e-5 on, for as long as it may run.
+    a, start = hermitian(20, torch.float32), point(20, 3, dtype=torch.float32)
+    found = solve(rayleigh(a), Grassmann(), start, min_gradient_norm=1e-5, max_iterations=50)
+    assert found.gradient_norm < 1e-5 and found.iterations < 50
+
+
+def test_nothing_of_the_graph_is_kept():
+    points = []
+
+    def loss(x):
+        points.append(weakref.ref(x))
+        return rayleigh(hermitian(8))(x)
+
+    gc.disable()
+    try:
+        solve(loss, Grassmann(), point(8, 2))
+        assert points and all(reference() is None for reference in points)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -418,6 +442,7 @@ def test_a_critical_start_is_the_answer(method):
     found = solve(
         rayleigh(torch.diag(torch.arange(6.0, 0, -1, dtype=torch.float64))), Grassmann(), start, method=method
     )
+    assert found.point.data_ptr() != start.data_ptr()
     assert torch.equal(found.point, start) and found.cost == -11 and found.gradient_norm == 0
     assert found.iterations == 0 and found.evaluations == 1 and "at the start" in found.stopping
 

@@ -1,5 +1,7 @@
 """Constrained models in several processes: DistributedDataParallel and fully_shard on CPU."""
 
+import os
+
 import geoopt
 import pytest
 import torch
@@ -40,10 +42,12 @@ def run_in(world, tmp_path, work):
 def _process(rank, world, address, work):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
-    try:
-        work(rank, world)
-    finally:
-        dist.destroy_process_group()
+    work(rank, world)
+    dist.barrier()
+    dist.destroy_process_group()
+    # The work is done and checked. Torch's own threads are not always joined when a process that used fully_shard with gloo ends:
+    # about one in twenty aborts in C++ after its last line of Python.
+    os._exit(0)
 
 
 def _train_with_ddp(rank, world):

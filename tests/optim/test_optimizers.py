@@ -1,0 +1,454 @@
+"""The optimizers: independent of the basis, equal to their textbook forms, at the known optima, and careful with bad input."""
+
+import copy
+import functools
+
+import geoopt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
+from grassmann_ssl.nn import constrain
+from grassmann_ssl.optim import (
+    Landing,
+    RiemannianAdam,
+    RiemannianCG,
+    RiemannianLBFGS,
+    RiemannianMuon,
+    RiemannianSGD,
+    clip_grad_norm_,
+)
+from grassmann_ssl.optim import base as optim_base
+from grassmann_ssl.optim.muon import spectral_sign
+from tests.manifolds.cases import cases, orthonormality_error, subspace_error
+from tests.optim.problems import parameter, quartic, rayleigh, run, spectrum
+from tests.oracles import optimizers as oracle
+
+SGD = functools.partial(RiemannianSGD, lr=0.03)
+FIRST_ORDER = {
+    "sgd": SGD,
+    "momentum": functools.partial(SGD, momentum=0.8),
+    "nesterov": functools.partial(SGD, momentum=0.8, nesterov=True),
+    "adam": functools.partial(RiemannianAdam, lr=0.03),
+    "adam row": functools.partial(RiemannianAdam, lr=0.03, second_moment="row"),
+    "amsgrad": functools.partial(RiemannianAdam, lr=0.03, amsgrad=True),
+    "muon": functools.partial(RiemannianMuon, lr=0.03, momentum=0.8, nesterov=True),
+    "landing": functools.partial(Landing, lr=0.03),
+}
+FULL_BATCH = {"cg": RiemannianCG, "lbfgs": RiemannianLBFGS}
+RETRACTIONS = ("cholesky-qr", "polar", "exponential")
+first_order = pytest.mark.parametrize("make", FIRST_ORDER.values(), ids=FIRST_ORDER)
+everyone = pytest.mark.parametrize("make", (FIRST_ORDER | FULL_BATCH).values(), ids=FIRST_ORDER | FULL_BATCH)
+
+
+@pytest.mark.parametrize("retraction", RETRACTIONS)
+@everyone
+@settings(max_examples=8)
+@given(cases(dtypes=(torch.float64, torch.complex128)))
+def test_a_trajectory_does_not_see_the_basis(make, retraction, case):
+    loss, manifold = quartic(spectrum(case.n)[0]), Grassmann(retraction)
+    ends = [
+        run(loss, [w], make([w]), 1 if make in FULL_BATCH.values() else 15)[0]
+        for w in (parameter(case.point(), manifold), parameter(case.point() @ case.rotation(), manifold))
+    ]
+    # Where p > n - p some singular values of a step are zero, and Muon lifts what rounding leaves of them by up to 3.4^5 1.5^4 = 2300 a
+    # step; a line search divides by differences.
+    exact = make not in (*FULL_BATCH.values(), FIRST_ORDER["muon"])
+    assert subspace_error(*ends) <= (1e-12 if exact else 1e-10)
+
+
+@pytest.mark.parametrize("retraction", RETRACTIONS)
+@first_order
+def test_retractions_agree_on_small_steps(make, retraction):
+    matrix, _ = spectrum(9)
+    ends = []
+    for chosen in ("polar", retraction):
+        w = parameter(Grassmann().random(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), Grassmann(chosen))
+        ends.append(run(rayleigh(matrix), [w], make([w], lr=1e-4), 50)[0])
+    # Third order in the step for each of 50 steps; with momentum 0.8 and a gradient of at most 2 * 3 * 3^(1/2) a step is below 0.0055.
+    assert subspace_error(*ends) <= 50 * 0.0055**3
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_sgd_equals_the_textbook(momentum, nesterov):
+    matrix, _ = spectrum(8)
+    start = Grassmann().random(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w = parameter(start, Grassmann("polar"))
+    nesterov = nesterov and momentum > 0
+    run(rayleigh(matrix), [w], RiemannianSGD([w], lr=0.05, momentum=momentum, nesterov=nesterov), 60)
+    expected = oracle.sgd(start.numpy(), lambda x: 2 * matrix.numpy() @ x, 60, 0.05, momentum, nesterov)
+    assert np.abs(w.detach().numpy() - expected).max() <= 1e-12
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("second_moment", ["matrix", "row"])
+def test_adam_equals_the_textbook(second_moment, amsgrad):
+    matrix, _ = spectrum(8)
+    start = Grassmann().random(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w = parameter(start, Grassmann("polar"))
+    made = RiemannianAdam([w], lr=0.05, betas=(0.8, 0.95), second_moment=second_moment, amsgrad=amsgrad)
+    run(rayleigh(matrix), [w], made, 60)
+    settings = 60, 0.05, (0.8, 0.95), 1e-8, second_moment == "row", amsgrad
+    expected = oracle.adam(start.numpy(), lambda x: 2 * matrix.numpy() @ x, *settings)
+    assert np.abs(w.detach().numpy() - expected).max() <= 1e-12
+
+
+# Constant learning rates: Adam and Muon keep a distance of about lr times the number of rows; line searches and gradient descent converge.
+@pytest.mark.parametrize(
+    ("name", "steps", "limit"),
+    [("sgd", 1500, 1e-12), ("momentum", 600, 1e-12), ("nesterov", 600, 1e-12), ("adam", 3000, 0.1), ("adam row", 3000, 0.2),
+     ("amsgrad", 3000, 0.1), ("muon", 600, 0.3), ("landing", 1500, 1e-6), ("cg", 5, 1e-7), ("lbfgs", 5, 1e-7)],
+)  # fmt: skip
+@pytest.mark.parametrize("maximize", [False, True])
+def test_known_optimum(name, steps, limit, maximize):
+    matrix, vectors = spectrum(10)
+    if name in FULL_BATCH:
+        if maximize:
+            return  # the line searches minimise the loss they are given
+        make = functools.partial(FULL_BATCH[name], max_iter=50)
+    else:
+        make = functools.partial(FIRST_ORDER[name], maximize=maximize)
+    w = parameter(Grassmann().random(2, 10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    optimizer = make([w])
+    run(rayleigh(matrix), [w], optimizer, steps)
+    expected = vectors[:, -3:] if maximize else vectors[:, :3]
+    assert subspace_error(torch.linalg.qr(w.detach())[0], expected) <= limit
+    assert orthonormality_error(w.detach()) <= (1e-6 if name == "landing" else 1e-14 * 30)
+
+
+@first_order
+def test_same_shapes_are_stacked_and_a_batch_is_a_loop(make):
+    matrix, _ = spectrum(7)
+    starts = [Grassmann().random(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    together = [parameter(s) for s in starts]
+    run(rayleigh(matrix), together, make(together), 20)
+    batch = parameter(torch.stack(starts))
+    run(rayleigh(matrix), [batch], make([batch]), 20)
+    for i, start in enumerate(starts):
+        alone = parameter(start)
+        run(rayleigh(matrix), [alone], make([alone]), 20)
+        assert (alone - together[i]).abs().max() <= 1e-13
+        assert (alone - batch[i]).abs().max() <= 1e-13
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@first_order
+def test_noisy_steps_stay_orthonormal(make, dtype):
+    generator = torch.Generator().manual_seed(0)
+    w = parameter(Grassmann().random(24, 6, dtype=dtype, generator=generator))
+    optimizer = make([w])
+    for _ in range(1500):
+        w.grad = torch.randn(24, 6, dtype=dtype, generator=generator)
+        optimizer.step()
+    limit = 0.5 if isinstance(optimizer, Landing) else 8 * torch.finfo(dtype).eps
+    assert orthonormality_error(w.detach()) <= limit and w.dtype == dtype
+
+
+def test_landing_stays_in_its_neighbourhood_and_lands():
+    matrix, _ = spectrum(12)
+    w = parameter(Grassmann().random(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    optimizer = Landing([w], lr=10.0, safety=0.3)  # far above what is stable: the safeguard has to act
+    for _ in range(200):
+        run(rayleigh(matrix), [w], optimizer, 1)
+        assert torch.linalg.matrix_norm(w.detach().mT @ w.detach() - torch.eye(4)) <= 0.3 + 1e-12
+    w = parameter(torch.linalg.qr(w.detach())[0])
+    run(rayleigh(matrix), [w], Landing([w], lr=0.05), 800)
+    assert orthonormality_error(w.detach()) <= 1e-12
+
+
+@settings(max_examples=30)
+@given(cases(dtypes=(torch.float64,)), st.floats(0, 3))
+def test_spectral_sign_has_unit_singular_values(case, spread):
+    scale = torch.logspace(0, -spread, case.p, dtype=torch.float64)
+    m = case.point() * scale @ case.rotation()
+    values = torch.linalg.svdvals(spectral_sign(m))
+    assert (values - 1).abs().max() <= 1e-4
+    assert spectral_sign(torch.zeros_like(m)).abs().max() == 0
+
+
+def test_layers_move_like_points():
+    torch.manual_seed(0)
+    layer = constrain(nn.Linear(9, 3, bias=False).double())
+    conv = constrain(nn.Conv2d(2, 3, 2, bias=False).double())
+    target = torch.randn(9, 9, dtype=torch.float64)
+    for make in FIRST_ORDER.values():
+        for module, n in ((layer, 9), (conv, 8)):
+            module = copy.deepcopy(module)
+            point = parameter(module.weight.detach().as_subclass(torch.Tensor).flatten(1).mT)
+            matrix = (target @ target.mT)[:n, :n]
+
+            def of_weight(w, matrix=matrix):
+                return quartic(matrix)(w.flatten(1).mT)
+
+            run(of_weight, [module.weight], make(module), 10)
+            run(quartic(matrix), [point], make([point]), 10)
+            assert (module.weight.flatten(1).mT - point).abs().max() <= 1e-12
+
+
+def test_one_optimizer_for_a_whole_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(constrain(nn.Linear(6, 3)), nn.Tanh(), nn.Linear(3, 2))
+    x = torch.randn(20, 6)
+    for make, peer in (
+        (functools.partial(RiemannianSGD, momentum=0.9, weight_decay=0.1, nesterov=True),
+         functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1, nesterov=True)),
+        (functools.partial(RiemannianAdam, weight_decay=0.1, amsgrad=True),
+         functools.partial(torch.optim.AdamW, weight_decay=0.1, amsgrad=True)),
+    ):  # fmt: skip
+        ours = copy.deepcopy(model)
+        optimizer = make(ours, lr=0.01)
+        theirs = copy.deepcopy(model[2])
+        reference = peer(theirs.parameters(), lr=0.01)
+        for _ in range(10):
+            hidden = ours[1](ours[0](x)).detach()
+            for m, inputs, o in ((theirs, hidden, reference), (ours, x, optimizer)):
+                o.zero_grad()
+                m(inputs).square().mean().backward()
+                o.step()
+        for a, b in zip(ours[2].parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b)  # fused and plain updates round differently
+        assert orthonormality_error(ours[0].weight.detach().mT) <= 1e-6
+
+
+def test_groups_and_schedulers():
+    w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.ones(3))
+    optimizer = RiemannianSGD([{"params": [w], "lr": 0.1}, {"params": [v], "weight_decay": 0.5}], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    w.grad, v.grad = torch.zeros(6, 2), torch.zeros(3)
+    optimizer.step()
+    assert torch.equal(v, torch.full((3,), 0.5))
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
+
+
+@pytest.mark.parametrize("device_side", [False, True])
+@first_order
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_a_step_with_a_bad_gradient_is_left_out_and_counted(make, bad, device_side, monkeypatch):
+    monkeypatch.setattr(optim_base, "_device_side", lambda flag: device_side)
+    torch.manual_seed(0)
+    w, many = parameter(Grassmann().random(8, 2)), [parameter(Grassmann().random(6, 3)) for _ in range(2)]
+    free = nn.Parameter(torch.randn(4))
+    everything = [w, *many, free]
+    optimizer = make(everything)
+
+    def step(value=None):
+        for p in everything:
+            p.grad = torch.randn(p.shape)
+        if value is not None:
+            many[1].grad[0, 0] = value
+        optimizer.step()
+
+    step()
+    step()
+    before = copy.deepcopy([optimizer.state_dict()["state"], [p.data for p in everything]])
+    step(bad)
+    after = [optimizer.state_dict()["state"], [p.data for p in everything]]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert optimizer.report()["skipped"] == 1 and optimizer.report()["steps"] == 3
+    step()
+    assert all(torch.isfinite(p).all() for p in everything)
+    assert not torch.equal(w.data, before[1][0])
+
+
+@first_order
+def test_masked_and_direct_writes_agree(make, monkeypatch):
+    matrix, _ = spectrum(7)
+    ends = []
+    for device_side in (False, True):
+        monkeypatch.setattr(optim_base, "_device_side", lambda flag, answer=device_side: answer)
+        ws = [parameter(Grassmann().origin(7, 2, dtype=torch.float64)), parameter(Grassmann().origin(7, 3, dtype=torch.float64))]
+        ends.append(run(lambda x: quartic(matrix)(x) + x[0].sum(), ws, make(ws), 10))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-13)
+
+
+def test_a_bad_gradient_can_be_an_error_that_names_the_parameter():
+    model = nn.Sequential(constrain(nn.Linear(6, 3)), nn.Linear(3, 2))
+    optimizer = RiemannianSGD(model, lr=0.1, nonfinite="raise")
+    model(torch.randn(4, 6)).sum().backward()
+    model[1].weight.grad[0, 0] = float("nan")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FloatingPointError, match=r"the gradient of 1\.weight is not finite"):
+        optimizer.step()
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+
+@first_order
+def test_no_step_reads_a_value(make):
+    # Tensors on the meta device have no values: reading one, as .item() or an if does on a GPU, raises.
+    manifolds = (Grassmann(), Grassmann("polar"), Stiefel())
+    for manifold in manifolds[:1] if make.func in (RiemannianMuon, Landing) else manifolds:
+        real = [parameter(manifold.random(*shape), manifold) for shape in ((8, 3), (8, 3), (4, 9, 2))]
+        optimizer = make(real)
+        with_values = []
+        for p in real:
+            q = nn.Parameter(torch.empty(p.shape, device="meta"))
+            q.grad, q.manifold = torch.empty(p.shape, device="meta"), manifold
+            with_values.append(q)
+        optimizer.param_groups[0]["params"] = with_values
+        for _ in range(2):
+            clip_grad_norm_(with_values, 1.0)
+            optimizer.step()
+        with pytest.raises(RuntimeError, match="meta"):
+            optimizer.report()  # the test can fail
+
+
+@everyone
+def test_state_survives_its_round_trips(make, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(constrain(nn.Linear(8, 3, bias=False)).double())
+    loss = quartic(spectrum(8)[0])
+
+    def advance(model, optimizer, steps):
+        def closure():
+            optimizer.zero_grad()
+            value = loss(model[0].weight.mT)
+            value.backward()
+            return value
+
+        for _ in range(steps):
+            optimizer.step(closure)
+        return model[0].weight.detach().clone()
+
+    optimizer = make(model) if make not in FULL_BATCH.values() else make(model, max_iter=2)
+    advance(model, optimizer, 3)
+    if isinstance(optimizer, Landing):
+        optimizer.stabilize()  # its points are off the manifold by design
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    copies = copy.deepcopy((model, optimizer))
+    expected = advance(model, optimizer, 4)
+    assert torch.equal(advance(*copies, 4), expected)
+    stored = torch.load(tmp_path / "state.pt", weights_only=True)
+    fresh = nn.Sequential(constrain(nn.Linear(8, 3, bias=False)).double())
+    fresh.load_state_dict(stored["model"], assign=True)
+    again = make(fresh) if make not in FULL_BATCH.values() else make(fresh, max_iter=2)
+    again.load_state_dict(stored["optimizer"])
+    assert torch.equal(advance(fresh, again, 4), expected)
+
+
+def test_steps_beyond_the_injectivity_radius_are_reported():
+    w = parameter(Grassmann().random(3, 6, 2, dtype=torch.float64))
+    optimizer = RiemannianSGD([w], lr=1.0)
+    u = Grassmann().random_tangent(w.detach())
+    u = u / torch.linalg.matrix_norm(u, keepdim=True) * torch.tensor([1.5, 1.6, 4.0])[:, None, None]
+    w.grad = u
+    optimizer.step()
+    assert optimizer.report()["beyond_injectivity"] == pytest.approx(2 / 3)
+
+
+def test_clipping_counts_the_tangent_part_only():
+    w, v = parameter(Grassmann().random(6, 2, dtype=torch.float64)), nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    u = Grassmann().random_tangent(w.detach())
+    w.grad = u + 100 * w.detach()
+    v.grad = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    norm = clip_grad_norm_([w, v], 1.0)
+    assert norm == pytest.approx(float((u.square().sum() + 25).sqrt()))
+    assert clip_grad_norm_([w, v], 1.0) == pytest.approx(1.0)
+    w.grad[0, 0] = float("nan")
+    kept = v.grad.clone()
+    assert not torch.isfinite(clip_grad_norm_([w, v], 1.0)) and torch.equal(v.grad, kept)
+    with pytest.raises(ValueError, match="max_norm must be positive"):
+        clip_grad_norm_([w], 0.0)
+
+
+@pytest.mark.parametrize("make", [FIRST_ORDER["momentum"], FIRST_ORDER["adam"], FIRST_ORDER["nesterov"]])
+def test_the_metric_of_b_is_that_of_whitened_weights(make):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(8, 20, dtype=torch.float64, generator=generator)
+    b = a @ a.mT / 20
+    factor = torch.linalg.cholesky(b)
+    generalized, matrix = GeneralizedGrassmann(b), spectrum(8)[0]
+    start = generalized.random(8, 3, generator=generator)
+    w, white = parameter(start, generalized), parameter(factor.mT @ start.as_subclass(torch.Tensor))
+    run(rayleigh(matrix), [w], make([w]), 30)
+    back = torch.linalg.inv(factor.mT)
+    run(lambda y: rayleigh(matrix)(back @ y), [white], make([white]), 30)
+    assert (factor.mT @ w.detach() - white.detach()).abs().max() <= 1e-12
+    # Another B: the same subspace in a basis that is orthonormal for it, and the momentum tangent there.
+    span = torch.linalg.qr(w.detach())[0]
+    optimizer = make([w])
+    run(rayleigh(matrix), [w], optimizer, 1)
+    span = torch.linalg.qr(w.detach())[0]
+    generalized.replace(b + torch.eye(8))
+    optimizer.stabilize()
+    assert generalized.check_point_on_manifold(w.detach()) and subspace_error(torch.linalg.qr(w.detach())[0], span) < 1e-13
+    (key,) = optimizer.momentum_keys
+    assert generalized.check_vector_on_tangent(w.detach(), optimizer.state[w][key], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_points_keep_their_precision(dtype):
+    manifold = Grassmann("polar")
+    matrix, vectors = spectrum(10, torch.float32)
+    w = parameter(manifold.random(10, 3, dtype=dtype, generator=torch.Generator().manual_seed(0)), manifold)
+    optimizer = RiemannianSGD([w], lr=0.1, momentum=0.8)
+    for _ in range(300):
+        w.grad = (2 * matrix @ w.detach().as_subclass(torch.Tensor).float()).to(dtype)
+        optimizer.step()
+    eps = torch.finfo(dtype).eps
+    assert w.dtype == dtype and orthonormality_error(w.detach()) <= 2 * eps
+    assert subspace_error(w.detach(), vectors[:, :3]) <= 8 * eps  # rounding of entries below 1
+    with pytest.raises(TypeError, match="polar"):
+        Grassmann().random(4, 2, dtype=dtype)
+
+
+@pytest.mark.parametrize("manifold", [geoopt.Sphere(), geoopt.Scaled(Grassmann(), 2.0), geoopt.EuclideanStiefel()], ids=str)
+@pytest.mark.parametrize("make", [FIRST_ORDER["nesterov"], FIRST_ORDER["amsgrad"]], ids=["nesterov", "amsgrad"])
+def test_other_manifolds_of_geoopt(manifold, make):
+    matrix, vectors = spectrum(6)
+    shape = (6,) if isinstance(manifold, geoopt.Sphere) else (6, 2)
+    torch.manual_seed(0)
+    w = parameter(manifold.random(*shape, dtype=torch.float64), manifold)
+    run(lambda x: (x * (matrix @ x)).sum(), [w], make([w]), 1500)
+    x = w.detach().as_subclass(torch.Tensor).reshape(6, -1)
+    assert subspace_error(x, vectors[:, : x.shape[1]]) <= 0.1
+    assert orthonormality_error(x) <= 1e-12
+
+
+def test_settings_that_cannot_work_are_refused():
+    w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.zeros(3))
+    for settings, message in (
+        ({"lr": -1.0}, "lr must be at least 0, got -1"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"lr": 1.0, "momentum": -0.1}, "momentum must be"),
+        ({"lr": 1.0, "nesterov": True}, "nesterov needs momentum > 0"),
+        ({"lr": 1.0, "weight_decay": 0.1}, "weight_decay has no effect"),
+        ({"lr": 1.0, "nonfinite": "ignore"}, "nonfinite must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RiemannianSGD([w], **settings)
+    for settings, message in (
+        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1, got 1"),
+        ({"second_moment": "column"}, "second_moment must be 'matrix' or 'row', got 'column'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RiemannianAdam([w], **settings)
+    with pytest.raises(TypeError):
+        RiemannianSGD([w], lr=1.0, foreach=True)
+    with pytest.raises(ValueError, match=r"none of the parameters has a manifold.*torch\.optim"):
+        RiemannianSGD([v], lr=1.0)
+    with pytest.raises(ValueError, match="is not on Grassmann.*largest entry of X"):
+        RiemannianSGD([parameter(1.1 * w.detach())], lr=1.0)
+    with pytest.raises(ValueError, match="Landing needs parameters on Grassmann"):
+        Landing([parameter(Stiefel().random(5, 2), Stiefel())], lr=1.0)
+    with pytest.raises(ValueError, match="safety must be"):
+        Landing([w], lr=1.0, safety=1.0)
+    model = nn.Sequential(constrain(nn.Linear(6, 3)), constrain(nn.Linear(3, 2)))
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"constrains 0\.weight, but no trainable parameter"):
+        RiemannianSGD(model, lr=1.0)
+    sparse = parameter(Grassmann().random(6, 2))
+    sparse.grad = torch.zeros(6, 2).to_sparse()
+    with pytest.raises(TypeError, match="sparse"):
+        RiemannianSGD([sparse], lr=1.0).step()
+    with pytest.raises(ValueError, match="second_moment 'row' needs"):
+        run(lambda x: x.sum(), [s := parameter(geoopt.Sphere().random(4), geoopt.Sphere())], RiemannianAdam([s], second_moment="row"), 1)
+    optimizer = RiemannianSGD([w], lr=1.0)
+    with pytest.raises(ValueError, match="momentum must be"):
+        optimizer.add_param_group({"params": [v], "momentum": -1.0})
+    assert len(optimizer.param_groups) == 1
