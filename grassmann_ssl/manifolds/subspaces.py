@@ -1,29 +1,336 @@
-"""Angles between subspaces given by orthonormal bases."""
+"""Subspaces given by orthonormal bases: angles and distances between them, bases nearest to each other, averages over time.
+
+Bases X, Y are (..., n, p), in float32, float64, complex64 or complex128; leading dimensions broadcast. Nothing sees more of a basis than
+its span unless it says so. Matrices of size p x p are factorized in double precision: that costs little beside the products with n x p
+matrices, and the equal singular values of nearly equal subspaces, the worst case of single-precision solvers, are told apart.
+Sources: BG73 = Bjorck & Golub 1973, Math. Comp. 27, 579; KA02 = Knyazev & Argentati 2002, SIAM J. Sci. Comput. 23, 2009;
+BZA = Bendokat, Zimmermann, Absil, arXiv 2011.13699; YL16 = Ye & Lim 2016, SIAM J. Matrix Anal. 37, 1176.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.orthonormal import cholesky_qr
+from grassmann_ssl.manifolds.precision import FULL, no_autocast
 
-def principal_angles(x: Float[Tensor, "*#b n p"], y: Float[Tensor, "*#b n p"]) -> Float[Tensor, "*b p"]:
-    """Principal angles between span(X) and span(Y), in increasing order, radians in [0, pi/2].
 
-    theta_i = atan2(s_i, c_i), c the singular values of X^T Y and s those of Y - X X^T Y: accurate to a few eps everywhere,
-    where arccos loses half the digits near 0 and arcsin near pi/2. X, Y (..., n, p) orthonormal; leading dimensions broadcast.
-    Invariant under X -> X Q. Source: Knyazev & Argentati 2002, SIAM J. Sci. Comput. 23, 2009.
+def _on_bases(*names: str) -> Callable[[Callable], Callable]:
+    """Check the bases, arguments of these names, and switch autocast off: in bfloat16 no angle has more than two digits."""
+
+    def decorated(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            x = given[names[0]]
+            for name in names:
+                _check_basis(given[name], name, x, names[0])
+            with no_autocast(x.device.type):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorated
+
+
+def _check_basis(y: Tensor, name: str, x: Tensor, first: str) -> None:
+    if not isinstance(y, Tensor) or y.dtype not in FULL:
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{name} must be a float32, float64, complex64 or complex128 tensor, got {got}")
+    if y.ndim < 2 or not y.shape[-2] >= y.shape[-1] >= 1:
+        raise ValueError(f"{name} must have shape (..., n, p) with n >= p >= 1, got {tuple(y.shape)}")
+    if y.dtype != x.dtype:
+        raise TypeError(f"{name} must have the dtype of {first}, {x.dtype}, got {y.dtype}")
+    if y.shape[-2:] != x.shape[-2:]:
+        raise ValueError(f"{name} must have n, p = {tuple(x.shape[-2:])} as {first} has, got shape {tuple(y.shape)}")
+
+
+@_on_bases("x", "y")
+def principal_angles(x: Tensor, y: Tensor) -> Float[Tensor, " *b p"]:
+    """Principal angles (..., p) between span(X) and span(Y), in increasing order, radians in [0, pi/2].
+
+    theta_i = atan2(s_i, c_i), c the singular values of X^H Y and s those of Y - X X^H Y: accurate to a few eps everywhere,
+    where arccos loses half the digits near 0 and arcsin near pi/2. Where p > n - p, 2p - n of them are 0.
+    The gradient is that of a function of the subspaces, horizontal: -sum_i g_i h_i r_i^H in X, where Log_X(Y) = sum_i theta_i h_i r_i^H
+    with unit h_i, and h_i := 0 where theta_i is 0 to rounding. Symmetric functions of the angles have exact gradients at repeated
+    angles and at 0, wherever they are differentiable: sum_i theta_i^2 has -2 Log_X(Y). Second derivatives need distinct angles, none 0.
+    Raises ValueError for shapes that do not match, TypeError for other dtypes. Source: BG73; KA02.
     """
-    overlap = x.mT @ y
-    cosines = torch.linalg.svdvals(overlap)
-    # The Gram matrix of the residual would square its small singular values away; its triangular factor does not.
-    sines = torch.linalg.svdvals(torch.linalg.qr(y - x @ overlap, mode="r")[1]).flip(-1)
-    return torch.atan2(sines, cosines)
+    return _PrincipalAngles.apply(x, y)
+
+
+@_on_bases("x", "y")
+@torch.no_grad()
+def principal_vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Angles (..., p) and bases U of span(X) and V of span(Y), (..., n, p), with U^H V = diag(cos theta); no gradient.
+
+    Where angles repeat, the vectors are one choice of several. Raises as `principal_angles`. Source: BG73.
+    """
+    left, right, directions, cosines = _principal_frames(x, y)
+    sines = torch.linalg.vector_norm(directions, dim=-2)
+    return torch.atan2(sines, cosines), x @ left, y @ right
 
 
 def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Angles (..., p), directions H (..., n, p) and basis R (..., p, p) with Log_X(Y) = H diag(angles) R^H."""
-    q, cosines, rh = torch.linalg.svd(y.mH @ x)
-    aligned = y @ q
-    residual = aligned - x @ (x.mH @ aligned)
-    sines = torch.linalg.vector_norm(residual, dim=-2)
-    directions = residual / torch.where(sines > 0, sines, 1)[..., None, :]
-    return torch.atan2(sines, cosines), directions, rh.mH
+    """Angles (..., p), directions H (..., n, p) and basis R (..., p, p) with Log_X(Y) = H diag(angles) R^H.
+
+    The columns of H are horizontal and of length 1, or 0 where the angle is 0 to rounding. With angles closer than about sqrt(eps) near
+    0, one SVD of the cosines mixes them: the logarithm does not notice; single angles are those of `principal_angles`. They increase
+    as far as the cosines tell them apart. Five n x p x p products and one p x p SVD. Source: BZA, algorithm 5.3, with atan2.
+    """
+    overlap, residual = _overlap_and_residual(x, y)
+    basis, cosines, turn = torch.linalg.svd(_wide(overlap))
+    directions = residual @ turn.mH.to(x.dtype)
+    sines = torch.linalg.vector_norm(directions, dim=-2)
+    return torch.atan2(sines, cosines.to(sines.dtype)), _unit(directions, sines), basis.to(x.dtype)
+
+
+def distance(x: Tensor, y: Tensor, kind: str = "geodesic") -> Float[Tensor, " *b"]:
+    """Distance (...,) between span(X) and span(Y), a function of their principal angles theta, the largest of which is theta_p:
+
+    geodesic (sum theta^2)^{1/2}; chordal (sum sin^2 theta)^{1/2}; projection sin theta_p; binet-cauchy (1 - prod cos^2 theta)^{1/2};
+    fubini-study arccos prod cos theta; procrustes 2 (sum sin^2(theta/2))^{1/2}; spectral 2 sin(theta_p/2);
+    martin (-log prod cos^2 theta)^{1/2}, which is infinite at theta_p = pi/2 and no metric: the triangle inequality fails.
+    Errors are a few eps, also of tiny distances: nothing is subtracted. Gradients are exact where the distance is differentiable, 0 at
+    span(X) = span(Y), where it is not, and 0 where it is infinite. Raises ValueError for unknown kinds, and as `principal_angles`.
+    Source: YL16, table 2.
+    """
+    if kind not in DISTANCES:
+        raise ValueError(f"kind must be one of {', '.join(DISTANCES)}, got {kind!r}")
+    return DISTANCES[kind](principal_angles(x, y))
+
+
+@_on_bases("x", "y")
+@torch.no_grad()
+def cut_locus_margin(x: Tensor, y: Tensor) -> Float[Tensor, " *b"]:
+    """pi/2 minus the largest principal angle (...,), to eps; no gradient. Where it is 0 the logarithm is not unique.
+
+    Raises as `principal_angles`.
+    """
+    cosines, sines = _cosines_and_sines(x, y)
+    return torch.atan2(cosines[..., -1], sines[..., -1]).to(x.real.dtype)
+
+
+@_on_bases("x", "y")
+def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The basis Y Q of span(Y) nearest to the basis X in the Frobenius norm, (..., n, p), and Q (..., p, p), unitary.
+
+    Q is the unitary polar factor of Y^H X, with exact gradient also where singular values repeat; where the largest angle is pi/2 it is
+    one of several. Raises as `principal_angles`. Source: Golub & Van Loan 2013, sec. 6.4.1.
+    """
+    rotation = _PolarFactor.apply(y.mH @ x)
+    return y @ rotation, rotation
+
+
+@_on_bases("x")
+def projector(x: Tensor) -> Inexact[Tensor, " *b n n"]:
+    """The orthogonal projector X X^H (..., n, n) onto span(X)."""
+    return x @ x.mH
+
+
+def basis(projector: Tensor, p: int) -> Inexact[Tensor, " *b n p"]:
+    """An orthonormal basis (..., n, p) of the range of an orthogonal projector (..., n, n) of rank p.
+
+    By eigh of the n x n matrix: the projector itself costs n^2, and only a full decomposition shows whether it is one. Waits for the
+    device. The gradient is that of the subspace. Raises ValueError where ||P - X X^H||_F is above sqrt(eps), TypeError for other dtypes.
+    """
+    n = projector.shape[-1]
+    if projector.dtype not in FULL:
+        raise TypeError(f"projector must be float32, float64, complex64 or complex128, got {projector.dtype}")
+    if projector.ndim < 2 or projector.shape[-2] != n:
+        raise ValueError(f"projector must have shape (..., n, n), got {tuple(projector.shape)}")
+    if not 1 <= p <= n:
+        raise ValueError(f"p must be between 1 and n = {n}, got {p}")
+    with no_autocast(projector.device.type):
+        leading = torch.linalg.eigh(projector.detach())[1][..., -p:]
+        error = torch.linalg.matrix_norm(projector.detach() - leading @ leading.mH)
+        largest = float(error.max()) if error.numel() else 0.0
+        if not largest <= math.sqrt(torch.finfo(projector.dtype).eps):  # true for NaN
+            raise ValueError(
+                f"projector must be an orthogonal projector of rank p = {p}, but ||P - X X^H|| = {largest:.3g}"
+            )
+        return cholesky_qr(
+            projector @ leading
+        )  # P moves its range: the derivative of eigh is not needed, nor does it exist
+
+
+@_on_bases("x")
+def complement(x: Tensor) -> Inexact[Tensor, " *b n m"]:
+    """An orthonormal basis (..., n, n - p) of the orthogonal complement of span(X), by Householder QR.
+
+    The gradient is that of the subspace. Raises ValueError for p = n, and as `principal_angles`.
+    """
+    n, p = x.shape[-2:]
+    if p == n:
+        raise ValueError(f"x must have p < n: the complement of all of a space of dimension n = {n} has no basis")
+    rest = torch.linalg.qr(x.detach(), mode="complete")[0][..., p:]
+    return cholesky_qr(rest - x @ (x.mH @ rest))  # what changes nothing but carries the derivative
+
+
+@_on_bases("teacher", "student")
+@torch.no_grad()
+def geodesic_ema(teacher: Tensor, student: Tensor, decay: float) -> Inexact[Tensor, " *b n p"]:
+    """Exp_T((1 - decay) Log_T(S)) (..., n, p), the exponential moving average of subspaces, for teacher networks; no gradient.
+
+    The basis is the one of its span nearest to that of the teacher; that of the student does not matter. It stays orthonormal over any
+    number of updates. Where the largest angle is pi/2 the way is one of several. Raises ValueError for decays outside [0, 1], and as
+    `principal_angles`. Source: EAS98, eq. (2.65): Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303.
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1], got {decay}")
+    angles, directions, frame = relative_position(teacher, student)
+    angles = ((1 - decay) * angles)[..., None, :]
+    end = ((teacher @ frame) * angles.cos() + directions * angles.sin()) @ frame.mH
+    return 1.5 * end - 0.5 * end @ (end.mH @ end)  # Newton-Schulz: rounding would pile up over the updates
+
+
+class _PrincipalAngles(torch.autograd.Function):
+    """The angles, with the gradient supplied: singular values have none where they repeat, and lose the one at 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        cosines, sines = _cosines_and_sines(x, y)
+        return torch.atan2(sines, cosines).to(x.real.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        with no_autocast(x.device.type):
+            left, right, residual, cosines = _principal_frames(x, y)
+            sines = torch.linalg.vector_norm(residual, dim=-2)
+            forth = _unit(residual, sines)
+            # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
+            back = (sines[..., None, :] * (x @ left) - cosines[..., None, :] * forth) * (forth != 0).any(
+                -2, keepdim=True
+            )
+            g = gradient[..., None, :]
+            by_x, by_y = -(g * forth) @ left.mH, -(g * back) @ right.mH
+        return by_x.sum_to_size(x.shape), by_y.sum_to_size(y.shape)
+
+
+class _PolarFactor(torch.autograd.Function):
+    """The unitary polar factor of A (..., p, p); its derivative divides by sums of singular values, never by differences."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor) -> Tensor:
+        left, _, right = torch.linalg.svd(_wide(a))
+        return (left @ right).to(a.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        left, values, right = torch.linalg.svd(_wide(a))
+        g = left.mH @ _wide(gradient) @ right.mH
+        return (left @ ((g - g.mH) / (values[..., :, None] + values[..., None, :])) @ right).to(a.dtype)
+
+
+def _norm(values: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(values, dim=-1)
+
+
+def _cos(angles: Tensor) -> Tensor:
+    """cos theta, exactly 0 at the rounded pi/2 and never negative."""
+    return (torch.pi / 2 - angles).clamp_min(0).sin()
+
+
+def _fold(values: Tensor, combine: Callable[[Tensor, Tensor], Tensor], neutral: float) -> Tensor:
+    """Combine the values along the last dimension in pairs; a product whose derivative is a polynomial, so right at any number of zeros."""
+    while values.shape[-1] > 1:
+        if values.shape[-1] % 2:
+            values = torch.nn.functional.pad(values, (0, 1), value=neutral)
+        values = combine(values[..., ::2], values[..., 1::2])
+    return values[..., 0]
+
+
+def _binet_cauchy(angles: Tensor) -> Tensor:
+    # 1 - (1 - a)(1 - b) = a + b (1 - a): the complement of a product of cosines, with no cancellation
+    squared = _fold(angles.sin().square(), lambda a, b: a + b * (1 - a), 0.0)
+    return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
+
+
+def _fubini_study(angles: Tensor) -> Tensor:
+    return torch.atan2(_binet_cauchy(angles), _fold(_cos(angles), torch.mul, 1.0))
+
+
+def _martin(angles: Tensor) -> Tensor:
+    squared_sine, cosine = angles.sin().square(), _cos(angles)
+    near = -torch.log1p(-squared_sine.clamp_max(0.5))
+    far = -2 * torch.where(cosine > 0, cosine, 1).log()
+    finite = _norm(torch.where(squared_sine < 0.5, near, far).clamp_min(0).sqrt())
+    return torch.where((cosine > 0).all(-1), finite, math.inf)
+
+
+DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "geodesic": _norm,
+    "chordal": lambda angles: _norm(angles.sin()),
+    "projection": lambda angles: angles[..., -1].sin(),
+    "binet-cauchy": _binet_cauchy,
+    "fubini-study": _fubini_study,
+    "procrustes": lambda angles: 2 * _norm((angles / 2).sin()),
+    "spectral": lambda angles: 2 * (angles[..., -1] / 2).sin(),
+    "martin": _martin,
+}
+
+
+def _wide(a: Tensor) -> Tensor:
+    return a.to(torch.complex128 if a.is_complex() else torch.float64)
+
+
+def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """X^H Y and the part of Y orthogonal to X; taken twice, it is so relative to its own size, and X need not be quite orthonormal."""
+    overlap = x.mH @ y
+    residual = y - x @ overlap
+    return overlap, residual - x @ (x.mH @ residual)
+
+
+def _triangle(residual: Tensor) -> Tensor:
+    """The triangular factor of the residual: its Gram matrix would square small singular values away."""
+    return _wide(torch.linalg.qr(residual, mode="r")[1])
+
+
+def _cosines_and_sines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (..., p) in the order of increasing angles, in double precision."""
+    overlap, residual = _overlap_and_residual(x, y)
+    return torch.linalg.svdvals(_wide(overlap)), torch.linalg.svdvals(_triangle(residual)).flip(-1)
+
+
+def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Unitary A, B (..., p, p) with (X A)^H Y B = diag(cosines), the residual of Y B, and the cosines; angles increase.
+
+    The right singular vectors of the cosines tell small angles apart as badly as those of the sines do angles near pi/2. Both are
+    eigenvectors of (S^H S)^{1/2} - (C^H C)^{1/2}, whose eigenvalues sin - cos have slope 1 or more in the angle.
+    """
+    overlap, residual = _overlap_and_residual(x, y)
+    left, cosines, right = torch.linalg.svd(_wide(overlap))
+    _, sines, other = torch.linalg.svd(_triangle(residual))
+    difference = (other.mH * sines[..., None, :]) @ other - (right.mH * cosines[..., None, :]) @ right
+    frame = torch.linalg.eigh(difference)[1]
+    cosines = torch.linalg.vector_norm(right @ frame * cosines[..., :, None], dim=-2)
+    right_frame = frame.to(x.dtype)
+    return (left @ right @ frame).to(x.dtype), right_frame, residual @ right_frame, cosines.to(x.real.dtype)
+
+
+def _unit(directions: Tensor, lengths: Tensor) -> Tensor:
+    """Columns scaled to length 1; 0 where the length is rounding only."""
+    there = lengths > 8 * torch.finfo(lengths.dtype).eps
+    return directions * (there / torch.where(there, lengths, 1))[..., None, :]

@@ -1,14 +1,10 @@
 """geoopt's own optimizers, parameters and products work with our manifolds unchanged."""
 
-import ast
-import inspect
-import itertools
-
 import geoopt
 import pytest
 import torch
 
-from grassmann_ssl.manifolds import Grassmann, Stiefel, base, orthonormal
+from grassmann_ssl.manifolds import Grassmann, Stiefel
 from tests.manifolds.cases import orthonormality_error, subspace_error
 
 MANIFOLDS = [Grassmann(), Stiefel()]
@@ -69,15 +65,9 @@ def trajectories_from_two_bases(momentum, lr, steps):
     return subspace_error(*(minimise(Grassmann(), s, matrix, make, steps) for s in (start, start @ q)))
 
 
-def test_a_trajectory_without_momentum_does_not_see_the_basis():
-    assert trajectories_from_two_bases(0.0, 0.02, 200) < 1e-12
-
-
-def test_momentum_sees_the_basis_only_to_second_order_in_the_step():
-    # The triangular factor of a retraction turns the basis by O(step^2), and geoopt's momentum buffer is not turned with it.
-    errors = [trajectories_from_two_bases(0.5, lr, round(0.6 / lr)) for lr in (0.01, 0.005, 0.0025)]
-    for coarse, fine in itertools.pairwise(errors):
-        assert 3.5 < coarse / fine < 4.5
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_trajectory_does_not_see_the_basis(momentum):
+    assert trajectories_from_two_bases(momentum, 0.02, 200) < 1e-12
 
 
 @pytest.mark.parametrize("manifold", MANIFOLDS, ids=str)
@@ -108,25 +98,3 @@ def test_scaled_and_product(manifold):
 def test_parameters_of_equal_manifolds_match():
     parameter = geoopt.ManifoldParameter(Grassmann().random(6, 2), manifold=Grassmann())
     assert parameter.manifold == Grassmann()
-
-
-def test_steps_never_wait_for_the_device():
-    methods = [base.OrthonormalMatrices.retr, base.OrthonormalMatrices.transp, base.OrthonormalMatrices.egrad2rgrad]
-    methods += [Grassmann.proju, Grassmann.retr_transp, Stiefel.proju, orthonormal.cholesky_qr]
-    for method in methods:
-        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(method)).replace("    def", "def", 1))
-        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not names & {
-            "item",
-            "any",
-            "all",
-            "tolist",
-            "numpy",
-            "cpu",
-            "allclose",
-            "cholesky",
-            "qr",
-            "svd",
-            "eigh",
-        }, method
-        assert not any(isinstance(node, ast.If | ast.While) for node in ast.walk(tree)), method
