@@ -9,9 +9,9 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import trigonometric
-from grassmann_ssl.manifolds.orthonormal import cholesky_factor
+from grassmann_ssl.manifolds.orthonormal import refined
 from grassmann_ssl.manifolds.precision import full_precision
-from grassmann_ssl.manifolds.subspaces import relative_position
+from grassmann_ssl.manifolds.subspaces import procrustes, relative_position, squared_distance
 
 
 class Grassmann(OrthonormalMatrices):
@@ -34,7 +34,7 @@ class Grassmann(OrthonormalMatrices):
         """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^H U.
 
         With U = H theta V^H this is X V cos(theta) V^H + H sin(theta) V^H of the source; the p x p functions are entire in S,
-        so that U = 0 and repeated singular values are ordinary points. Ends with Cholesky-QR, which undoes rounding. Source:
+        so that U = 0 and repeated singular values are ordinary points. Ends with a Newton-Schulz step, which undoes rounding. Source:
         EAS98, eq. (2.65).
         """
         cosine, sinc, _ = trigonometric(self.gram(u, u))
@@ -48,9 +48,7 @@ class Grassmann(OrthonormalMatrices):
         returned. ||U|| = dist(X, Y). Source: BZA, algorithm 5.3, with atan2 for arcsin.
         """
         x, y = self._whitened(x), self._whitened(y)
-        angles, directions, basis = relative_position(x, y)
-        tangent = (directions * angles[..., None, :]) @ basis.mH
-        return self._unwhitened(tangent - x @ (x.mH @ tangent))
+        return self._unwhitened(_logarithm(x, y))
 
     @full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -78,7 +76,7 @@ class Grassmann(OrthonormalMatrices):
 
         Q takes the basis of X to that of Y, so that the transported tangent vector does not depend on the bases.
         """
-        return self.proju(y, v @ _unitary(self.gram(x, y)))
+        return self.proju(y, v @ self._alignment(x, y))
 
     @__scaling__(ScalingInfo())
     @full_precision
@@ -88,7 +86,7 @@ class Grassmann(OrthonormalMatrices):
         Where the largest principal angle is pi/2 the geodesic is one of several.
         """
         end, moved = self.expmap_transp(x, self.logmap(x, y), v)
-        return self.proju(y, moved @ _unitary(self.gram(end, y)))
+        return self.proju(y, moved @ self._alignment(end, y))
 
     @full_precision
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -183,7 +181,11 @@ class Grassmann(OrthonormalMatrices):
         return v
 
     def _orthonormal(self, x: Tensor) -> Tensor:
-        return x @ cholesky_factor(self.gram(x, x))
+        return refined(x, self.gram(x, x))
+
+    def _alignment(self, x: Tensor, y: Tensor) -> Tensor:
+        """The unitary factor of X^H Y, which takes the basis X to the basis of span(X) nearest to Y."""
+        return procrustes(self._whitened(x), self._whitened(y))[1].mH
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         return self.gram(x, u)  # EAS98, sec. 2.5.1
@@ -201,7 +203,7 @@ class _SquaredDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
-        return relative_position(x, y)[0].square().sum(-1)
+        return squared_distance(x, y)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -217,9 +219,3 @@ class _SquaredDistance(torch.autograd.Function):
 def _logarithm(x: Tensor, y: Tensor) -> Tensor:
     angles, directions, basis = relative_position(x, y)
     return (directions * angles[..., None, :]) @ basis.mH
-
-
-def _unitary(a: Tensor) -> Tensor:
-    """The unitary polar factor of a p x p matrix; one of several where it is singular."""
-    left, _, right = torch.linalg.svd(a)
-    return left @ right

@@ -1,11 +1,22 @@
 """Products and p x p matrix functions that the closed forms are made of."""
 
+import math
+
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-DOUBLINGS = 4
-TERMS = 13
+DOUBLINGS = 3
+BLOCK, BLOCKS = 4, 4
+
+
+def _coefficients() -> list[list[float]]:
+    """Taylor coefficients of sinc, sum (-S)^j / (2j + 1)!, and (1 - cos)/S, sum (-S)^j / (2j + 2)!, in blocks of powers 0 .. 3 of S."""
+    series = [[(-1) ** j / math.factorial(2 * j + k) for j in range(BLOCK * BLOCKS)] for k in (1, 2)]
+    return [row[BLOCK * i : BLOCK * (i + 1)] for row in series for i in range(BLOCKS)]
+
+
+COEFFICIENTS = _coefficients()
 
 
 def trigonometric(
@@ -13,25 +24,30 @@ def trigonometric(
 ) -> tuple[Inexact[Tensor, " *b p p"], Inexact[Tensor, " *b p p"], Inexact[Tensor, " *b p p"]]:
     """cos(S^{1/2}), sinc(S^{1/2}) = sin(S^{1/2}) S^{-1/2} and (1 - cos S^{1/2}) S^{-1}, for Hermitian S (..., p, p), S >= 0.
 
-    Entire in S: exact and differentiable at every U. Taylor series of sinc and w = (1 - cos)/S at S / 4^k, then k doublings of the angle, with v = w S:
-    sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps rounding at a few eps where cos(2x) = 2
-    cos^2 x - 1 would multiply it by 4 each time. No eigendecomposition: derivatives exist at S = 0 and at repeated
-    eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 20 rad.
+    Entire in S: exact and differentiable at every U. Taylor series of sinc and w = (1 - cos)/S at S / 4^k, by blocks of four powers,
+    then k doublings of the angle, with v = w S: sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps
+    rounding at a few eps where cos(2x) = 2 cos^2 x - 1 would multiply it by 4 each time. No eigendecomposition: derivatives exist at
+    S = 0 and at repeated eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 20 rad. Source: Higham 2008, Functions of
+    Matrices, sec. 4.2 (Paterson & Stockmeyer), ch. 12.
     """
-    identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    p = s.shape[-1]
     s = s / 4**DOUBLINGS
-    sinc = w = torch.zeros_like(s)
-    for j in reversed(
-        range(TERMS)
-    ):  # Horner, from the innermost term: sum_j (-S)^j / (2j + 1)! and sum_j (-S)^j / (2j + 2)!
-        sinc = identity - s @ sinc / ((2 * j + 2) * (2 * j + 3))
-        w = identity - s @ w / ((2 * j + 3) * (2 * j + 4))
-    w = w / 2
+    square = s @ s
+    identity = torch.eye(p, dtype=s.dtype, device=s.device).expand_as(s)
+    powers = torch.stack([identity, s, square, square @ s], dim=-3)
+    # All blocks of both series at once, as one small product: (2 * BLOCKS, BLOCK) times the powers, flattened.
+    coefficients = torch.tensor(COEFFICIENTS, dtype=s.dtype, device=s.device)
+    blocks = (coefficients @ powers.flatten(-2)).unflatten(-1, (p, p)).unflatten(-3, (2, BLOCKS))
+    fourth = (square @ square)[..., None, :, :]
+    both = blocks[..., -1, :, :]
+    for i in reversed(range(BLOCKS - 1)):
+        both = both @ fourth + blocks[..., i, :, :]
+    halves = torch.tensor([1.0, 0.5], dtype=s.dtype, device=s.device)[:, None, None]
     for _ in range(DOUBLINGS):
-        v = w @ s
-        sinc = sinc - sinc @ v
-        w = w - w @ v / 2
+        v = both[..., 1:, :, :] @ s[..., None, :, :]
+        both = both - halves * (both @ v)
         s = 4 * s
+    sinc, w = both.unbind(-3)
     return identity - w @ s, sinc, w
 
 

@@ -34,7 +34,7 @@ def frechet_mean(
 
     X <- Exp_X(sum_i w_i Log_X(Y_i)) from the dominant eigenspace of sum_i w_i Y_i Y_i^H, the mean in the chordal distance. The
     curvature is not negative, so the Hessian of dist^2/2 is at most the identity and no step increases the variance. The mean is unique
-    for points within a ball of radius pi/(4 sqrt 2); of points further apart a stationary point comes back. Each member of the
+    for points within a ball of radius below pi/4; of points further apart a stationary point comes back. Each member of the
     batch stops where the gradient is within `tolerance`, 16 eps sqrt(p) unless given; weights need not sum to 1. No gradient is
     recorded. Waits for the device at every iteration. Failure to converge is reported, not raised. Raises ValueError for shapes,
     weights, tolerances and iterations that are none, TypeError for dtypes. Source: Karcher 1977, Comm. Pure Appl. Math. 30, 509;

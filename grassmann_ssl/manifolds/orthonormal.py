@@ -41,6 +41,11 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]
     return (t + t.mH) / 2
 
 
+def refined(x: Inexact[Tensor, " *b n p"], gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b n p"]:
+    """X (3 I - G)/2 with its Gram matrix G: one Newton-Schulz step, which squares the error of a nearly orthonormal X and turns no basis."""
+    return 1.5 * x - x @ (gram / 2)
+
+
 def cholesky_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
     """The Q factor, with positive diagonal of R, of a well-conditioned X (..., n, p); see `cholesky_factor` for its limits."""
     return x @ cholesky_factor(x.mH @ x)

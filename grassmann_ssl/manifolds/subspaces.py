@@ -93,6 +93,18 @@ def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.atan2(sines, cosines.to(sines.dtype)), _unit(directions, sines), basis.to(x.dtype)
 
 
+def squared_distance(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of squared principal angles (...,), to a relative error of a few eps also where it is tiny, without single angles.
+
+    sum theta^2 = ||Y - X X^H Y||_F^2 + sum (theta^2 - sin^2 theta) with theta = arccos c: the first sum is accurate, and in the second the
+    error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. No derivative.
+    """
+    overlap = x.mH @ y
+    residual = torch.linalg.matrix_norm(y - x @ overlap).square()
+    angles = torch.linalg.svdvals(overlap).clamp_max(1).acos()
+    return residual + (angles.square() - angles.sin().square()).sum(-1)
+
+
 def distance(x: Tensor, y: Tensor, kind: str = "geodesic") -> Float[Tensor, " *b"]:
     """Distance (...,) between span(X) and span(Y), a function of their principal angles theta, the largest of which is theta_p:
 
@@ -140,7 +152,8 @@ def basis(projector: Tensor, p: int) -> Inexact[Tensor, " *b n p"]:
     """An orthonormal basis (..., n, p) of the range of an orthogonal projector (..., n, n) of rank p.
 
     By eigh of the n x n matrix: the projector itself costs n^2, and only a full decomposition shows whether it is one. Waits for the
-    device. The gradient is that of the subspace. Raises ValueError where ||P - X X^H||_F is above sqrt(eps), TypeError for other dtypes.
+    device. The gradient is that of the subspace. Raises ValueError for another shape or p, and where ||P - X X^H||_F is above sqrt(eps),
+    TypeError for other dtypes.
     """
     n = projector.shape[-1]
     if projector.dtype not in FULL:
@@ -150,10 +163,12 @@ def basis(projector: Tensor, p: int) -> Inexact[Tensor, " *b n p"]:
     if not 1 <= p <= n:
         raise ValueError(f"p must be between 1 and n = {n}, got {p}")
     with no_autocast(projector.device.type):
+        if not bool(projector.isfinite().all()):
+            raise ValueError("projector must be finite, but it has entries that are NaN or infinite")
         leading = torch.linalg.eigh(projector.detach())[1][..., -p:]
         error = torch.linalg.matrix_norm(projector.detach() - leading @ leading.mH)
         largest = float(error.max()) if error.numel() else 0.0
-        if not largest <= math.sqrt(torch.finfo(projector.dtype).eps):  # true for NaN
+        if largest > math.sqrt(torch.finfo(projector.dtype).eps):
             raise ValueError(
                 f"projector must be an orthogonal projector of rank p = {p}, but ||P - X X^H|| = {largest:.3g}"
             )
@@ -248,6 +263,11 @@ def _norm(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values, dim=-1)
 
 
+def _sqrt(squared: Tensor) -> Tensor:
+    """The square root, with gradient 0 at 0."""
+    return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
+
+
 def _cos(angles: Tensor) -> Tensor:
     """cos theta, exactly 0 at the rounded pi/2 and never negative."""
     return (torch.pi / 2 - angles).clamp_min(0).sin()
@@ -265,7 +285,7 @@ def _fold(values: Tensor, combine: Callable[[Tensor, Tensor], Tensor], neutral: 
 def _binet_cauchy(angles: Tensor) -> Tensor:
     # 1 - (1 - a)(1 - b) = a + b (1 - a): the complement of a product of cosines, with no cancellation
     squared = _fold(angles.sin().square(), lambda a, b: a + b * (1 - a), 0.0)
-    return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
+    return _sqrt(squared)
 
 
 def _fubini_study(angles: Tensor) -> Tensor:
@@ -276,7 +296,7 @@ def _martin(angles: Tensor) -> Tensor:
     squared_sine, cosine = angles.sin().square(), _cos(angles)
     near = -torch.log1p(-squared_sine.clamp_max(0.5))
     far = -2 * torch.where(cosine > 0, cosine, 1).log()
-    finite = _norm(torch.where(squared_sine < 0.5, near, far).clamp_min(0).sqrt())
+    finite = _sqrt(torch.where(squared_sine < 0.5, near, far).sum(-1))
     return torch.where((cosine > 0).all(-1), finite, math.inf)
 
 
@@ -305,7 +325,8 @@ def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _triangle(residual: Tensor) -> Tensor:
     """The triangular factor of the residual: its Gram matrix would square small singular values away."""
-    return _wide(torch.linalg.qr(residual, mode="r")[1])
+    mode = "reduced" if residual.requires_grad else "r"  # the derivative needs the other factor
+    return _wide(torch.linalg.qr(residual, mode=mode)[1])
 
 
 def _cosines_and_sines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
