@@ -8,10 +8,10 @@ from geoopt.manifolds.base import ScalingInfo
 from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
-from grassmann_ssl.manifolds.matrix_functions import trigonometric
+from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
 from grassmann_ssl.manifolds.precision import full_precision
-from grassmann_ssl.manifolds.subspaces import procrustes, relative_position, squared_distance
+from grassmann_ssl.manifolds.subspaces import logarithm, procrustes, squared_distance
 
 
 class Grassmann(OrthonormalMatrices):
@@ -38,7 +38,7 @@ class Grassmann(OrthonormalMatrices):
         EAS98, eq. (2.65).
         """
         cosine, sinc, _ = trigonometric(self.gram(u, u))
-        return self._orthonormal(x @ cosine + u @ sinc)
+        return self._orthonormal(minus_product(x @ cosine, u, sinc, -1.0))
 
     @full_precision
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Grassmann(OrthonormalMatrices):
         returned. ||U|| = dist(X, Y). Source: BZA, algorithm 5.3, with atan2 for arcsin.
         """
         x, y = self._whitened(x), self._whitened(y)
-        return self._unwhitened(_logarithm(x, y))
+        return self._unwhitened(logarithm(x, y))
 
     @full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -102,7 +102,7 @@ class Grassmann(OrthonormalMatrices):
         """`expmap` and `transp_follow_expmap` at the price of one."""
         cosine, sinc, versine = trigonometric(self.gram(u, u))
         along = self.gram(u, v)
-        end = self._orthonormal(x @ cosine + u @ sinc)
+        end = self._orthonormal(minus_product(x @ cosine, u, sinc, -1.0))
         return end, v - x @ (sinc @ along) - u @ (versine @ along)
 
     @full_precision
@@ -213,9 +213,4 @@ class _SquaredDistance(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y = ctx.saved_tensors
         factor = -2 * gradient[..., None, None]
-        return (factor * _logarithm(x, y)).sum_to_size(x.shape), (factor * _logarithm(y, x)).sum_to_size(y.shape)
-
-
-def _logarithm(x: Tensor, y: Tensor) -> Tensor:
-    angles, directions, basis = relative_position(x, y)
-    return (directions * angles[..., None, :]) @ basis.mH
+        return (factor * logarithm(x, y)).sum_to_size(x.shape), (factor * logarithm(y, x)).sum_to_size(y.shape)

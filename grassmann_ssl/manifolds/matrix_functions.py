@@ -37,31 +37,31 @@ def trigonometric(
     powers = torch.stack([identity, s, square, square @ s], dim=-3)
     # All blocks of both series at once, as one small product: (2 * BLOCKS, BLOCK) times the powers, flattened.
     coefficients = torch.tensor(COEFFICIENTS, dtype=s.dtype, device=s.device)
-    blocks = (coefficients @ powers.flatten(-2)).unflatten(-1, (p, p)).unflatten(-3, (2, BLOCKS))
-    fourth = (square @ square)[..., None, :, :]
-    both = blocks[..., -1, :, :]
+    blocks = (coefficients @ powers.flatten(-2)).unflatten(-1, (p, p)).unbind(-3)
+    fourth = square @ square
+    sinc, w = blocks[BLOCKS - 1], blocks[-1]
     for i in reversed(range(BLOCKS - 1)):
-        both = both @ fourth + blocks[..., i, :, :]
-    halves = torch.tensor([1.0, 0.5], dtype=s.dtype, device=s.device)[:, None, None]
+        sinc = minus_product(blocks[i], sinc, fourth, -1.0)
+        w = minus_product(blocks[BLOCKS + i], w, fourth, -1.0)
     for _ in range(DOUBLINGS):
-        v = both[..., 1:, :, :] @ s[..., None, :, :]
-        both = both - halves * (both @ v)
+        v = w @ s
+        sinc = minus_product(sinc, sinc, v)
+        w = minus_product(w, w, v, 0.5)
         s = 4 * s
-    sinc, w = both.unbind(-3)
-    return identity - w @ s, sinc, w
+    return minus_product(identity, w, s), sinc, w
 
 
-def minus_product(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
-    """U - X A, in one fused pass over memory where shapes allow; U, X (..., n, p), A (..., p, p)."""
+def minus_product(u: Tensor, x: Tensor, a: Tensor, scale: float = 1.0) -> Tensor:
+    """U - scale X A, in one fused pass over memory where shapes allow; U, X (..., n, p), A (..., p, p)."""
     if u.shape == x.shape and u.ndim == 2:
-        return torch.addmm(u, x, a, alpha=-1)
+        return torch.addmm(u, x, a, alpha=-scale)
     if u.shape == x.shape and u.ndim == 3 and a.ndim == 3:
-        return torch.baddbmm(u, x, a, alpha=-1)
-    return u - x @ a
+        return torch.baddbmm(u, x, a, alpha=-scale)
+    return u - scale * (x @ a)
 
 
 def minus_product_(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
-    """`minus_product` in place of U."""
+    """U - X A in place of U."""
     if u.ndim == 2:
         return torch.addmm(u, x, a, alpha=-1, out=u)
     if u.ndim == 3 and x.ndim == 3:

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.matrix_functions import minus_product
+
 QUINTIC_STEPS = 4
 
 
@@ -43,7 +45,7 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]
 
 def refined(x: Inexact[Tensor, " *b n p"], gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b n p"]:
     """X (3 I - G)/2 with its Gram matrix G: one Newton-Schulz step, which squares the error of a nearly orthonormal X and turns no basis."""
-    return 1.5 * x - x @ (gram / 2)
+    return minus_product(1.5 * x, x, gram, 0.5)
 
 
 def cholesky_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:

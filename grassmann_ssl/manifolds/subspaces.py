@@ -82,15 +82,26 @@ def principal_vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Angles (..., p), directions H (..., n, p) and basis R (..., p, p) with Log_X(Y) = H diag(angles) R^H.
 
-    The columns of H are horizontal and of length 1, or 0 where the angle is 0 to rounding. With angles closer than about sqrt(eps) near
-    0, one SVD of the cosines mixes them: the logarithm does not notice; single angles are those of `principal_angles`. They increase
-    as far as the cosines tell them apart. Five n x p x p products and one p x p SVD. Source: BZA, algorithm 5.3, with atan2.
+    The columns of H have length 1, or 0 where the angle is 0 to rounding; H diag(angles) is horizontal relative to its own size. With
+    angles closer than about sqrt(eps) near 0, one SVD of the cosines mixes them: the logarithm does not notice, but single angles
+    are those of `principal_angles`. They increase as far as the cosines tell them apart. Five n x p x p products and one p x p SVD.
+    Source: BZA, algorithm 5.3, with atan2.
     """
     overlap, residual = _overlap_and_residual(x, y)
     basis, cosines, turn = torch.linalg.svd(_wide(overlap))
     directions = residual @ turn.mH.to(x.dtype)
     sines = torch.linalg.vector_norm(directions, dim=-2)
     return torch.atan2(sines, cosines.to(sines.dtype)), _unit(directions, sines), basis.to(x.dtype)
+
+
+def logarithm(x: Tensor, y: Tensor) -> Tensor:
+    """H diag(angles) R^H of `relative_position` (..., n, p), without forming the unit directions."""
+    overlap, residual = _overlap_and_residual(x, y)
+    basis, cosines, turn = torch.linalg.svd(_wide(overlap))
+    tangent = residual @ turn.mH.to(x.dtype)
+    sines = torch.linalg.vector_norm(tangent, dim=-2)
+    ratio = torch.atan2(sines, cosines.to(sines.dtype)) / sines.clamp_min(torch.finfo(x.dtype).tiny)
+    return (tangent * ratio[..., None, :]) @ basis.mH.to(x.dtype)
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -172,9 +183,8 @@ def basis(projector: Tensor, p: int) -> Inexact[Tensor, " *b n p"]:
             raise ValueError(
                 f"projector must be an orthogonal projector of rank p = {p}, but ||P - X X^H|| = {largest:.3g}"
             )
-        return cholesky_qr(
-            projector @ leading
-        )  # P moves its range: the derivative of eigh is not needed, nor does it exist
+        # P moves its range: the derivative of eigh, which does not exist where eigenvalues repeat, is not needed.
+        return cholesky_qr(projector @ leading)
 
 
 @_on_bases("x")
@@ -229,11 +239,10 @@ class _PrincipalAngles(torch.autograd.Function):
             sines = torch.linalg.vector_norm(residual, dim=-2)
             forth = _unit(residual, sines)
             # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
-            back = (sines[..., None, :] * (x @ left) - cosines[..., None, :] * forth) * (forth != 0).any(
-                -2, keepdim=True
-            )
+            back = sines[..., None, :] * (x @ left) - cosines[..., None, :] * forth
+            there = (forth != 0).any(-2, keepdim=True)
             g = gradient[..., None, :]
-            by_x, by_y = -(g * forth) @ left.mH, -(g * back) @ right.mH
+            by_x, by_y = -(g * forth) @ left.mH, -(g * there * back) @ right.mH
         return by_x.sum_to_size(x.shape), by_y.sum_to_size(y.shape)
 
 
