@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run the cases, write their JSON, and rewrite the README's table."""
+"""`python -m benchmarks`: run the cases, write their JSON, and rewrite the tables."""
 
 import sys
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import momentum_step, table
+from benchmarks import choices, closed_forms, momentum_step, precision, solvers, table
 from benchmarks.harness import environment
 
-CASES = {momentum_step.NAME: momentum_step.run}
+CASES = {case.NAME: case for case in (momentum_step, closed_forms, solvers, precision, choices)}
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Config:
     """Time our code against its peers, side by side in one process with one torch thread."""
 
     cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CASE ...")] = tuple(CASES)
-    """cases to run: momentum_step"""
+    """cases to run: momentum_step, closed_forms, solvers, precision, choices; default: all"""
     device: str = "cpu"
     """torch device: cpu, cuda, cuda:1, ..."""
     out: Path = table.RESULTS
-    """folder for the JSON; the README's table is rewritten only where it is the project's own"""
+    """folder for the JSON; tables are rewritten only where it is the project's own"""
     repeats: int = 11
     """turns per comparison; a turn times each side for 0.2 s"""
 
@@ -42,7 +42,7 @@ def main() -> int:
     torch.set_num_threads(1)
     for case in config.cases:
         try:
-            records = CASES[case](device, config.repeats)
+            records = CASES[case].run(device, config.repeats)
         except RuntimeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -51,7 +51,7 @@ def main() -> int:
         )
         print(path)
         if config.out == table.RESULTS:
-            table.rewrite(table.ROOT / "README.md", table.RESULTS, case)
+            table.rewrite(CASES[case], table.ROOT, table.RESULTS)
     return 0
 
 

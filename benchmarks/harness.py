@@ -7,10 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+
+PACKAGES = ("torch", "geoopt", "numpy", "pymanopt", "scipy", "geomstats")
 
 
 def seconds(step: Callable[[], object], calls: int, device: torch.device) -> float:
@@ -70,8 +73,16 @@ def environment(device: torch.device) -> dict:
         "device_type": device.type,
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "geoopt", "numpy")}},
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES if _installed(p)}},
     }
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _processor() -> str:

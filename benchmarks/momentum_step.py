@@ -1,4 +1,5 @@
-"""One momentum step on Gr(n, p): geoopt's RiemannianSGD on our Grassmann, against the same optimizer on geoopt's Stiefel manifolds."""
+"""One momentum step on Gr(n, p): our RiemannianSGD on Grassmann, against geoopt's on its Stiefel manifolds and against what the step cannot
+do without."""
 
 from collections.abc import Callable
 
@@ -6,31 +7,40 @@ import geoopt
 import torch
 from torch import Tensor
 
-from benchmarks.harness import paired
+from benchmarks.harness import paired, seconds
 from grassmann_ssl.manifolds import Grassmann, principal_angles
+from grassmann_ssl.optim import RiemannianSGD
 
 NAME = "momentum_step"
+PAGE = "README.md"
 SHAPES: tuple[tuple[int, ...], ...] = ((512, 32), (2048, 128), (64, 256, 16))
+CUDA_SHAPES = (*SHAPES, (1024, 256, 16), (8192, 256))
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 PEERS = {"geoopt EuclideanStiefel": geoopt.EuclideanStiefel, "geoopt Stiefel (default)": geoopt.Stiefel}
 PRODUCTS = "own matrix products"
+CAPTURED = "ours, captured as a CUDA graph"
 # After AGREEMENT_STEPS float32 steps subspaces may differ from float64 by rounding: a few eps a step, amplified by the momentum.
 AGREEMENT_STEPS, TOLERANCE = 10, 1e-4
 
 
 def run(
-    device: torch.device, repeats: int, shapes: tuple[tuple[int, ...], ...] = SHAPES, target: float = 0.2
+    device: torch.device, repeats: int, shapes: tuple[tuple[int, ...], ...] | None = None, target: float = 0.2
 ) -> list[dict]:
     """Check agreement, then time, every shape; one record each. Raises RuntimeError where results disagree."""
     records = []
-    for shape in shapes:
+    for shape in shapes or (CUDA_SHAPES if device.type == "cuda" else SHAPES):
         error = disagreement(shape, device)
         if not error <= TOLERANCE:
             raise RuntimeError(f"{NAME} {shape}: subspaces differ from float64 by {error:.2g} rad; nothing was timed")
-        sides = {name: momentum_step(manifold(), shape, device) for name, manifold in PEERS.items()}
+        sides = {name: geoopt_step(manifold(), shape, device) for name, manifold in PEERS.items()}
         sides[PRODUCTS] = own_products(shape, device)
-        ours = momentum_step(Grassmann(), shape, device)
-        records.append({"shape": list(shape), "agreement_rad": error, **paired(ours, sides, device, repeats, target)})
+        step = our_step(shape, device)
+        if device.type == "cuda":
+            sides[CAPTURED] = captured(our_step(shape, device))
+        record = {"shape": list(shape), "agreement_rad": error, **paired(step, sides, device, repeats, target)}
+        if device.type == "cuda":
+            record["bound_seconds"] = bound(shape, device)
+        records.append(record)
     return records
 
 
@@ -41,24 +51,49 @@ def problem(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
     return start.to(device, dtype), torch.linspace(0, 1, shape[-2], dtype=torch.float64)[:, None].to(device, dtype)
 
 
-def momentum_step(manifold: geoopt.Manifold, shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
-    """A closure that takes one step of geoopt's optimizer, the gradient of the cost written by hand: 2 c X."""
+def our_step(shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
+    """A closure that takes one step of our optimizer, the gradient of the cost written by hand: 2 c X."""
+    start, cost = problem(shape, torch.float32, device)
+    point = geoopt.ManifoldParameter(start.contiguous(), manifold=Grassmann())
+    return _stepping(point, cost, RiemannianSGD([point], lr=LEARNING_RATE, momentum=MOMENTUM))
+
+
+def geoopt_step(manifold: geoopt.Manifold, shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
+    """The same with geoopt's optimizer."""
     start, cost = problem(shape, torch.float32, device)
     point = geoopt.ManifoldParameter(start.contiguous(), manifold=manifold)
-    optimizer = geoopt.optim.RiemannianSGD([point], lr=LEARNING_RATE, momentum=MOMENTUM)
+    return _stepping(point, cost, geoopt.optim.RiemannianSGD([point], lr=LEARNING_RATE, momentum=MOMENTUM))
+
+
+def _stepping(point: Tensor, cost: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], Tensor]:
+    point.grad = torch.zeros_like(point.detach())
 
     def step() -> Tensor:
-        point.grad = 2 * cost * point.detach()
+        torch.mul(2 * cost, point.detach(), out=point.grad)
         optimizer.step()
         return point
 
     return step
 
 
-def own_products(shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
-    """The five n x p x p products that a momentum step cannot do without, and nothing else.
+def captured(step: Callable[[], Tensor]) -> Callable[[], None]:
+    """Replay of a step recorded once as a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
-    A = X^T G, X A, the Gram matrix Z^T Z, and Z times two p x p matrices (the new point and the transport of the momentum).
+
+def own_products(shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
+    """The five n x p x p products of a momentum step, and nothing else.
+
+    A = X^T V, X A, the Gram matrix Z^T Z, and two products with p x p matrices (the new point, and the momentum in its basis).
     """
     x, _ = problem(shape, torch.float32, device)
     small = x.mT @ x
@@ -73,21 +108,56 @@ def own_products(shape: tuple[int, ...], device: torch.device) -> Callable[[], T
     return step
 
 
+def bound(shape: tuple[int, ...], device: torch.device) -> float:
+    """The least time of a step on a device: the larger of its memory traffic, 20 n p bytes, and its 10 n p^2 operations.
+
+    At the rates of a large copy and a large float32 product, measured here.
+    """
+    *batch, n, p = shape
+    count = torch.Size(batch).numel()
+    large = torch.empty(2**28, dtype=torch.float32, device=device)
+    other = torch.empty_like(large)
+    square = torch.randn(8192, 8192, device=device)
+    other.copy_(large)
+    square @ square
+    bandwidth = 8 * large.numel() / seconds(lambda: other.copy_(large), 10, device)
+    rate = 2 * 8192**3 / seconds(lambda: square @ square, 10, device)
+    return max(20 * count * n * p / bandwidth, 10 * count * n * p * p / rate)
+
+
 def disagreement(shape: tuple[int, ...], device: torch.device) -> float:
     """Largest principal angle, after a few steps, between our float32 step and Riemannian momentum written out in float64."""
     x, cost = problem(shape, torch.float64, device)
-    momentum = 2 * cost * x  # geoopt starts its buffer with the Euclidean gradient
+    momentum = torch.zeros_like(x)
     for _ in range(AGREEMENT_STEPS):
         gradient = 2 * cost * x
         momentum = MOMENTUM * momentum + gradient - x @ (x.mT @ gradient)
-        q, r = torch.linalg.qr(x - LEARNING_RATE * momentum)
-        x = (
-            q * torch.diagonal(r, dim1=-2, dim2=-1).sign()[..., None, :]
-        )  # a flipped column would leave its momentum behind
+        left, _, right = torch.linalg.svd(x - LEARNING_RATE * momentum, full_matrices=False)
+        x = left @ right
         momentum = momentum - x @ (x.mT @ momentum)
-    step = momentum_step(Grassmann(), shape, device)
+    step = our_step(shape, device)
     for _ in range(AGREEMENT_STEPS):
         point = step()
     # A plain tensor: the parameter's class would drag its manifold along.
     ours = point.detach().as_subclass(Tensor).double()
     return float(principal_angles(torch.linalg.qr(ours)[0], x).max())
+
+
+def markdown(results: list[dict]) -> list[str]:
+    """One row per device and shape."""
+    lines = [
+        "| n × p | device | faster than geoopt EuclideanStiefel | faster than geoopt Stiefel | time over its own products |",
+        "|---|---|---|---|---|",
+    ]
+    for result in results:
+        for row in result["records"]:
+            *batch, n, p = row["shape"]
+            shape = f"{batch[0]} matrices of {n} × {p}" if batch else f"{n} × {p}"
+            cells = []
+            for peer in (*PEERS, PRODUCTS):
+                low, middle, high = (row["ratio_to_ours"][peer][key] for key in ("low", "median", "high"))
+                if peer == PRODUCTS:  # ours over products, where the record holds products over ours
+                    low, middle, high = 1 / high, 1 / middle, 1 / low
+                cells.append(f"{middle:.3g}× [{low:.3g}, {high:.3g}]")
+            lines.append(f"| {shape} | {result['device']} | " + " | ".join(cells) + " |")
+    return lines

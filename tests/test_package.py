@@ -14,17 +14,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CHOOSING = (ROOT / "docs" / "choosing.md").read_text()
 BIN = Path(sys.executable).parent
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, page=README):
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_code_of_the_readme_runs(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", blocks("python") + blocks("python", CHOOSING))
+def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})
+    printed = capsys.readouterr().out
+    for promise in re.findall(r"print\(.*?\)  # ([\d.]+)", code):
+        assert promise in printed
 
 
 def run(command, folder):
@@ -55,7 +59,7 @@ def test_the_picture_of_the_readme_is_drawn(tmp_path):
 
 def test_the_benchmarks_of_the_readme_run(tmp_path):
     assert "`python -m benchmarks`" in README
-    command = [sys.executable, "-m", "benchmarks", "--repeats", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "--cases", "momentum_step", "--repeats", "1", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert len(json.loads((tmp_path / "momentum_step-cpu.json").read_text())["records"]) == 3
 

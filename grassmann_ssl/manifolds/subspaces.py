@@ -74,9 +74,8 @@ def principal_vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Where angles repeat, the vectors are one choice of several. Raises as `principal_angles`. Source: BG73.
     """
-    left, right, directions, cosines = _principal_frames(x, y)
-    sines = torch.linalg.vector_norm(directions, dim=-2)
-    return torch.atan2(sines, cosines), x @ left, y @ right
+    angles, left, right, _ = _principal_frames(x, y)
+    return angles, x @ left, y @ right
 
 
 def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,11 +234,10 @@ class _PrincipalAngles(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y = ctx.saved_tensors
         with no_autocast(x.device.type):
-            left, right, residual, cosines = _principal_frames(x, y)
-            sines = torch.linalg.vector_norm(residual, dim=-2)
-            forth = _unit(residual, sines)
+            angles, left, right, residual = _principal_frames(x, y)
+            forth = _unit(residual, torch.linalg.vector_norm(residual, dim=-2))
             # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
-            back = sines[..., None, :] * (x @ left) - cosines[..., None, :] * forth
+            back = angles.sin()[..., None, :] * (x @ left) - angles.cos()[..., None, :] * forth
             there = (forth != 0).any(-2, keepdim=True)
             g = gradient[..., None, :]
             by_x, by_y = -(g * forth) @ left.mH, -(g * there * back) @ right.mH
@@ -345,7 +343,7 @@ def _cosines_and_sines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Unitary A, B (..., p, p) with (X A)^H Y B = diag(cosines), the residual of Y B, and the cosines; angles increase.
+    """Angles (..., p), unitary A and B (..., p, p) with (X A)^H Y B = diag(cos), and the residual of Y B, of lengths sin.
 
     The right singular vectors of the cosines tell small angles apart as badly as those of the sines do angles near pi/2. Both are
     eigenvectors of (S^H S)^{1/2} - (C^H C)^{1/2}, whose eigenvalues sin - cos have slope 1 or more in the angle.
@@ -355,9 +353,8 @@ def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     _, sines, other = torch.linalg.svd(_triangle(residual))
     difference = (other.mH * sines[..., None, :]) @ other - (right.mH * cosines[..., None, :]) @ right
     frame = torch.linalg.eigh(difference)[1]
-    cosines = torch.linalg.vector_norm(right @ frame * cosines[..., :, None], dim=-2)
-    right_frame = frame.to(x.dtype)
-    return (left @ right @ frame).to(x.dtype), right_frame, residual @ right_frame, cosines.to(x.real.dtype)
+    angles = torch.atan2(sines.flip(-1), cosines).to(x.real.dtype)
+    return angles, (left @ right @ frame).to(x.dtype), frame.to(x.dtype), residual @ frame.to(x.dtype)
 
 
 def _unit(directions: Tensor, lengths: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import harness, momentum_step, table
+from benchmarks import choices, closed_forms, harness, momentum_step, precision, solvers, table
+from benchmarks.__main__ import CASES
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def test_results_agree_with_float64(shape):
 
 
 def test_nothing_is_timed_where_results_disagree(monkeypatch):
-    monkeypatch.setattr(momentum_step.Grassmann, "proju", lambda self, x, u: 1.5 * u)
+    monkeypatch.setattr(momentum_step.Grassmann, "proju_", lambda self, x, u: u.mul_(1.5))
     with pytest.raises(RuntimeError, match="nothing was timed"):
         momentum_step.run(CPU, repeats=1, shapes=((24, 3),), target=1e-3)
 
@@ -47,21 +48,59 @@ def test_the_table_is_rewritten_in_place_and_only_there(record, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("above\n<!-- benchmark:momentum_step -->\nold\n<!-- /benchmark:momentum_step -->\nbelow\n")
     for _ in range(2):  # the second time changes nothing
-        table.rewrite(readme, tmp_path, momentum_step.NAME)
+        table.rewrite(momentum_step, tmp_path, tmp_path)
         text = readme.read_text()
         assert text.startswith("above\n<!--") and text.endswith("-->\nbelow\n") and "old" not in text
         assert text.count("| 24 × 3 |") == 1 and text.count("2 matrices of 16 × 2") == 1
     readme.write_text("nothing")
     with pytest.raises(ValueError, match=r"README\.md has no line <!-- benchmark:momentum_step -->"):
-        table.rewrite(readme, tmp_path, momentum_step.NAME)
+        table.rewrite(momentum_step, tmp_path, tmp_path)
 
 
-def test_the_readme_shows_the_committed_results(tmp_path):
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
-    table.rewrite(copy, table.RESULTS, momentum_step.NAME)
-    assert copy.read_text() == (ROOT / "README.md").read_text()
-    assert table.newest(table.RESULTS, momentum_step.NAME)
+def small(case):
+    """A case on a small problem, as the real one is recorded."""
+    runs = {
+        momentum_step: lambda: momentum_step.run(CPU, 1, shapes=((24, 3),), target=1e-3),
+        closed_forms: lambda: closed_forms.run(CPU, 1, shapes=((24, 3), (2, 24, 3)), target=1e-3),
+        solvers: lambda: solvers.run(CPU, 1, shape=(40, 3)),
+        precision: lambda: precision.run(CPU, 1, steps=20),
+        choices: lambda: choices.run(CPU, 1, shape=(40, 3), target=1e-3),
+    }
+    return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_case_runs_and_has_a_table(case, tmp_path):
+    record = small(case)
+    table.save(record, tmp_path)
+    lines = case.markdown([record])
+    assert len(lines) > 2 and len({line.count("|") for line in lines}) == 1
+    page = tmp_path / case.PAGE
+    page.parent.mkdir(exist_ok=True)
+    page.write_text((ROOT / case.PAGE).read_text())
+    table.rewrite(case, tmp_path, tmp_path)
+    assert lines[-1] in page.read_text()
+
+
+def test_precision_holds_what_it_promises():
+    rows = precision.run(CPU, 1, steps=300)
+    assert all(row["error"] <= (4e-6 if row["kind"] == "drift" else 1e-6) for row in rows)
+
+
+def test_a_solver_that_misses_is_not_reported(monkeypatch):
+    monkeypatch.setattr(solvers, "ours", lambda kind, loss, start: (start, 1))
+    with pytest.raises(RuntimeError, match="off the eigenspace"):
+        solvers.run(CPU, 1, shape=(40, 3))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_pages_show_the_committed_results(case, tmp_path):
+    copy = tmp_path / case.PAGE
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text((ROOT / case.PAGE).read_text())
+    table.rewrite(case, tmp_path, table.RESULTS)
+    assert copy.read_text() == (ROOT / case.PAGE).read_text()
+    assert table.newest(table.RESULTS, case.NAME)
 
 
 def test_bad_settings_are_one_line():

@@ -89,6 +89,19 @@ def test_the_mean_is_that_of_small_steps(dtype, k):
     assert np.abs(projector(frechet_mean(points, weights).mean).numpy() - oracle.projector(expected)).max() <= 1e-13
 
 
+@given(clouds(dtypes=(torch.float64, torch.complex128)))
+def test_the_start_is_the_mean_in_the_chordal_distance(drawn):
+    _, _, points = drawn
+    k, _, p = points.shape
+    weights = np.random.default_rng(k).uniform(0.1, 1, k)
+    average = sum(w * oracle.projector(y.numpy()) for w, y in zip(weights, points, strict=True)) / weights.sum()
+    expected = np.linalg.eigh(average)[1][
+        :, -p:
+    ]  # angles below 0.7: at least 2 cos^2 0.7 - 1 = 0.17 parts it from the rest
+    found = frechet_mean(points, torch.as_tensor(weights), max_iterations=0)
+    assert np.abs(projector(found.mean).numpy() - oracle.projector(expected)).max() <= 1e-13
+
+
 @given(clouds())
 def test_bases_order_and_scale_of_weights_do_not_matter(drawn):
     _, _, points = drawn
@@ -131,6 +144,11 @@ def test_a_batch_is_a_loop(dtype):
             assert single.iterations <= found.iterations
             assert apart(single.mean, found.mean[i, j]) <= bound
             assert abs(single.variance - found.variance[i, j]) <= bound
+    # Each stops on its own, as soon as it is within the tolerance.
+    loose = frechet_mean(points, weights, tolerance=0.01)
+    for i in range(2):
+        for j in range(3):
+            assert apart(frechet_mean(points[i, j], weights[j], tolerance=0.01).mean, loose.mean[i, j]) <= bound
 
 
 def test_the_variance_never_increases_however_far_the_points():

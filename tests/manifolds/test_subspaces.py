@@ -19,6 +19,7 @@ from grassmann_ssl.manifolds.subspaces import (
     cut_locus_margin,
     distance,
     geodesic_ema,
+    logarithm,
     principal_angles,
     principal_vectors,
     procrustes,
@@ -111,7 +112,8 @@ def test_principal_angles_are_accurate_everywhere(pair):
 def test_principal_angles_are_those_of_scipy(pair):
     expected = np.sort(scipy.linalg.subspace_angles(pair.x.numpy(), pair.y.numpy()))
     error = np.abs(principal_angles(pair.x, pair.y).numpy() - expected)
-    assert error[pair.angles.numpy() > 0].max(initial=0) <= 4 * pair.bound
+    # scipy makes both bases orthonormal again, and its angles that are 0 have a floor of sqrt(eps).
+    assert error[pair.angles.numpy() > 0].max(initial=0) <= 10 * pair.bound
 
 
 @given(pairs())
@@ -130,6 +132,7 @@ def test_relative_position_leads_from_x_to_y(pair):
     x, y = pair.x, pair.y
     angles, directions, frame = relative_position(x, y)
     u = (directions * angles) @ frame.mH
+    assert (logarithm(x, y) - u).abs().max() <= 8 * pair.bound
     end = torch.as_tensor(oracle.exp(*(a.to(torch.complex128).numpy() for a in (x, u))))
     assert span_error(end, y) <= (1e-6 if x.real.dtype == torch.float32 else 1e-14)  # at pi/2 too
     assert abs(u.norm() - pair.angles.norm()) <= 4 * pair.bound

@@ -1,0 +1,97 @@
+"""Which retraction, which optimizer: the price of one step and what it buys, on the same problem."""
+
+import functools
+from collections.abc import Callable
+
+import geoopt
+import torch
+from torch import Tensor
+
+from benchmarks.harness import calls_for, seconds, summary
+from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.optim import Landing, RiemannianAdam, RiemannianMuon, RiemannianSGD
+
+NAME = "choices"
+PAGE = "docs/choosing.md"
+SHAPE = (1024, 64)
+SGD = functools.partial(RiemannianSGD, momentum=0.9)
+CASES: dict[str, tuple[Callable[[], geoopt.Manifold], Callable]] = {
+    "RiemannianSGD, momentum, cholesky-qr": (Grassmann, SGD),
+    "RiemannianSGD, momentum, polar": (functools.partial(Grassmann, "polar"), SGD),
+    "RiemannianSGD, momentum, exponential": (functools.partial(Grassmann, "exponential"), SGD),
+    "RiemannianSGD, no momentum": (Grassmann, RiemannianSGD),
+    "RiemannianSGD, momentum, Stiefel": (Stiefel, SGD),
+    "RiemannianAdam, per matrix": (Grassmann, RiemannianAdam),
+    "RiemannianAdam, per row": (Grassmann, functools.partial(RiemannianAdam, second_moment="row")),
+    "RiemannianMuon": (Grassmann, functools.partial(RiemannianMuon, momentum=0.9)),
+    "Landing": (Grassmann, Landing),
+}
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+REFERENCE = "RiemannianSGD, momentum, cholesky-qr"
+
+
+def run(
+    device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE, target: float = 0.2, steps: int = 50
+) -> list[dict]:
+    """Time every case against the first in turn, and descend with each at its best learning rate of `RATES`."""
+    stepping = {name: step(name, shape, 1e-4, device)[0] for name in CASES}
+    calls = {name: calls_for(call, device, target) for name, call in stepping.items()}
+    times: dict[str, list[float]] = {name: [] for name in CASES}
+    for _ in range(repeats):
+        for name, call in stepping.items():
+            times[name].append(seconds(call, calls[name], device))
+    records = []
+    for name in CASES:
+        ratios = [t / r for t, r in zip(times[name], times[REFERENCE], strict=True)]
+        gap, rate = min((descend(name, shape, rate, steps, device), rate) for rate in RATES)
+        records.append(
+            {"case": name, "shape": list(shape), "seconds": summary(times[name]), "ratio": summary(ratios), "steps": steps,
+             "gap": gap, "learning_rate": rate}
+        )  # fmt: skip
+    return records
+
+
+def step(name: str, shape: tuple[int, int], rate: float, device: torch.device) -> tuple[Callable[[], None], Tensor]:
+    """A closure that takes one step on tr(X^T diag(c) X), c from 0 to 1 with a gap behind the first p; and the point."""
+    manifold, optimizer = CASES[name]
+    point = geoopt.ManifoldParameter(
+        manifold().random(*shape, generator=torch.Generator().manual_seed(0)).to(device), manifold=manifold()
+    )
+    made = optimizer([point], lr=rate)
+    n, p = shape
+    cost = torch.cat([torch.linspace(0, 0.3, p), torch.linspace(0.5, 1, n - p)])[:, None].to(device)
+    point.grad = torch.zeros(shape, device=device)
+
+    def advance() -> None:
+        torch.mul(2 * cost, point.detach(), out=point.grad)
+        made.step()
+
+    return advance, point
+
+
+def descend(name: str, shape: tuple[int, int], rate: float, steps: int, device: torch.device) -> float:
+    """What is left of the cost above its least value after the steps, over what there was at the start; inf where it is not finite."""
+    advance, point = step(name, shape, rate, device)
+    n, p = shape
+    cost = torch.cat([torch.linspace(0, 0.3, p), torch.linspace(0.5, 1, n - p)])[:, None].double().to(device)
+
+    def gap() -> float:
+        x = torch.linalg.qr(point.detach().as_subclass(Tensor).double())[0]
+        return float((cost * x * x).sum() - cost[:p].sum())
+
+    before = gap()
+    for _ in range(steps):
+        advance()
+    after = gap() / before
+    return after if after == after else float("inf")
+
+
+def markdown(results: list[dict]) -> list[str]:
+    """One row per device and case."""
+    lines = ["| optimizer, retraction | device | time of a step | best learning rate | cost left |", "|---|---|---|---|---|"]
+    for result in results:
+        for row in result["records"]:
+            lines.append(
+                f"| {row['case']} | {result['device']} | {row['ratio']['median']:.2f}× | {row['learning_rate']:g} | {row['gap']:.1e} |"
+            )
+    return lines
