@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, matrix_of, orthonormal
+from grassmann_ssl.optim.sharding import local
 
 SECOND_MOMENTS = ("matrix", "row")
 
@@ -103,12 +104,12 @@ class RiemannianAdam(RiemannianOptimizer):
                 names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
                 self.state[p].update(state | {name: torch.zeros_like(p) for name in names})
         lists = {
-            name: [self.state[p][name] for p in params if name in self.state[p]]
+            name: [local(self.state[p][name]) for p in params if name in self.state[p]]
             for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
         }
         beta1, beta2 = group["betas"]
         adam(
-            params, [p.grad for p in params], *lists.values(), fused=True, found_inf=found_inf, decoupled_weight_decay=True,
+            [local(p) for p in params], [local(p.grad) for p in params], *lists.values(), fused=True, found_inf=found_inf, decoupled_weight_decay=True,
             amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
             maximize=group["maximize"],
         )  # fmt: skip

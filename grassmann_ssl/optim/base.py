@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn.constrain import constraints
+from grassmann_ssl.optim.sharding import is_sharded, whole, write
 
 NONFINITE = ("skip", "raise")
 State = dict[str, Tensor]
@@ -27,7 +28,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
 
     A gradient with NaN or infinity: `nonfinite="skip"` leaves every parameter and state of that step untouched, counts it and does not
     wait for the device; "raise" waits, and raises FloatingPointError naming the parameters before anything changes.
-    `report()` tells what was counted. Time of a trajectory = lr x step.
+    `report()` tells what was counted. Time of a trajectory = lr x step. Under fully_shard give the model: every process gathers a
+    constrained parameter and takes its step alike.
 
     Raises ValueError where no parameter is constrained, where a constrained one of the model is missing, is off its manifold, or holds
     no point of it, and for settings outside their range; TypeError for dtypes in which the manifold does not compute.
@@ -140,8 +142,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
                 else:
                     end = base.projx(x)
                     moved = [base.proju(end, v) for v in vectors]
-                for old, new in zip([x, *vectors], [end, *moved], strict=True):
-                    old.copy_(new)
+                for target, new in zip([p, *states], [end, *moved], strict=True):
+                    write_matrix(manifold, target, new)
 
     def _finite(self, gradients: list[Tensor]) -> Tensor:
         """Whether every gradient is finite, as a tensor; raises instead where that was asked for."""
@@ -149,7 +151,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             if gradient.is_sparse:
                 raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
         # The 2-norm is 30 times faster than the largest entry; one that overflows makes no sensible step either.
-        finite = torch.isfinite(get_total_norm(gradients))
+        finite = torch.isfinite(whole(get_total_norm(gradients)))
         if self.nonfinite == "raise" and not bool(finite):
             guilty = [
                 name
@@ -166,22 +168,25 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             if not self.state[p]:
                 self.state[p].update(self._initial(group, manifold, p))
         keys = list(self.state[params[0]])
-        gradient = _stack([matrix_of(manifold, p.grad)[1] for p in params])
-        old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in (params, *([self.state[p][k] for p in params] for k in keys))]
+        originals = [params, *([self.state[p][k] for p in params] for k in keys)]
+        old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in originals]
+        base, gradient = matrix_of(manifold, params[0])[0], _stack([matrix_of(manifold, p.grad)[1] for p in params])
+        sharded = is_sharded(params[0])
         # In place where nothing has to be undone, because every new n x p matrix costs as much as a pass over it.
-        direct = len(params) == 1 and finite is None
+        direct = len(params) == 1 and finite is None and not sharded
         x, *states = (tensors[0] if direct else _stack(tensors, copy=True) for tensors in old)
-        base = matrix_of(manifold, params[0])[0]
         length = self._advance(group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True)))
         self._count(length, finite)
         if direct:
             return
-        for tensors, new in zip(old, (x, *states), strict=True):
-            for tensor, value in zip(tensors, new if len(params) > 1 else [new], strict=True):
+        for targets, tensors, new in zip(originals, old, (x, *states), strict=True):
+            for target, tensor, value in zip(targets, tensors, new if len(params) > 1 else [new], strict=True):
                 if finite is None:
                     tensor.copy_(value)
                 else:
                     torch.where(finite, value, tensor, out=tensor)
+                if sharded:
+                    write_matrix(manifold, target, tensor)
 
     def _count(self, length: Tensor, finite: Tensor | None) -> None:
         """Add to the counts on the device: matrix steps beyond the injectivity radius, of those that were taken."""
@@ -224,7 +229,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         if p.is_meta:
             raise ValueError(f"{name} is on the meta device; load its values before making an optimizer")
         with torch.no_grad():
-            good, reason = manifold.check_point_on_manifold(p.detach(), explain=True)
+            good, reason = manifold.check_point_on_manifold(whole(p.detach()), explain=True)
         if not good:
             raise ValueError(f"{name} is not on {manifold}: {reason}")
 
@@ -254,8 +259,12 @@ def _device_side(flag: Tensor) -> bool:
 def _named(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
     """The trainable parameters of a model by name, after checking that all its constrained ones are among them."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    expected = constraints(model)
+    for name, p in named:
+        if is_sharded(p) and name in expected:
+            p.manifold = expected[name]  # fully_shard has replaced the parameter
     seen = {name for name, p in named if manifold_of(p) is not None}
-    missing = set(constraints(model)) - seen
+    missing = set(expected) - seen
     if missing:
         raise ValueError(
             f"the model constrains {', '.join(sorted(missing))}, but no trainable parameter with a manifold has that name"
@@ -269,11 +278,16 @@ def _names(group: dict[str, Any], index: int) -> list[str]:
 
 
 def matrix_of(manifold: Any, tensor: Tensor) -> tuple[Any, Tensor]:
-    """The matrix manifold of a parameter and its values as points, a view of its memory."""
-    tensor = tensor.detach().as_subclass(Tensor)
+    """The matrix manifold of a parameter and its values as points, a view of its memory (a copy where it is sharded)."""
+    tensor = whole(tensor.detach())
     if isinstance(manifold, WeightLayout):
-        return manifold.manifold, manifold.to_point(tensor) if tensor.ndim >= 2 else tensor
+        return manifold.manifold, manifold.to_point(tensor)
     return manifold, tensor
+
+
+def write_matrix(manifold: Any, tensor: Tensor, value: Tensor) -> None:
+    """Write a point or tangent vector into a parameter or its state."""
+    write(tensor.detach(), manifold.to_weight(value) if isinstance(manifold, WeightLayout) else value)
 
 
 def _stack(tensors: list[Tensor], copy: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.optim.base import manifold_of
+from grassmann_ssl.optim.sharding import local, whole
 
 
 @torch.no_grad()
@@ -26,15 +27,15 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> T
     squares = []
     for p in parameters:
         manifold = manifold_of(p)
-        gradient = p.grad.as_subclass(Tensor)
+        gradient = whole(p.grad)
         if manifold is None:
             squares.append(torch.linalg.vector_norm(gradient).square())
         else:
-            x = p.detach().as_subclass(Tensor)
+            x = whole(p.detach())
             squares.append(manifold.inner(x, manifold.egrad2rgrad(x, gradient)).sum())
     device = squares[0].device
     norm = torch.stack([s.to(device) for s in squares]).sum().sqrt()
     factor = torch.where(torch.isfinite(norm), (max_norm / norm).clamp_max(1), 1)
     for p in parameters:
-        p.grad.mul_(factor.to(p.device, p.grad.real.dtype))
+        local(p.grad).mul_(factor.to(p.device, p.grad.real.dtype))
     return norm

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from grassmann_ssl.optim.base import RiemannianOptimizer, check_range, manifold_of, matrix_of, orthonormal
+from grassmann_ssl.optim.sharding import is_sharded
 
 Vectors = list[Tensor]
 ARMIJO, CURVATURE, TRIALS = 1e-4, 0.9, 25
@@ -122,6 +123,8 @@ class LineSearchOptimizer(RiemannianOptimizer):
 
     def _check_parameter(self, name: str, p: Tensor) -> None:
         super()._check_parameter(name, p)
+        if is_sharded(p):
+            raise ValueError(f"{type(self).__name__} does not take sharded parameters, but {name} is sharded")
         manifold = manifold_of(p)
         if manifold is not None and not orthonormal(matrix_of(manifold, p)[0]):
             raise ValueError(f"{type(self).__name__} needs Grassmann, GeneralizedGrassmann or Stiefel, but {name} is on {manifold}")

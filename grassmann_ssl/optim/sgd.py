@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, orthonormal
+from grassmann_ssl.optim.sharding import local
 
 
 class RiemannianSGD(RiemannianOptimizer):
@@ -90,8 +91,8 @@ class RiemannianSGD(RiemannianOptimizer):
             if group["momentum"] and not self.state[p]:
                 # Torch starts with the first gradient, which zero gives too: there is no dampening.
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            buffers.append(self.state[p].get("momentum_buffer"))
+            buffers.append(local(self.state[p]["momentum_buffer"]) if group["momentum"] else None)
         sgd(
-            params, [p.grad for p in params], buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"],
+            [local(p) for p in params], [local(p.grad) for p in params], buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"],
             momentum=group["momentum"], lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=group["maximize"],
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Constrained models in several processes: DistributedDataParallel and fully_shard on CPU."""
 
+import functools
 import os
 
 import geoopt
@@ -12,6 +13,7 @@ from torch import nn
 from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
+from grassmann_ssl.optim import RiemannianAdam, RiemannianCG, RiemannianSGD, clip_grad_norm_
 
 EXPECTED = {"0.weight": WeightLayout(Grassmann(), True), "2.weight": WeightLayout(Grassmann(), False)}
 
@@ -97,3 +99,40 @@ def _train_with_fsdp(rank, world):
 @pytest.mark.parametrize("world", [1, 2])
 def test_fully_sharded(world, tmp_path):
     run_in(world, tmp_path, _train_with_fsdp)
+
+
+def _step_sharded(rank, world):
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (world,))
+    for make in (
+        functools.partial(RiemannianSGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+        functools.partial(RiemannianAdam, lr=0.1, second_moment="row", amsgrad=True, weight_decay=0.1),
+    ):
+        model, alone = network(), network()
+        for layer in (model[0], model[2], model):
+            fully_shard(layer, mesh=mesh)
+        sides = [(model, make(model), batch()[rank::world]), (alone, make(alone), batch())]
+        for step in range(6):
+            for m, optimizer, x in sides:
+                optimizer.zero_grad()
+                (m(x) - 1).square().mean().backward()
+                clip_grad_norm_(m.parameters(), 0.5)
+                if step == 3:
+                    optimizer.stabilize()
+                if step == 4 and rank == 0:  # in one shard of one process
+                    first = next(m.parameters()).grad
+                    getattr(first, "to_local", lambda first=first: first)()[0, 0] = float("nan")
+                if step == 4 and m is alone and rank != 0:
+                    next(m.parameters()).grad[0, 0] = float("nan")
+                optimizer.step()
+        for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(p.full_tensor(), q.detach().as_subclass(torch.Tensor), atol=1e-12, rtol=1e-12)
+        assert sides[0][1].report() == sides[1][1].report() and sides[0][1].report()["skipped"] == 1
+        with pytest.raises(ValueError, match="RiemannianCG does not take sharded parameters"):
+            RiemannianCG(model)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_steps_of_sharded_parameters_are_those_of_whole_ones(world, tmp_path):
+    run_in(world, tmp_path, _step_sharded)
