@@ -88,7 +88,10 @@ def descend(name: str, shape: tuple[int, int], rate: float, steps: int, device: 
 
 def markdown(results: list[dict]) -> list[str]:
     """One row per device and case."""
-    lines = ["| optimizer, retraction | device | time of a step | best learning rate | cost left |", "|---|---|---|---|---|"]
+    lines = [
+        "| optimizer, retraction | device | time of a step | best learning rate | cost left |",
+        "|---|---|---|---|---|",
+    ]
     for result in results:
         for row in result["records"]:
             lines.append(

@@ -62,7 +62,9 @@ def peers(operation: str, shape: tuple[int, ...], x: Tensor, u: Tensor, y: Tenso
     a, v, b = (t.cpu().double().numpy() for t in (x, u, y))
     peer = pymanopt.manifolds.Grassmann(n, p, k=batch[0] if batch else 1)
     calls: dict[str, Callable[[], object]] = {
-        PYMANOPT: {"exp": lambda: peer.exp(a, v), "log": lambda: peer.log(a, b), "dist": lambda: peer.dist(a, b)}[operation]
+        PYMANOPT: {"exp": lambda: peer.exp(a, v), "log": lambda: peer.log(a, b), "dist": lambda: peer.dist(a, b)}[
+            operation
+        ]
     }
     if operation == "dist" and not batch:
         calls[SCIPY] = lambda: scipy.linalg.subspace_angles(a, b)
@@ -107,7 +109,8 @@ def markdown(results: list[dict]) -> list[str]:
             *batch, n, p = row["shape"]
             shape = f"{batch[0]} matrices of {n} × {p}" if batch else f"{n} × {p}"
             cells = [
-                f"{row['ratio_to_ours'][name]['median']:.3g}×" if name in row["ratio_to_ours"] else "–" for name in names
+                f"{row['ratio_to_ours'][name]['median']:.3g}×" if name in row["ratio_to_ours"] else "–"
+                for name in names
             ]
             ours = f"{1e6 * row['seconds']['ours']['median']:.3g} µs"
             lines.append(f"| {row['operation']} | {shape} | {result['device']} | {ours} | " + " | ".join(cells) + " |")

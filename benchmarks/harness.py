@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-
 PACKAGES = ("torch", "geoopt", "numpy", "pymanopt", "scipy", "geomstats")
 
 

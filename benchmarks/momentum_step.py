@@ -32,7 +32,9 @@ def run(
         error = disagreement(shape, device)
         if not error <= TOLERANCE:
             raise RuntimeError(f"{NAME} {shape}: subspaces differ from float64 by {error:.2g} rad; nothing was timed")
-        sides = {name: geoopt_step(manifold(), shape, device) for name, manifold in PEERS.items()}
+        sides: dict[str, Callable[[], object]] = {
+            name: geoopt_step(manifold(), shape, device) for name, manifold in PEERS.items()
+        }
         sides[PRODUCTS] = own_products(shape, device)
         step = our_step(shape, device)
         if device.type == "cuda":

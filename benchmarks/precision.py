@@ -17,11 +17,19 @@ LARGEST_ANGLES = (1e-4, 1.0, 1.57, torch.pi / 2 - 1e-4, torch.pi / 2 - 1e-7, tor
 def run(device: torch.device, repeats: int, steps: int = STEPS) -> list[dict]:
     """One record per measurement; `repeats` is not used, since nothing is timed."""
     drifts = [
-        {"kind": "drift", "shape": list(shape), "retraction": retraction, "steps": steps, "error": drift(shape, retraction, steps, device)}
+        {
+            "kind": "drift",
+            "shape": list(shape),
+            "retraction": retraction,
+            "steps": steps,
+            "error": drift(shape, retraction, steps, device),
+        }
         for shape in DRIFT_SHAPES
         for retraction in RETRACTIONS
     ]
-    return drifts + [{"kind": "logarithm", "angle": angle, "error": endpoint(angle, device)} for angle in LARGEST_ANGLES]
+    return drifts + [
+        {"kind": "logarithm", "angle": angle, "error": endpoint(angle, device)} for angle in LARGEST_ANGLES
+    ]
 
 
 def drift(shape: tuple[int, int], retraction: str, steps: int, device: torch.device) -> float:

@@ -104,7 +104,10 @@ def theirs(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple
 
 def markdown(results: list[dict]) -> list[str]:
     """One row per device and solver."""
-    lines = ["| solver | n × p | device | time | evaluations of the loss | best of pymanopt's takes |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| solver | n × p | device | time | evaluations of the loss | best of pymanopt's takes |",
+        "|---|---|---|---|---|---|",
+    ]
     for result in results:
         for row in result["records"]:
             n, p = row["shape"]

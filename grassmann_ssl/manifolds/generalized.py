@@ -109,7 +109,9 @@ def _checked(b: Tensor) -> Tensor:
     eps = torch.finfo(b.dtype).eps
     asymmetry, size = float((b - b.mH).abs().max()), float(b.abs().max())
     if asymmetry > 16 * eps * size:
-        raise ValueError(f"B must be Hermitian, but B - B^H has an entry of {asymmetry:.3g} (largest entry of B: {size:.3g})")
+        raise ValueError(
+            f"B must be Hermitian, but B - B^H has an entry of {asymmetry:.3g} (largest entry of B: {size:.3g})"
+        )
     values = torch.linalg.eigvalsh(b)
     smallest, largest = values[..., 0], values[..., -1]
     if not bool((smallest > b.shape[-1] * eps * largest).all()):

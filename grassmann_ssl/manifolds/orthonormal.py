@@ -44,7 +44,7 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]
 
 
 def refined(x: Inexact[Tensor, " *b n p"], gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b n p"]:
-    """X (3 I - G)/2 with its Gram matrix G: one Newton-Schulz step, which squares the error of a nearly orthonormal X and turns no basis."""
+    """X (3 I - G)/2 with its Gram matrix G: one Newton-Schulz step; squares the error of a nearly orthonormal X, turns no basis."""
     return minus_product(1.5 * x, x, gram, 0.5)
 
 

@@ -7,4 +7,12 @@ from grassmann_ssl.optim.line_search import RiemannianCG, RiemannianLBFGS
 from grassmann_ssl.optim.muon import RiemannianMuon
 from grassmann_ssl.optim.sgd import RiemannianSGD
 
-__all__ = ["Landing", "RiemannianAdam", "RiemannianCG", "RiemannianLBFGS", "RiemannianMuon", "RiemannianSGD", "clip_grad_norm_"]
+__all__ = [
+    "Landing",
+    "RiemannianAdam",
+    "RiemannianCG",
+    "RiemannianLBFGS",
+    "RiemannianMuon",
+    "RiemannianSGD",
+    "clip_grad_norm_",
+]

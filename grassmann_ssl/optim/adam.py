@@ -1,6 +1,6 @@
 """Riemannian Adam with second moments that do not depend on the basis."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import geoopt
 import torch
@@ -25,7 +25,7 @@ class RiemannianAdam(RiemannianOptimizer):
     Sources: Becigneul & Ganea, ICLR 2019; Kasai, Jawanpuria, Mishra, arXiv 1902.01144 (whose right statistic depends on the basis).
     """
 
-    momentum_keys = ("exp_avg",)
+    momentum_keys: ClassVar[tuple[str, ...]] = ("exp_avg",)
 
     def __init__(
         self,
@@ -103,13 +103,14 @@ class RiemannianAdam(RiemannianOptimizer):
                 state = {"step": torch.zeros((), dtype=torch.float32, device=p.device)}
                 names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
                 self.state[p].update(state | {name: torch.zeros_like(p) for name in names})
-        lists = {
-            name: [local(self.state[p][name]) for p in params if name in self.state[p]]
+        averages, squares, largest, steps = (
+            [local(self.state[p][name]) for p in params if name in self.state[p]]
             for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-        }
+        )
+        values, gradients = [local(p) for p in params], [local(p.grad) for p in params]
         beta1, beta2 = group["betas"]
         adam(
-            [local(p) for p in params], [local(p.grad) for p in params], *lists.values(), fused=True, found_inf=found_inf, decoupled_weight_decay=True,
+            values, gradients, averages, squares, largest, steps, fused=True, found_inf=found_inf, decoupled_weight_decay=True,
             amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
             maximize=group["maximize"],
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import geoopt
 import torch
@@ -35,7 +35,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     no point of it, and for settings outside their range; TypeError for dtypes in which the manifold does not compute.
     """
 
-    momentum_keys: tuple[str, ...] = ()
+    momentum_keys: ClassVar[tuple[str, ...]] = ()
     """states that are tangent vectors, kept in the shape of the parameter"""
 
     def __init__(
@@ -85,15 +85,15 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return loss
-        finite: Tensor | None = self._finite(gradients)
+        flag = self._finite(gradients)
         self.steps += 1
-        if not _device_side(finite):
-            if not finite:
-                self.skipped += 1
-                return loss
-            finite = None
-        else:
-            self._counts(finite.device)[0] += ~finite
+        finite: Tensor | None = None
+        if _device_side(flag):
+            finite = flag
+            self._counts(flag.device)[0] += ~flag
+        elif not flag:
+            self.skipped += 1
+            return loss
         for group in self.param_groups:
             ordinary = []
             buckets: dict[Any, list[Tensor]] = defaultdict(list)
@@ -175,7 +175,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         # In place where nothing has to be undone, because every new n x p matrix costs as much as a pass over it.
         direct = len(params) == 1 and finite is None and not sharded
         x, *states = (tensors[0] if direct else _stack(tensors, copy=True) for tensors in old)
-        length = self._advance(group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True)))
+        length = self._advance(
+            group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True))
+        )
         self._count(length, finite)
         if direct:
             return
@@ -237,7 +239,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
 def check_range(name: str, value: Any, low: float, below: float = float("inf")) -> None:
     """Raise ValueError unless low <= value < below."""
     if not low <= value < below:  # true for NaN
-        raise ValueError(f"{name} must be at least {low:g}" + f" and below {below:g}" * (below < float("inf")) + f", got {value}")
+        raise ValueError(
+            f"{name} must be at least {low:g}" + f" and below {below:g}" * (below < float("inf")) + f", got {value}"
+        )
 
 
 def orthonormal(manifold: geoopt.Manifold) -> bool:
@@ -256,9 +260,9 @@ def _device_side(flag: Tensor) -> bool:
     return flag.device.type != "cpu"
 
 
-def _named(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
+def _named(model: torch.nn.Module) -> list[tuple[str, Any]]:
     """The trainable parameters of a model by name, after checking that all its constrained ones are among them."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     expected = constraints(model)
     for name, p in named:
         if is_sharded(p) and name in expected:
@@ -277,7 +281,7 @@ def _names(group: dict[str, Any], index: int) -> list[str]:
     return given or [f"parameter {i} of group {index}" for i in range(len(group["params"]))]
 
 
-def matrix_of(manifold: Any, tensor: Tensor) -> tuple[Any, Tensor]:
+def matrix_of(manifold: Any, tensor: Any) -> tuple[Any, Tensor]:
     """The matrix manifold of a parameter and its values as points, a view of its memory (a copy where it is sharded)."""
     tensor = whole(tensor.detach())
     if isinstance(manifold, WeightLayout):

@@ -1,6 +1,7 @@
 """Clipping of gradients by their length on the tangent space."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from grassmann_ssl.optim.sharding import local, whole
 
 
 @torch.no_grad()
-def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> Tensor:
+def clip_grad_norm_(parameters: Iterable[Any] | Tensor, max_norm: float) -> Tensor:
     """Shorten all gradients by one factor so that the norm of the Riemannian gradient is at most `max_norm`; returns the norm before.
 
     The squared norm is the sum over parameters of ||grad L||^2 in the metric of each, for ordinary ones that of .grad. The part of a
@@ -20,12 +21,12 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> T
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    parameters = [p for p in parameters if p.grad is not None]
-    if not parameters:
+    given: list[Any] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    given = [p for p in given if p.grad is not None]
+    if not given:
         return torch.zeros(())
     squares = []
-    for p in parameters:
+    for p in given:
         manifold = manifold_of(p)
         gradient = whole(p.grad)
         if manifold is None:
@@ -36,6 +37,6 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> T
     device = squares[0].device
     norm = torch.stack([s.to(device) for s in squares]).sum().sqrt()
     factor = torch.where(torch.isfinite(norm), (max_norm / norm).clamp_max(1), 1)
-    for p in parameters:
+    for p in given:
         local(p.grad).mul_(factor.to(p.device, p.grad.real.dtype))
     return norm

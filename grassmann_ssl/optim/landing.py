@@ -1,6 +1,6 @@
 """The landing method: no retraction, points near the manifold that are attracted by it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import geoopt
 import torch
@@ -22,7 +22,7 @@ class Landing(RiemannianSGD):
     Source: Ablin & Peyre, AISTATS 2022, arXiv 2102.07432; step bound of Ablin et al., arXiv 2303.16510, derived for this scaling.
     """
 
-    momentum_keys = ()
+    momentum_keys: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
 
     `closure` clears the gradients, computes the loss, calls backward and returns the loss, a scalar; it must give the same loss for the
     same parameters. An iteration accepts t when L falls enough (Armijo, 1e-4), or, where rounding hides the fall, when the slope along the
-    curve has flattened without a rise above rounding (Hager & Zhang's approximate condition), and when the slope is not steeper than 0.9
+    curve has flattened (Hager & Zhang's approximate condition), and when the slope is not steeper than 0.9
     of that at 0. Trial points with a loss or gradient that is not finite are stepped back from; one at the start raises FloatingPointError.
     These optimizers wait for the device. After a step `gradient_norm` is the norm of the Riemannian gradient; it ends early where that is
     at most `tolerance_grad`, or where no trial was accepted, which `stalled` tells. `evaluations` counts calls of closures.
@@ -34,12 +34,16 @@ class LineSearchOptimizer(RiemannianOptimizer):
         self.gradient_norm = math.inf
         self.stalled = False
         self.evaluations = 0
+        self._eps = 0.0  # of the dtype of the loss
         super().__init__(
-            params, {"max_iter": max_iter, "tolerance_grad": tolerance_grad, **settings}, nonfinite="raise", maximize=False
+            params,
+            {"max_iter": max_iter, "tolerance_grad": tolerance_grad, **settings},
+            nonfinite="raise",
+            maximize=False,
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("gradient_norm", "stalled", "evaluations")
+        names = ("gradient_norm", "stalled", "evaluations", "_eps")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -58,7 +62,9 @@ class LineSearchOptimizer(RiemannianOptimizer):
         spaces, points = map(list, zip(*map(_space, params), strict=True))
         value, gradient = self._evaluate(closure, params, spaces, points)
         if not math.isfinite(value):
-            raise FloatingPointError(f"the loss or its gradient is not finite at the start (loss {value}); nothing was changed")
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite at the start (loss {value}); nothing was changed"
+            )
         before = torch.tensor(value, dtype=points[0].real.dtype)
         for _ in range(group["max_iter"]):
             self.gradient_norm = math.sqrt(_inner(spaces, points, gradient, gradient))
@@ -77,7 +83,13 @@ class LineSearchOptimizer(RiemannianOptimizer):
         return before
 
     def _iterate(
-        self, closure: Callable[[], Tensor], params: list[Tensor], spaces: list, points: Vectors, value: float, gradient: Vectors
+        self,
+        closure: Callable[[], Tensor],
+        params: list[Tensor],
+        spaces: list,
+        points: Vectors,
+        value: float,
+        gradient: Vectors,
     ) -> tuple[float, Vectors] | None:
         """Search along one direction: the value and gradient at the new points, or None, and the points where they were."""
         self.steps += 1
@@ -86,25 +98,34 @@ class LineSearchOptimizer(RiemannianOptimizer):
         slope = _inner(spaces, points, gradient, direction)
         if not slope < 0:
             return None
-        found: dict[float, tuple[float, Vectors]] = {}
+        found: dict[float, tuple[float, Vectors, float]] = {}
 
         def trial(t: float) -> tuple[float, float]:
             for p, x, space, old, d in zip(params, points, spaces, start, direction, strict=True):
                 x.copy_(space.retr(old, t * d))
                 torch.autograd.graph.increment_version(p)
             f, g = self._evaluate(closure, params, spaces, points)
-            found[t] = f, g
             # The gradient is tangent at the new points: transporting the direction there by projection would change nothing.
-            return f, _inner(spaces, points, g, direction) if math.isfinite(f) else math.inf
+            along = _inner(spaces, points, g, direction) if math.isfinite(f) else math.inf
+            found[t] = f, g, along
+            return f, along
 
-        length = math.sqrt(sum(_inner([s], [x], [d], [d]) for s, x, d in zip(spaces, start, direction, strict=True) if not isinstance(s, _Flat)))
-        t = search(trial, value, slope, first, math.pi / 2 / length if length else math.inf)
+        length = math.sqrt(
+            sum(
+                _inner([s], [x], [d], [d])
+                for s, x, d in zip(spaces, start, direction, strict=True)
+                if not isinstance(s, _Flat)
+            )
+        )
+        longest = math.pi / 2 / length if length else math.inf
+        t = search(trial, value, slope, first, longest=longest, rounding=4 * self._eps * abs(value))
         if t is None:
             for x, old in zip(points, start, strict=True):
                 x.copy_(old)
             return None
-        self._remember(params, direction, t, gradient, found[t][1])
-        return found[t]
+        value, new, along = found[t]
+        self._remember(params, direction, t, gradient, new, slope, along)
+        return value, new
 
     def _evaluate(
         self, closure: Callable[[], Tensor], params: list[Tensor], spaces: list, points: Vectors
@@ -112,7 +133,8 @@ class LineSearchOptimizer(RiemannianOptimizer):
         with torch.enable_grad():
             loss = closure()
         self.evaluations += 1
-        value = float(loss)
+        value = float(loss.detach())
+        self._eps = torch.finfo(loss.dtype).eps
         gradients = [
             torch.zeros_like(x) if p.grad is None else matrix_of(manifold_of(p), p.grad)[1]
             for p, x in zip(params, points, strict=True)
@@ -127,7 +149,9 @@ class LineSearchOptimizer(RiemannianOptimizer):
             raise ValueError(f"{type(self).__name__} does not take sharded parameters, but {name} is sharded")
         manifold = manifold_of(p)
         if manifold is not None and not orthonormal(matrix_of(manifold, p)[0]):
-            raise ValueError(f"{type(self).__name__} needs Grassmann, GeneralizedGrassmann or Stiefel, but {name} is on {manifold}")
+            raise ValueError(
+                f"{type(self).__name__} needs Grassmann, GeneralizedGrassmann or Stiefel, but {name} is on {manifold}"
+            )
 
     def _check_settings(self, group: dict[str, Any]) -> None:
         """Settings are checked where they are taken: there is one group."""
@@ -142,8 +166,10 @@ class LineSearchOptimizer(RiemannianOptimizer):
         """The search direction at the points, and the first step to try."""
         raise NotImplementedError
 
-    def _remember(self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors) -> None:
-        """Keep what the next direction needs; `old` and `new` are the gradients at both ends of the step t D."""
+    def _remember(
+        self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors, slope: float, along: float
+    ) -> None:
+        """Keep what the next direction needs: the gradients at both ends of the step t D, and the slopes along it."""
         raise NotImplementedError
 
 
@@ -151,8 +177,8 @@ class RiemannianCG(LineSearchOptimizer):
     """Nonlinear conjugate gradients: D <- -grad L + max(0, b) T(D), with Hestenes and Stiefel's b cut at that of Dai and Yuan.
 
     b = min(<g, y>, <g, g>) / <T(D), y>, y = g - T(g_old), T the transport by projection; memory for D and one gradient. The first step
-    tried is where the slope of the last search would have vanished. See `LineSearchOptimizer`. Sources: Nocedal & Wright 2006, sec. 5.2; Sato 2016
-    (on manifolds).
+    tried is where the slope of the last search would have vanished. See `LineSearchOptimizer`. Sources: Nocedal & Wright 2006,
+    sec. 5.2; Sato 2016 (on manifolds).
     """
 
     def __init__(self, params: Any, *, max_iter: int = 20, tolerance_grad: float = 1e-7) -> None:
@@ -170,12 +196,12 @@ class RiemannianCG(LineSearchOptimizer):
         along = _inner(spaces, points, old, change)
         b = min(_inner(spaces, points, gradient, change), size) / along if along > 0 else 0.0
         direction = [max(b, 0.0) * d - g for g, d in zip(gradient, old, strict=True)]
-        slope = _inner(spaces, points, gradient, direction)
         return direction, float(self.state[params[0]]["guess"])
 
-    def _remember(self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors) -> None:
-        before, after = (sum(float((d.conj() * g).real.sum()) for d, g in zip(direction, gs, strict=True)) for gs in (old, new))
-        flat = before / (before - after) if after > before else 4.0
+    def _remember(
+        self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors, slope: float, along: float
+    ) -> None:
+        flat = slope / (slope - along) if along > slope else 4.0
         guess = torch.tensor(t * min(max(flat, 0.25), 4.0), dtype=torch.float64)
         for p, d, g in zip(params, direction, old, strict=True):
             self.state[p].update(direction=d, gradient=g, guess=guess)
@@ -191,7 +217,9 @@ class RiemannianLBFGS(LineSearchOptimizer):
     Huang, Gallivan, Absil 2015 (on manifolds). Raises ValueError for settings out of range.
     """
 
-    def __init__(self, params: Any, *, max_iter: int = 20, tolerance_grad: float = 1e-7, history_size: int = 10) -> None:
+    def __init__(
+        self, params: Any, *, max_iter: int = 20, tolerance_grad: float = 1e-7, history_size: int = 10
+    ) -> None:
         check_range("history_size", history_size, 1)
         super().__init__(params, max_iter=max_iter, tolerance_grad=tolerance_grad, history_size=history_size)
 
@@ -206,7 +234,9 @@ class RiemannianLBFGS(LineSearchOptimizer):
         for p, g in zip(params, gradient, strict=True):
             self.state[p]["pairs"][-1].copy_(g)
             stacks.append(self.state[p]["pairs"])
-        gram = sum(s.tangent_products(x, v).double().cpu() for s, x, v in zip(spaces, points, stacks, strict=True)).tolist()
+        gram = sum(
+            s.tangent_products(x, v).double().cpu() for s, x, v in zip(spaces, points, stacks, strict=True)
+        ).tolist()
         newest = [(count - 1 - k) % size for k in range(min(count, size))]
         weights = two_loop(gram, newest, size)
         direction = [
@@ -215,7 +245,9 @@ class RiemannianLBFGS(LineSearchOptimizer):
         ]
         return direction, 1.0
 
-    def _remember(self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors) -> None:
+    def _remember(
+        self, params: list[Tensor], direction: Vectors, t: float, old: Vectors, new: Vectors, slope: float, along: float
+    ) -> None:
         size = self.param_groups[0]["history_size"]
         for p, d, g, g_new in zip(params, direction, old, new, strict=True):
             state = self.state[p]
@@ -254,21 +286,26 @@ def two_loop(gram: list[list[float]], newest: list[int], size: int) -> list[floa
 
 
 def search(
-    trial: Callable[[float], tuple[float, float]], value: float, slope: float, first: float, longest: float = math.inf
+    trial: Callable[[float], tuple[float, float]],
+    value: float,
+    slope: float,
+    first: float,
+    *,
+    longest: float = math.inf,
+    rounding: float = 0.0,
 ) -> float | None:
     """A step 0 < t <= `longest` that satisfies the conditions of `LineSearchOptimizer`, the last one tried; None where no trial does.
 
-    `trial(t)` gives the value and slope along the curve; `value` and `slope` < 0 are those at 0. Brackets by doubling, then interpolates
-    by cubics, kept away from the ends of the bracket. At `longest` a fall is enough.
+    `trial(t)` gives the value and slope along the curve; `value` and `slope` < 0 are those at 0, and `rounding` is the error of values.
+    Brackets by growing steps, then interpolates by cubics, kept away from the ends of the bracket. At `longest` a fall is enough.
     """
-    rounding = 4 * torch.finfo(torch.float64).eps * abs(value)
     low, f_low, s_low = 0.0, value, slope
     high: tuple[float, float, float] | None = None
     t = min(first, longest)
     for _ in range(TRIALS):
         f, s = trial(t)
         falls = f <= value + ARMIJO * t * slope
-        flat = f <= value + rounding and s <= (2 * ARMIJO - 1) * slope
+        flat = abs(f - value) <= rounding and s <= (2 * ARMIJO - 1) * slope
         steep = s < CURVATURE * slope and t < longest
         if math.isfinite(f) and (falls or flat) and not steep and s <= -CURVATURE * slope:
             return t
@@ -276,7 +313,10 @@ def search(
             high = (t, f, s)
         else:
             low, f_low, s_low = t, f, s
-        t = min(2 * t, longest) if high is None else _between(low, f_low, s_low, *high)
+        if high is None:  # to where the slope would vanish, two to ten times as far
+            t = min(max(2 * t, min(t * slope / (slope - s) if s > slope else math.inf, 10 * t)), longest)
+        else:
+            t = _between(low, f_low, s_low, *high)
         if high is not None and abs(high[0] - low) <= 1e-14 * abs(low):
             return None
     return None

@@ -1,6 +1,6 @@
 """Riemannian stochastic gradient descent with momentum."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import geoopt
 import torch
@@ -22,7 +22,7 @@ class RiemannianSGD(RiemannianOptimizer):
     Source: Becigneul & Ganea, ICLR 2019 (Riemannian momentum); AMS08 = Absil, Mahony, Sepulchre 2008, sec. 8.1.
     """
 
-    momentum_keys = ("momentum_buffer",)
+    momentum_keys: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class RiemannianSGD(RiemannianOptimizer):
                 # Torch starts with the first gradient, which zero gives too: there is no dampening.
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             buffers.append(local(self.state[p]["momentum_buffer"]) if group["momentum"] else None)
+        values, gradients = [local(p) for p in params], [local(p.grad) for p in params]
         sgd(
-            [local(p) for p in params], [local(p.grad) for p in params], buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"],
-            momentum=group["momentum"], lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=group["maximize"],
+            values, gradients, buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"], momentum=group["momentum"],
+            lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=group["maximize"],
         )  # fmt: skip

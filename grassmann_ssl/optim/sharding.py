@@ -1,25 +1,27 @@
 """Parameters that fully_shard has cut into shards: gathered for a step, which every process takes alike, and written back by shards."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Any) -> bool:
     """Whether this is a DTensor; asked by attribute, because importing DTensor is slow and rarely needed."""
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """All of a tensor, as a plain tensor: a view of its memory, or, of shards, a gathered copy."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """What this process holds of a tensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def write(tensor: Tensor, value: Tensor) -> None:
+def write(tensor: Any, value: Tensor) -> None:
     """Put a value that every process has into a tensor, shard by shard where it is sharded."""
     if is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds.orthonormal import householder_qr
 
-
 REAL = (torch.float32, torch.float64)
 ALL = (*REAL, torch.complex64, torch.complex128)
 

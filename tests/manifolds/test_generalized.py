@@ -41,7 +41,11 @@ def test_every_operation_is_the_ordinary_one_in_whitened_coordinates(retraction,
     plain = Grassmann(retraction)
     condition = math.sqrt(float(manifold.condition.max()))
     tolerance = bound(case) * condition
-    x, u, v = case.point(), case.horizontal(length / (1 if retraction == "exponential" else 1 + case.p)), G.proju(case.point(), case.ambient(4))
+    x, u, v = (
+        case.point(),
+        case.horizontal(length / (1 if retraction == "exponential" else 1 + case.p)),
+        G.proju(case.point(), case.ambient(4)),
+    )
     y = G.retr(x, case.horizontal(0.5, k=6))
     scale = 1 + float(v.abs().max())
     points = {
@@ -118,14 +122,19 @@ def test_embeddings_have_unit_covariance():
     z = data @ w.as_subclass(torch.Tensor)
     torch.testing.assert_close(z.mT @ z / 500, torch.eye(4, dtype=torch.float64))
     origin = manifold.origin(12, 4)
-    assert orthonormal(manifold, origin.as_subclass(torch.Tensor)) <= 1e-12 and isinstance(origin, geoopt.ManifoldTensor)
+    assert orthonormal(manifold, origin.as_subclass(torch.Tensor)) <= 1e-12 and isinstance(
+        origin, geoopt.ManifoldTensor
+    )
     assert "condition" in repr(manifold) and manifold == GeneralizedGrassmann(manifold.b) and manifold != Grassmann()
 
 
 def test_a_b_that_is_no_metric_is_refused():
     good = torch.eye(3, dtype=torch.float64)
     for b, message in (
-        (torch.diag(torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)), r"smallest eigenvalue is 0 \(largest 2\); B \+ r I with a ridge r >= 3e-08"),
+        (
+            torch.diag(torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)),
+            r"smallest eigenvalue is 0 \(largest 2\); B \+ r I with a ridge r >= 3e-08",
+        ),
         (torch.diag(torch.tensor([1.0, -0.5], dtype=torch.float64)), "smallest eigenvalue is -0.5"),
         (good + torch.triu(torch.ones(3, 3), 1), "must be Hermitian"),
         (torch.ones(3, 2), r"must have shape \(\.\.\., n, n\), got \(3, 2\)"),
@@ -133,7 +142,7 @@ def test_a_b_that_is_no_metric_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             GeneralizedGrassmann(b)
-    with pytest.raises(TypeError, match="got torch.int64"):
+    with pytest.raises(TypeError, match=r"got torch\.int64"):
         GeneralizedGrassmann(torch.eye(3, dtype=torch.int64))
     ridge = torch.diag(torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)) + 3e-8 * good
     assert float(GeneralizedGrassmann(ridge).condition) < 1.1e8

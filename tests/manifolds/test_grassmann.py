@@ -186,7 +186,9 @@ def test_transport_to_any_point_in_any_basis(case, length):
     assert (G.parallel_transport(x, y, v) - G.transp_follow_expmap(x, u, v)).abs().max() <= 14 * bound(case) * scale
     moved = [G.parallel_transport(x, y @ q, a) for a in (v, w)]
     assert (G.inner(y, *moved) - G.inner(x, v, w)).abs().max() <= 14 * bound(case) * scale
-    assert (G.parallel_transport(x, y @ q, v) - G.parallel_transport(x, y, v) @ q).abs().max() <= 14 * bound(case) * scale
+    assert (G.parallel_transport(x, y @ q, v) - G.parallel_transport(x, y, v) @ q).abs().max() <= 14 * bound(
+        case
+    ) * scale
     assert (G.transp(x, y @ q, v) - G.transp(x, y, v) @ q).abs().max() <= 14 * bound(case) * scale
     assert (G.transp(x, x @ q, v) - v @ q).abs().max() <= bound(case) * scale
 
@@ -195,7 +197,9 @@ def test_transport_to_any_point_in_any_basis(case, length):
 def test_the_inverse_retraction_inverts_the_retraction(case, length):
     x, u, q = case.point(), case.horizontal(length), case.rotation()
     for manifold in (G, Grassmann("polar")):
-        assert (manifold.inverse_retr(x, manifold.retr(x, u / (1 + case.p)) @ q) - u / (1 + case.p)).abs().max() <= bound(case)
+        assert (
+            manifold.inverse_retr(x, manifold.retr(x, u / (1 + case.p)) @ q) - u / (1 + case.p)
+        ).abs().max() <= bound(case)
     assert (G.inverse_retr(x, G.retr(x, u)) - u).abs().max() <= 10 * bound(case)
 
 
@@ -206,7 +210,9 @@ def test_geodesics_are_parametrised_by_length(case, length, t):
     middle = G.geodesic(t, x, y)
     if abs(t) * length < math.pi / 2:
         assert (G.dist(x, middle) - abs(t) * G.dist(x, y)).abs().max() <= 14 * bound(case)
-    assert subspace_error(G.geodesic(0.0, x, y), x) <= bound(case) and subspace_error(G.geodesic(1.0, x, y), y) <= bound(case)
+    assert subspace_error(G.geodesic(0.0, x, y), x) <= bound(case) and subspace_error(
+        G.geodesic(1.0, x, y), y
+    ) <= bound(case)
     times = torch.full(case.batch, t, dtype=x.real.dtype)
     assert (G.geodesic(times, x, y) - middle).abs().max() <= bound(case)
 

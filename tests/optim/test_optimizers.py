@@ -67,7 +67,9 @@ def test_retractions_agree_on_small_steps(make, retraction):
     matrix, _ = spectrum(9)
     ends = []
     for chosen in ("polar", retraction):
-        w = parameter(Grassmann().random(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), Grassmann(chosen))
+        w = parameter(
+            Grassmann().random(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), Grassmann(chosen)
+        )
         ends.append(run(rayleigh(matrix), [w], make([w], lr=1e-4), 50)[0])
     # Third order in the step for each of 50 steps; with momentum 0.8 and a gradient of at most 2 * 3 * 3^(1/2) a step is below 0.0055.
     assert subspace_error(*ends) <= 50 * 0.0055**3
@@ -124,7 +126,9 @@ def test_known_optimum(name, steps, limit, maximize):
 @first_order
 def test_same_shapes_are_stacked_and_a_batch_is_a_loop(make):
     matrix, _ = spectrum(7)
-    starts = [Grassmann().random(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    starts = [
+        Grassmann().random(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in range(3)
+    ]
     together = [parameter(s) for s in starts]
     run(rayleigh(matrix), together, make(together), 20)
     batch = parameter(torch.stack(starts))
@@ -262,7 +266,10 @@ def test_masked_and_direct_writes_agree(make, monkeypatch):
     ends = []
     for device_side in (False, True):
         monkeypatch.setattr(optim_base, "_device_side", lambda flag, answer=device_side: answer)
-        ws = [parameter(Grassmann().origin(7, 2, dtype=torch.float64)), parameter(Grassmann().origin(7, 3, dtype=torch.float64))]
+        ws = [
+            parameter(Grassmann().origin(7, 2, dtype=torch.float64)),
+            parameter(Grassmann().origin(7, 3, dtype=torch.float64)),
+        ]
         ends.append(run(lambda x: quartic(matrix)(x) + x[0].sum(), ws, make(ws), 10))
     torch.testing.assert_close(*ends, rtol=0, atol=1e-13)
 
@@ -296,6 +303,29 @@ def test_no_step_reads_a_value(make):
             optimizer.step()
         with pytest.raises(RuntimeError, match="meta"):
             optimizer.report()  # the test can fail
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@first_order
+def test_no_step_waits_on_cuda(make):
+    points = [parameter(Grassmann().random(*shape, device="cuda")) for shape in ((64, 8), (64, 8), (4, 32, 4))]
+    free = nn.Parameter(torch.zeros(5, device="cuda"))
+    optimizer = make([*points, free])
+
+    def step():
+        for p in (*points, free):
+            p.grad = torch.ones_like(p.detach())
+        clip_grad_norm_([*points, free], 1.0)
+        optimizer.step()
+
+    step()  # makes the states
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(orthonormality_error(p.detach().cpu()) <= 1e-5 or isinstance(optimizer, Landing) for p in points)
 
 
 @everyone
@@ -376,7 +406,9 @@ def test_the_metric_of_b_is_that_of_whitened_weights(make):
     span = torch.linalg.qr(w.detach())[0]
     generalized.replace(b + torch.eye(8))
     optimizer.stabilize()
-    assert generalized.check_point_on_manifold(w.detach()) and subspace_error(torch.linalg.qr(w.detach())[0], span) < 1e-13
+    assert (
+        generalized.check_point_on_manifold(w.detach()) and subspace_error(torch.linalg.qr(w.detach())[0], span) < 1e-13
+    )
     (key,) = optimizer.momentum_keys
     assert generalized.check_vector_on_tangent(w.detach(), optimizer.state[w][key], atol=1e-12)
 
@@ -397,7 +429,9 @@ def test_half_precision_points_keep_their_precision(dtype):
         Grassmann().random(4, 2, dtype=dtype)
 
 
-@pytest.mark.parametrize("manifold", [geoopt.Sphere(), geoopt.Scaled(Grassmann(), 2.0), geoopt.EuclideanStiefel()], ids=str)
+@pytest.mark.parametrize(
+    "manifold", [geoopt.Sphere(), geoopt.Scaled(Grassmann(), 2.0), geoopt.EuclideanStiefel()], ids=str
+)
 @pytest.mark.parametrize("make", [FIRST_ORDER["nesterov"], FIRST_ORDER["amsgrad"]], ids=["nesterov", "amsgrad"])
 def test_other_manifolds_of_geoopt(manifold, make):
     matrix, vectors = spectrum(6)
@@ -412,7 +446,7 @@ def test_other_manifolds_of_geoopt(manifold, make):
 
 def test_settings_that_cannot_work_are_refused():
     w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.zeros(3))
-    for settings, message in (
+    for chosen, message in (
         ({"lr": -1.0}, "lr must be at least 0, got -1"),
         ({"lr": float("nan")}, "lr must be"),
         ({"lr": 1.0, "momentum": -0.1}, "momentum must be"),
@@ -421,18 +455,18 @@ def test_settings_that_cannot_work_are_refused():
         ({"lr": 1.0, "nonfinite": "ignore"}, "nonfinite must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            RiemannianSGD([w], **settings)
-    for settings, message in (
+            RiemannianSGD([w], **chosen)
+    for chosen, message in (
         ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1, got 1"),
         ({"second_moment": "column"}, "second_moment must be 'matrix' or 'row', got 'column'"),
     ):
         with pytest.raises(ValueError, match=message):
-            RiemannianAdam([w], **settings)
+            RiemannianAdam([w], **chosen)
     with pytest.raises(TypeError):
         RiemannianSGD([w], lr=1.0, foreach=True)
     with pytest.raises(ValueError, match=r"none of the parameters has a manifold.*torch\.optim"):
         RiemannianSGD([v], lr=1.0)
-    with pytest.raises(ValueError, match="is not on Grassmann.*largest entry of X"):
+    with pytest.raises(ValueError, match=r"is not on Grassmann.*largest entry of X"):
         RiemannianSGD([parameter(1.1 * w.detach())], lr=1.0)
     with pytest.raises(ValueError, match="Landing needs parameters on Grassmann"):
         Landing([parameter(Stiefel().random(5, 2), Stiefel())], lr=1.0)
@@ -447,7 +481,12 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(TypeError, match="sparse"):
         RiemannianSGD([sparse], lr=1.0).step()
     with pytest.raises(ValueError, match="second_moment 'row' needs"):
-        run(lambda x: x.sum(), [s := parameter(geoopt.Sphere().random(4), geoopt.Sphere())], RiemannianAdam([s], second_moment="row"), 1)
+        run(
+            lambda x: x.sum(),
+            [s := parameter(geoopt.Sphere().random(4), geoopt.Sphere())],
+            RiemannianAdam([s], second_moment="row"),
+            1,
+        )
     optimizer = RiemannianSGD([w], lr=1.0)
     with pytest.raises(ValueError, match="momentum must be"):
         optimizer.add_param_group({"params": [v], "momentum": -1.0})
