@@ -1,8 +1,41 @@
-"""Gr(n, p) and St(n, p) as geoopt manifolds, and tools on subspaces."""
+"""Gr(n, p) and St(n, p) as geoopt manifolds, and tools on subspaces.
+
+Further: `checks` and `validated` for diagnostics, `derivatives` for Hessian-vector products, `pymanopt` for pymanopt's solvers.
+"""
 
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.manifolds.grassmann import Grassmann
+from grassmann_ssl.manifolds.layout import WeightLayout
+from grassmann_ssl.manifolds.means import Mean, frechet_mean
 from grassmann_ssl.manifolds.stiefel import Stiefel
-from grassmann_ssl.manifolds.subspaces import principal_angles
+from grassmann_ssl.manifolds.subspaces import (
+    basis,
+    complement,
+    cut_locus_margin,
+    distance,
+    geodesic_ema,
+    principal_angles,
+    principal_vectors,
+    procrustes,
+    projector,
+)
+from grassmann_ssl.manifolds.validated import Validated
 
-__all__ = ["GeneralizedGrassmann", "Grassmann", "Stiefel", "principal_angles"]
+__all__ = [
+    "GeneralizedGrassmann",
+    "Grassmann",
+    "Mean",
+    "Stiefel",
+    "Validated",
+    "WeightLayout",
+    "basis",
+    "complement",
+    "cut_locus_margin",
+    "distance",
+    "frechet_mean",
+    "geodesic_ema",
+    "principal_angles",
+    "principal_vectors",
+    "procrustes",
+    "projector",
+]

@@ -157,7 +157,11 @@ class OrthonormalMatrices(geoopt.Manifold):
 
     @full_precision
     def projx(self, x: Tensor) -> Tensor:
-        """An orthonormal basis of the column space of an arbitrary X (..., n, p): the Q factor of its Householder QR."""
+        """An orthonormal basis of the column space of an arbitrary X (..., n, p): the Q factor of its Householder QR.
+
+        Raises ValueError for shapes that hold no point, such as n < p.
+        """
+        self._assert_check_shape(tuple(x.shape), "x")
         return householder_qr(x)
 
     def random(

@@ -16,80 +16,17 @@ manifold: a loss of shape (...,) is summed. Compute in float64: in float32 a slo
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import geoopt
 import numpy as np
 import torch
 from torch import Tensor
 
+from grassmann_ssl.manifolds.derivatives import Loss, call, derivative, evaluate, hessian, name_of
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import householder_qr
-
-Loss = Callable[[Tensor], Tensor]
-
-PER_DECADE = 6  # steps per decade
-CLEAR = 30.0  # a residual says something where it is this many times the rounding: then it is known to 3 %
-STRAIGHT = 0.03  # decades by which the points of a straight stretch may leave their line
-SHORTFALL = (
-    0.1,
-    0.3,
-)  # how far below the expected slope a slope may be, at least and over one decade: short stretches tell less
-MARGIN = 1e4  # rounding tolerance of identities, in eps
-
-
-@dataclass(frozen=True, eq=False)
-class Slope:
-    """How fast a residual falls with the step t: |residual| ~ t^slope.
-
-    `steps`, `residuals`: what was measured, steps increasing, of the length of the direction 1. `slope` is that of the straight stretch
-    `fitted` (first and one past the last index) of log residual over log t; NaN where there is none. `exact`: the residual is rounding at
-    every step, and the slope infinite. `normal_part`: how far the gradient (or Hessian times direction) is from its own projection,
-    relative to the Euclidean one; `asymmetry`: |<u, H v> - <v, H u>|, relative too; both 0 where they do not apply.
-    """
-
-    steps: np.ndarray = field(repr=False)
-    residuals: np.ndarray = field(repr=False)
-    slope: float
-    expected: float
-    exact: bool
-    fitted: tuple[int, int]
-    normal_part: float = 0.0
-    asymmetry: float = 0.0
-    tolerance: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether the slope is at least the expected one less 0.1 (0.3 / decades where it was fitted over fewer than three decades), and
-        the other numbers within `tolerance`.
-
-        More than expected is no fault: a Hessian that vanishes along the direction, say, gives a gradient the slope 3.
-        """
-        small = max(self.normal_part, self.asymmetry) <= self.tolerance
-        decades = (self.fitted[1] - self.fitted[0]) / PER_DECADE
-        shortfall = max(SHORTFALL[0], SHORTFALL[1] / decades) if decades else 0.0
-        return small and self.slope >= self.expected - shortfall  # false for NaN
-
-    def plot(self, ax: Any = None) -> Any:
-        """Residuals over steps, both logarithmic, with a line of the expected slope; on new matplotlib axes unless given some."""
-        if ax is None:
-            import matplotlib.pyplot as plt  # not before it is used: importing it takes a second
-
-            ax = plt.subplots()[1]
-        first, last = self.fitted
-        shown = np.isfinite(self.residuals) & (self.residuals > 0)
-        ax.loglog(self.steps[shown], self.residuals[shown], ".", color="0.6", label="residual")
-        if last > first:
-            steps, residuals = self.steps[first:last], self.residuals[first:last]
-            ax.loglog(steps, residuals, "o", color="#12507b", label=f"slope {self.slope:.2f}")
-            middle = np.exp(np.log(steps).mean()), np.exp(np.log(residuals).mean())
-            line = middle[1] * (steps / middle[0]) ** self.expected
-            ax.loglog(steps, line, "--", color="#c1440e", label=f"expected slope {self.expected:g}")
-        ax.set_xlabel("step t")
-        ax.set_ylabel("residual")
-        ax.legend()
-        return ax
+from grassmann_ssl.manifolds.slopes import CLEAR, MARGIN, Slope, fit, judged, log_steps, rounding, tiny_steps
 
 
 def check_gradient(
@@ -117,7 +54,7 @@ def check_gradient(
     slope = _inner(manifold, f.x, grad, d)
     normal = _ratio(_size(grad - manifold.proju(f.x, grad)), _size(egrad))
     result = _taylor(f, manifold.retr, d, (slope,), normal_part=normal)
-    return _judged(result, f"the gradient of {f.name} on {manifold}", raises)
+    return judged(result, f"the gradient of {f.name} on {manifold}", raises)
 
 
 def check_hessian(
@@ -138,19 +75,19 @@ def check_hessian(
     """
     f = _Function(loss, x, manifold)
     leaf, egrad = f.gradient(twice=True)
-    hessian = _hessian(manifold, leaf, egrad)
+    product = hessian(manifold, leaf, egrad)
     egrad = egrad.detach()
     d = _direction(manifold, f.x, direction, generator)
-    hd = hessian(d)
+    hd = product(d)
     terms = _inner(manifold, f.x, manifold.egrad2rgrad(f.x, egrad), d), _inner(manifold, f.x, d, hd) / 2
     u, v = (_direction(manifold, f.x, None, generator) for _ in range(2))
-    hu, hv = hessian(u), hessian(v)
+    hu, hv = product(u), product(v)
     normal = _ratio(_size(hd - manifold.proju(f.x, hd)), _size(hd) + _size(egrad))
     difference = abs(_inner(manifold, f.x, u, hv) - _inner(manifold, f.x, v, hu))
     asymmetry = _ratio(difference, _size(hu) + _size(hv) + _size(egrad))
-    along = manifold.expmap if _call(manifold.expmap, f.x, d) is not None else manifold.retr
+    along = manifold.expmap if call(manifold.expmap, f.x, d) is not None else manifold.retr
     result = _taylor(f, along, d, terms, normal_part=normal, asymmetry=asymmetry)
-    return _judged(result, f"the Hessian of {f.name} on {manifold}", raises)
+    return judged(result, f"the Hessian of {f.name} on {manifold}", raises)
 
 
 def check_retraction(
@@ -175,13 +112,13 @@ def check_retraction(
             return _gap(manifold, manifold.retr(x, t * d), manifold.expmap(x, t * d))
 
     eps = torch.finfo(x.dtype).eps
-    steps = _steps(eps)
+    steps = log_steps(eps)
     residuals = np.array([residual(t) for t in steps])
     size = _size(x)
-    noise = max(residual(t) for t in _tiny_steps(eps))
-    fit = _fit(steps, residuals, np.full(len(steps), noise + eps * size), size * math.sqrt(eps))
-    result = Slope(steps, residuals, expected=order + 1.0, tolerance=MARGIN * eps, **fit)
-    return _judged(result, f"the retraction of {manifold}", raises)
+    noise = max(residual(t) for t in tiny_steps(eps))
+    fitted = fit(steps, residuals, np.full(len(steps), noise + eps * size), size * math.sqrt(eps))
+    result = Slope(steps, residuals, expected=order + 1.0, tolerance=MARGIN * eps, **fitted)
+    return judged(result, f"the retraction of {manifold}", raises)
 
 
 def check_manifold(
@@ -234,21 +171,21 @@ def check_rotation_invariance(
         raise ValueError(f"draws must be at least 1, got {draws}")
     x = x.detach().as_subclass(Tensor)
     p = x.shape[-1]
-    start = _evaluate(loss, x).detach()
+    start = evaluate(loss, x).detach()
     change = vertical = 0.0
     for _ in range(draws):
         gaussian = torch.randn(*x.shape[:-2], p, p, dtype=x.dtype, device=x.device, generator=generator)
         y = (x @ householder_qr(gaussian)).requires_grad_()
-        value = _evaluate(loss, y)
+        value = evaluate(loss, y)
         change = max(change, float(((value.detach() - start).abs() / (1 + start.abs())).max()))
-        g = _derivative(loss, value, y, twice=False)
+        g = derivative(loss, value, y, twice=False)
         product = y.detach().mH @ g
         part = torch.linalg.matrix_norm((product - product.mH) / 2) / (1 + torch.linalg.matrix_norm(g))
         vertical = max(vertical, float(part.max()))
     result = RotationInvariance(change, vertical, MARGIN * torch.finfo(x.dtype).eps)
     if raises and not result.ok:
         raise AssertionError(
-            f"{_name(loss)} is not rotation-invariant: it changes by {change:.3g}, and its gradient has a vertical part "
+            f"{name_of(loss)} is not rotation-invariant: it changes by {change:.3g}, and its gradient has a vertical part "
             f"of {vertical:.3g}; tolerance {result.tolerance:.3g}"
         )
     return result
@@ -274,7 +211,7 @@ class _Function:
     """A loss around a checked point, as numbers: batches summed."""
 
     def __init__(self, loss: Loss, x: Tensor, manifold: geoopt.Manifold) -> None:
-        self.loss, self.name = loss, _name(loss)
+        self.loss, self.name = loss, name_of(loss)
         self.x = _checked_point(manifold, x)
         self.eps = torch.finfo(self.x.dtype).eps
         self.start = self(self.x)
@@ -288,64 +225,12 @@ class _Function:
 
     def __call__(self, x: Tensor) -> float:
         with torch.no_grad():
-            return float(_evaluate(self.loss, x).double().sum())
+            return float(evaluate(self.loss, x).double().sum())
 
     def gradient(self, twice: bool) -> tuple[Tensor, Tensor]:
         """A leaf at the point, and the Euclidean gradient there; with its graph if `twice`."""
         leaf = self.x.clone().requires_grad_()
-        return leaf, _derivative(self.loss, _evaluate(self.loss, leaf), leaf, twice)
-
-
-def _evaluate(loss: Loss, x: Tensor) -> Tensor:
-    value = loss(x)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"the loss {_name(loss)} must return a real tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise ValueError(f"the loss {_name(loss)} must return a real tensor, got {value.dtype}")
-    return value
-
-
-def _derivative(loss: Loss, value: Tensor, leaf: Tensor, twice: bool) -> Tensor:
-    gradient = None
-    if value.requires_grad:
-        (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=twice, allow_unused=True)
-    if gradient is None:
-        raise ValueError(f"the loss {_name(loss)} must depend on x through torch operations, but has no gradient")
-    if not bool(torch.isfinite(gradient.detach()).all()):
-        raise ValueError(f"the gradient of the loss {_name(loss)} must be finite, but holds NaN or infinity")
-    return gradient
-
-
-def _hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[[Tensor], Tensor]:
-    """U -> the Riemannian Hessian times U."""
-    x, fixed = leaf.detach(), egrad.detach()
-
-    def from_euclidean(u: Tensor) -> Tensor:
-        return manifold.ehess2rhess(x, fixed, _vector_product(egrad, leaf, u).detach(), u)
-
-    def from_gradient_field(u: Tensor) -> Tensor:
-        # The derivative along u, as the derivative with respect to w of w's product with the transposed Jacobian.
-        w = torch.zeros_like(x, requires_grad=True)
-        with torch.enable_grad():
-            field = manifold.egrad2rgrad(leaf, egrad)
-            transposed = _vector_product(field, leaf, w, twice=True)
-            return manifold.proju(x, _vector_product(transposed, w, u)).detach()
-
-    has_own = hasattr(manifold, "ehess2rhess") and _call(from_euclidean, torch.zeros_like(x)) is not None
-    return from_euclidean if has_own else from_gradient_field
-
-
-def _vector_product(output: Tensor, leaf: Tensor, vector: Tensor, twice: bool = False) -> Tensor:
-    if not output.requires_grad:  # constant
-        return torch.zeros_like(leaf)
-    (product,) = torch.autograd.grad(
-        output, leaf, vector, retain_graph=True, create_graph=twice, allow_unused=True, materialize_grads=True
-    )
-    return product
-
-
-def _name(loss: Loss) -> str:
-    return getattr(loss, "__qualname__", type(loss).__name__)
+        return leaf, derivative(self.loss, evaluate(self.loss, leaf), leaf, twice)
 
 
 # Points, vectors and their sizes
@@ -405,14 +290,6 @@ def _unwrapped(manifold: geoopt.Manifold) -> geoopt.Manifold:
     return getattr(manifold, "wrapped", manifold)
 
 
-def _call(operation: Callable, *args: Any) -> Any:
-    """The result, or None where the manifold does not implement the operation."""
-    try:
-        return operation(*args)
-    except NotImplementedError:
-        return None
-
-
 # Slopes
 
 
@@ -435,11 +312,11 @@ def _taylor(
         model = [term * t**k for k, term in enumerate(terms, start=1)]
         return abs(value - f.start - sum(model)), abs(value) + abs(f.start) + sum(map(abs, model))
 
-    steps = _steps(f.eps)
+    steps = log_steps(f.eps)
     residuals, sizes = np.array([at(t) for t in steps]).T
-    noise = max(at(t)[0] for t in _tiny_steps(f.eps)) + _rounding(value_at, f.eps)
+    noise = max(at(t)[0] for t in tiny_steps(f.eps)) + rounding(value_at, f.eps)
     typical = float(np.nanmax(sizes))
-    fit = _fit(steps, residuals, noise + f.eps * sizes, typical * math.sqrt(f.eps))
+    fitted = fit(steps, residuals, noise + f.eps * sizes, typical * math.sqrt(f.eps))
     return Slope(
         steps,
         residuals,
@@ -447,65 +324,8 @@ def _taylor(
         normal_part=normal_part,
         asymmetry=asymmetry,
         tolerance=MARGIN * f.eps,
-        **fit,
+        **fitted,
     )
-
-
-def _steps(eps: float) -> np.ndarray:
-    """From eps^{3/4}, where a wrong gradient still shows above rounding, to 1, which is within the usual injectivity radii."""
-    decades = -0.75 * math.log10(eps)
-    return np.logspace(-decades, 0, round(PER_DECADE * decades) + 1)
-
-
-def _rounding(value: Callable[[float], float], eps: float) -> float:
-    """Three standard deviations of the rounding of a smooth function, which may exceed that of its result.
-
-    From sixth differences, in which steps of eps^{1/5} leave about eps^{6/5} of the function itself. Nearby values alone could all be
-    rounded to the same. Source: Moré & Wild 2011, SIAM J. Sci. Comput. 33, 1292.
-    """
-    values = np.array([value(j * eps**0.2) for j in range(1, 13)])
-    scale = math.factorial(6) ** 2 / math.factorial(12)
-    return 3 * math.sqrt(scale * np.square(np.diff(values, 6)).mean())
-
-
-def _tiny_steps(eps: float) -> np.ndarray:
-    """Steps after which nothing but rounding, or a jump, can have happened."""
-    return eps * np.logspace(0, 2, 8)
-
-
-def _fit(steps: np.ndarray, residuals: np.ndarray, floor: np.ndarray, small: float) -> dict[str, Any]:
-    """Slope of log residual over log step on the straight stretch that begins nearest to the rounding floor.
-
-    A stretch of at least a decade is asked for, or else the longest. Nearest to the floor because errors of a derivative win over the terms
-    left out only towards t = 0. Residuals nowhere a decade of steps above the floor are rounding, if they are also `small`.
-    """
-    clear = np.isfinite(residuals) & (residuals > CLEAR * floor)
-    if clear.sum() < PER_DECADE:
-        exact = bool(np.isfinite(residuals).all() and residuals.max() <= small)
-        return {"slope": math.inf if exact else math.nan, "exact": exact, "fitted": (0, 0)}
-    log_t, log_r = np.log10(steps), np.log10(np.where(clear, residuals, 1))
-    best, slope = (0, 0), math.nan
-    for first in range(len(steps)):
-        last = first + 3
-        while last < len(steps) and clear[first : last + 1].all():
-            line = np.polyfit(log_t[first : last + 1], log_r[first : last + 1], 1)
-            if np.abs(np.polyval(line, log_t[first : last + 1]) - log_r[first : last + 1]).max() > STRAIGHT:
-                break
-            last += 1
-            if last - first > best[1] - best[0]:
-                best, slope = (first, last), float(line[0])
-        if best[1] - best[0] > PER_DECADE:
-            break
-    return {"slope": slope, "exact": False, "fitted": best}
-
-
-def _judged(result: Slope, what: str, raises: bool) -> Slope:
-    if raises and not result.ok:
-        raise AssertionError(
-            f"{what} fails: slope {result.slope:.3g} (expected {result.expected:g}), normal part {result.normal_part:.3g}, "
-            f"asymmetry {result.asymmetry:.3g} (tolerance {result.tolerance:.3g})"
-        )
-    return result
 
 
 # Identities of a manifold
@@ -535,7 +355,7 @@ def _identities(
 
     def near() -> Tensor:
         """A point at distance 1/2."""
-        end = _call(m.expmap, x, u)
+        end = call(m.expmap, x, u)
         return m.retr(x, u) if end is None else end
 
     def velocity(curve: Callable[[Tensor, Tensor], Tensor]) -> float:

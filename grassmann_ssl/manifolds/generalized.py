@@ -69,6 +69,7 @@ class GeneralizedGrassmann(Grassmann):
     @full_precision
     def projx(self, x: Tensor) -> Tensor:
         """A B-orthonormal basis of the column space of an arbitrary X (..., n, p), by Householder QR of L^H X."""
+        self._assert_check_shape(tuple(x.shape), "x")
         return self._unwhitened(householder_qr(self._whitened(x)))
 
     def random(self, *size, dtype=None, device=None, generator=None):  # type: ignore[no-untyped-def]

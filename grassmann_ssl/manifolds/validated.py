@@ -81,7 +81,7 @@ class Validated(geoopt.Manifold):
 
     __scaling__ = geoopt.Manifold.__scaling__.copy()
 
-    def __init__(self, manifold: geoopt.Manifold, *, atol: float | None = None, rtol: float | None = None) -> None:
+    def __init__(self, manifold: Any, *, atol: float | None = None, rtol: float | None = None) -> None:
         super().__init__()
         if not isinstance(manifold, geoopt.Manifold):
             raise TypeError(f"manifold must be a geoopt manifold such as Grassmann(), got {type(manifold).__name__}")

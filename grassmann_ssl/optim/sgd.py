@@ -71,18 +71,19 @@ class RiemannianSGD(RiemannianOptimizer):
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
         """The same on any manifold of geoopt's, by its own operations."""
-        step = gradient = manifold.egrad2rgrad(x, gradient)
-        if group["momentum"]:
-            buffer = states["momentum_buffer"]
-            step = buffer.mul_(group["momentum"]).add_(gradient)
-            if group["nesterov"]:
-                step = gradient + group["momentum"] * buffer
-            end, moved = manifold.retr_transp(x, -group["lr"] * step, buffer)
-            buffer.copy_(moved)
-        else:
-            end = manifold.retr(x, -group["lr"] * step)
-        length = group["lr"] * manifold.norm(x, step)
+        lr, momentum = group["lr"], group["momentum"]
+        gradient = manifold.egrad2rgrad(x, gradient)
+        if not momentum:
+            step = -lr * gradient
+            length = manifold.norm(x, step)
+            x.copy_(manifold.retr(x, step))
+            return length
+        buffer = states["momentum_buffer"].mul_(momentum).add_(gradient)
+        step = -lr * (gradient + momentum * buffer if group["nesterov"] else buffer)
+        length = manifold.norm(x, step)
+        end, moved = manifold.retr_transp(x, step, buffer)
         x.copy_(end)
+        buffer.copy_(moved)
         return length
 
     def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.optim import RiemannianSGD
 from grassmann_ssl.training.recorder import Recorder, Trajectory
 
 ARMS: dict[str, Callable[[], geoopt.Manifold]] = {
@@ -39,7 +40,8 @@ def train(
     Time = learning_rate x step. An interrupt (Ctrl-C) ends the loop; what was recorded is returned with `interrupted` set.
     """
     parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
-    optimizer = geoopt.optim.RiemannianSGD([parameter], lr=learning_rate)
+    free = isinstance(manifold, geoopt.Euclidean)
+    optimizer = (torch.optim.SGD if free else RiemannianSGD)([parameter], lr=learning_rate)
     recorder = Recorder(log_every, steps)
     log_norm = weights.new_zeros(weights.shape[:-2])
     interrupted = False

@@ -20,6 +20,7 @@ from grassmann_ssl.manifolds.checks import (
     check_rotation_invariance,
     smallest_tolerance,
 )
+from grassmann_ssl.manifolds.derivatives import hessian_vector_product
 from grassmann_ssl.manifolds.validated import Validated
 
 N, P = 9, 3
@@ -481,3 +482,30 @@ def test_it_stands_in_for_the_manifold():
     assert gradient.abs().max() > 0.1
     assert check_hessian(log_det, validated, point(), raises=True, generator=drawn()).ok
     check_manifold(validated, point(), raises=True, generator=drawn())
+
+
+@pytest.mark.parametrize("kind", ["grassmann", "stiefel", "generalized", "geoopt"])
+def test_hessian_vector_products_are_derivatives_of_the_gradient(kind):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(9, 9, dtype=torch.float64, generator=generator)
+    b = torch.randn(9, 30, dtype=torch.float64, generator=generator)
+    manifold = {"grassmann": Grassmann(), "stiefel": Stiefel(), "generalized": GeneralizedGrassmann(b @ b.mT / 30),
+                "geoopt": geoopt.EuclideanStiefel()}[kind]  # fmt: skip
+
+    def loss(x):
+        return ((x @ x.mT) * a).square().sum()
+
+    torch.manual_seed(0)
+    x = manifold.random(9, 3, dtype=torch.float64).as_subclass(torch.Tensor)
+    u = manifold.proju(x, torch.randn(9, 3, dtype=torch.float64, generator=generator))
+    gradient, product = hessian_vector_product(loss, manifold, x, u)
+    h = 1e-5  # differences of second order: truncation 1e-10, and as much rounding, times the third derivative
+
+    def at(t):
+        y = manifold.retr(x, t * u)
+        there = hessian_vector_product(loss, manifold, y, 0 * u)[0]
+        return manifold.proju(x, manifold.transp(y, x, there))
+
+    assert (gradient - at(0.0)).abs().max() <= 1e-12 * gradient.abs().max()
+    difference = (at(h) - at(-h)) / (2 * h)
+    assert (product - difference).abs().max() <= 1e-7 * product.abs().max()

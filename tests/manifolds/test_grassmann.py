@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from grassmann_ssl.manifolds import Grassmann, principal_angles
 from tests.manifolds.cases import ALL, Case, cases, orthonormality_error, subspace_error, wide
@@ -374,6 +375,70 @@ def test_points_from_outside(case):
     assert subspace_error(G.projx(case.point() @ case.rotation()), case.point()) <= bound(case)
     ill = case.ambient() * torch.logspace(0, -6, case.p, dtype=case.dtype)
     assert orthonormality_error(G.projx(ill)) <= bound(case, 4)
+
+
+def test_what_is_no_point_is_refused():
+    x = G.random(5, 2, dtype=torch.float64)
+    for bad in (torch.ones(5, 2, dtype=torch.int64), x.to(torch.bfloat16)):
+        for operation in (G.proju, G.retr, G.expmap, G.logmap, G.dist, G.step_):
+            with pytest.raises(TypeError, match=rf"must be float32.*got {bad.dtype}"):
+                operation(*[bad] * (3 if operation == G.step_ else 2))
+        assert not G.check_point_on_manifold(bad) and not G.check_vector_on_tangent(x, bad)
+    with pytest.raises(TypeError, match=r"got torch\.int64"):
+        G.random(5, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"x must have shape.*got n = 2, p = 5"):
+        G.projx(x.mH)
+    with pytest.raises(ValueError, match="retraction must be one of cholesky-qr, polar, exponential, got 'qr'"):
+        Grassmann("qr")
+    with pytest.raises(ValueError, match="X - I"):
+        G.assert_check_point_on_manifold(2 * x)
+    assert G.check_point_on_manifold(torch.empty(0, 5, 2)) and Grassmann("polar") != G
+
+
+@given(cases(dtypes=ALL), st.floats(-12, 0))
+def test_tiny_distances_keep_their_digits(case, exponent):
+    x, u = case.point(), case.horizontal(10.0**exponent)
+    y = wide(x) + wide(u)  # too short for the orthonormality of the end to matter below 1e-6
+    if exponent > -6:
+        y = G.expmap(wide(x), wide(u))
+    if case.n > case.p and case.dtype in (torch.float64, torch.complex128):
+        # The end points themselves are rounded, to eps.
+        tolerance = bound(case) + 4 * bound(case) * 10.0**exponent
+        assert (G.dist(x, y) - G.norm(x, u)).abs().max() <= tolerance
+
+
+def test_no_tall_matrix_is_decomposed():
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(name in str(func) for name in ("svd", "eig", "linalg_qr", "geqrf", "lstsq")):
+                seen.append((str(func), tuple(args[0].shape)))
+            return func(*args, **(kwargs or {}))
+
+    case = Case((2,), 20, 3, torch.float64, 0)
+    x, u, v = case.point(), case.horizontal(0.5), G.proju(case.point(), case.ambient(4))
+    y = G.retr(x, u)
+    with Watch():
+        for retraction in ("cholesky-qr", "polar", "exponential"):
+            manifold = Grassmann(retraction)
+            manifold.retr(x, u), manifold.retr_transp(x, u, v), manifold.step_(x.clone(), u, v.clone())
+        G.expmap(x, u), G.expmap_transp(x, u, v), G.transp(x, y, v), G.parallel_transport(x, y, v), G.inverse_retr(x, y)
+        G.logmap(x, y), G.dist(x, y)
+    assert seen and all(shape == (2, 3, 3) for _, shape in seen), seen
+
+
+def test_derivatives_under_functional_transforms():
+    case = Case((3,), 8, 2, torch.float64, 0)
+    x, y = case.point(), case.point(1)
+    for operation in (G.dist2, G.dist):
+        one_by_one = torch.stack([torch.func.grad(operation)(x[i], y[i]) for i in range(3)])
+        torch.testing.assert_close(torch.func.vmap(torch.func.grad(operation))(x, y), one_by_one)
+        expected = -2 * G.logmap(x, y) / (1 if operation == G.dist2 else 2 * G.dist(x, y, keepdim=True))
+        torch.testing.assert_close(one_by_one, expected)
+    for operation in (G.retr, G.expmap, G.proju):
+        u = case.horizontal(0.5)
+        torch.testing.assert_close(torch.func.vmap(operation)(x, u), operation(x, u))
 
 
 def test_checks_say_why():

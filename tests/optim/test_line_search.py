@@ -125,7 +125,9 @@ def test_every_manifold_layers_and_ordinary_parameters_together(make):
     values = torch.linalg.eigvalsh(matrix)
     white = torch.linalg.inv(metric.factor)
     # Brockett's cost orders the columns: the larger weight takes the smaller eigenvalue.
-    best = 3 * values[:2].sum() + (2 * values[0] + values[1]) + torch.linalg.eigvalsh(white @ matrix @ white.mT)[:2].sum()
+    best = (
+        3 * values[:2].sum() + (2 * values[0] + values[1]) + torch.linalg.eigvalsh(white @ matrix @ white.mT)[:2].sum()
+    )
     assert abs(float(closure().detach()) - float(best)) <= 1e-12
     assert orthonormality_error(points[1].detach()) <= 1e-14 and torch.allclose(points[4], torch.ones(3).double())
 

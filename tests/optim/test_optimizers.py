@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, Validated
 from grassmann_ssl.nn import constrain
 from grassmann_ssl.optim import (
     Landing,
@@ -359,6 +359,25 @@ def test_state_survives_its_round_trips(make, tmp_path):
     again = make(fresh) if make not in FULL_BATCH.values() else make(fresh, max_iter=2)
     again.load_state_dict(stored["optimizer"])
     assert torch.equal(advance(fresh, again, 4), expected)
+
+
+@first_order
+def test_memory_is_the_momentum_and_a_number_per_row(make):
+    w = parameter(Grassmann().random(2, 50, 4))
+    optimizer = make([w])
+    w.grad = torch.randn(2, 50, 4)
+    optimizer.step()
+    extra = sum(value.numel() for value in optimizer.state[w].values()) - w.numel()
+    assert extra <= (2 * 50 + 2 if isinstance(optimizer, RiemannianAdam) else 0)
+
+
+def test_a_validated_manifold_checks_every_step():
+    matrix, _ = spectrum(8)
+    w = parameter(Grassmann().origin(8, 2, dtype=torch.float64), Validated(Grassmann()))
+    run(quartic(matrix), [w], RiemannianSGD([w], lr=0.03, momentum=0.8), 20)
+    plain = parameter(Grassmann().origin(8, 2, dtype=torch.float64))
+    run(quartic(matrix), [plain], RiemannianSGD([plain], lr=0.03, momentum=0.8), 20)
+    assert subspace_error(w.detach(), plain.detach()) <= 1e-12
 
 
 def test_steps_beyond_the_injectivity_radius_are_reported():
