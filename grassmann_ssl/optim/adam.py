@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import geoopt
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, matrix_of, orthonormal
 from grassmann_ssl.optim.sharding import local
@@ -109,8 +109,8 @@ class RiemannianAdam(RiemannianOptimizer):
         )
         values, gradients = [local(p) for p in params], [local(p.grad) for p in params]
         beta1, beta2 = group["betas"]
-        adam(
-            values, gradients, averages, squares, largest, steps, fused=True, found_inf=found_inf, decoupled_weight_decay=True,
+        adamw(
+            values, gradients, averages, squares, largest, steps, fused=True, found_inf=found_inf,
             amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
             maximize=group["maximize"],
         )  # fmt: skip
