@@ -110,20 +110,20 @@ def own_products(shape: tuple[int, ...], device: torch.device) -> Callable[[], T
     return step
 
 
-def bound(shape: tuple[int, ...], device: torch.device) -> float:
+def bound(shape: tuple[int, ...], device: torch.device, entries: int = 2**28, order: int = 8192) -> float:
     """The least time of a step on a device: the larger of its memory traffic, 20 n p bytes, and its 10 n p^2 operations.
 
-    At the rates of a large copy and a large float32 product, measured here.
+    At the rates of a copy of that many entries and a float32 product of that order, measured here.
     """
     *batch, n, p = shape
     count = torch.Size(batch).numel()
-    large = torch.empty(2**28, dtype=torch.float32, device=device)
+    large = torch.empty(entries, dtype=torch.float32, device=device)
     other = torch.empty_like(large)
-    square = torch.randn(8192, 8192, device=device)
+    square = torch.randn(order, order, device=device)
     other.copy_(large)
     square @ square
     bandwidth = 8 * large.numel() / seconds(lambda: other.copy_(large), 10, device)
-    rate = 2 * 8192**3 / seconds(lambda: square @ square, 10, device)
+    rate = 2 * order**3 / seconds(lambda: square @ square, 10, device)
     return max(20 * count * n * p / bandwidth, 10 * count * n * p * p / rate)
 
 

@@ -64,31 +64,38 @@ class GeneralizedGrassmann(Grassmann):
     @full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return torch.linalg.matrix_norm(self._whitened(u), keepdim=keepdim)
+        return torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
 
     @full_precision
     def projx(self, x: Tensor) -> Tensor:
         """A B-orthonormal basis of the column space of an arbitrary X (..., n, p), by Householder QR of L^H X."""
         self._assert_check_shape(tuple(x.shape), "x")
-        return self._unwhitened(householder_qr(self._whitened(x)))
+        return self.unwhiten(householder_qr(self.whiten(x)))
 
     def random(self, *size, dtype=None, device=None, generator=None):  # type: ignore[no-untyped-def]
         """A point drawn uniformly in the metric of B, of B's dtype and device; `size` = (..., n, p)."""
         point = super().random(*size, dtype=dtype or self.b.dtype, device=device or self.b.device, generator=generator)
-        return type(point)(self._unwhitened(point.as_subclass(Tensor)).contiguous(), manifold=self)
+        return type(point)(self.unwhiten(point.as_subclass(Tensor)).contiguous(), manifold=self)
 
     def origin(self, *size, dtype=None, device=None, seed=42):  # type: ignore[no-untyped-def]
         """The B-orthonormal basis L^{-H} of the first p columns of the identity, of B's dtype and device; `seed` is unused."""
         point = super().origin(*size, dtype=dtype or self.b.dtype, device=device or self.b.device)
-        return type(point)(self._unwhitened(point.as_subclass(Tensor)).contiguous(), manifold=self)
+        return type(point)(self.unwhiten(point.as_subclass(Tensor)).contiguous(), manifold=self)
 
     def extra_repr(self) -> str:
         return f"n={self.b.shape[-1]}, condition={float(self.condition.max()):.3g}, {super().extra_repr()}"
 
-    def _whitened(self, v: Tensor) -> Tensor:
+    @full_precision
+    def whiten(self, v: Tensor) -> Tensor:
+        """L^H V (..., n, p): a point or vector as one of the ordinary Grassmannian, an isometry.
+
+        Functions of subspaces (`distance`, `frechet_mean`, `geodesic_ema`, ...) take whitened points, and `unwhiten` takes theirs back.
+        """
         return self.factor.mH @ v
 
-    def _unwhitened(self, v: Tensor) -> Tensor:
+    @full_precision
+    def unwhiten(self, v: Tensor) -> Tensor:
+        """L^{-H} V (..., n, p), the inverse of `whiten`."""
         return torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:

@@ -47,8 +47,8 @@ class Grassmann(OrthonormalMatrices):
         Where the largest principal angle is pi/2 the logarithm is not unique (`cut_locus_margin` is 0), and one of the shortest is
         returned. ||U|| = dist(X, Y). Source: BZA, algorithm 5.3, with atan2 for arcsin.
         """
-        x, y = self._whitened(x), self._whitened(y)
-        return self._unwhitened(logarithm(x, y))
+        x, y = self.whiten(x), self.whiten(y)
+        return self.unwhiten(logarithm(x, y))
 
     @full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -62,7 +62,7 @@ class Grassmann(OrthonormalMatrices):
     @full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
-        squared = _SquaredDistance.apply(self._whitened(x), self._whitened(y))
+        squared = _SquaredDistance.apply(self.whiten(x), self.whiten(y))
         return squared[..., None, None] if keepdim else squared
 
     @__scaling__(ScalingInfo(1))
@@ -166,18 +166,19 @@ class Grassmann(OrthonormalMatrices):
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """A standard Gaussian tangent vector at X."""
         gaussian = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        return self.proju(x, self._unwhitened(gaussian))
+        return self.proju(x, self.unwhiten(gaussian))
 
     @property
     def injectivity_radius(self) -> float:
         """pi/2: within it `logmap` inverts `expmap`."""
         return math.pi / 2
 
-    def _whitened(self, v: Tensor) -> Tensor:
-        """The isometry to the metric Re tr(U^H V)."""
+    def whiten(self, v: Tensor) -> Tensor:
+        """The point or vector V as one of the ordinary Grassmannian; here V itself. See `GeneralizedGrassmann.whiten`."""
         return v
 
-    def _unwhitened(self, v: Tensor) -> Tensor:
+    def unwhiten(self, v: Tensor) -> Tensor:
+        """The inverse of `whiten`."""
         return v
 
     def _orthonormal(self, x: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ class Grassmann(OrthonormalMatrices):
 
     def _alignment(self, x: Tensor, y: Tensor) -> Tensor:
         """The unitary factor of X^H Y, which takes the basis X to the basis of span(X) nearest to Y."""
-        return procrustes(self._whitened(x), self._whitened(y))[1].mH
+        return procrustes(self.whiten(x), self.whiten(y))[1].mH
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         return self.gram(x, u)  # EAS98, sec. 2.5.1

@@ -46,7 +46,7 @@ class WeightLayout(geoopt.Manifold):
     name = "WeightLayout"
     __scaling__ = Grassmann.__scaling__.copy()
 
-    def __init__(self, manifold: geoopt.Manifold, transpose: bool, kernel: tuple[int, ...] = ()) -> None:
+    def __init__(self, manifold: Any, transpose: bool, kernel: tuple[int, ...] = ()) -> None:
         super().__init__()
         if not isinstance(manifold, geoopt.Manifold) or manifold.ndim != 2:
             raise TypeError(f"manifold must be a geoopt.Manifold of n x p matrices (ndim 2), got {manifold!r}")

@@ -37,6 +37,12 @@ def test_results_agree_with_float64(shape):
     assert momentum_step.disagreement(shape, CPU) < momentum_step.TOLERANCE
 
 
+def test_the_bound_grows_with_the_larger_of_traffic_and_arithmetic():
+    # Rates differ between calls; a factor of 1000 in the work does not drown in that.
+    small, large = (momentum_step.bound(shape, CPU, 2**18, 256) for shape in ((64, 4), (16, 512, 32)))
+    assert 0 < 20 * small < large
+
+
 def test_nothing_is_timed_where_results_disagree(monkeypatch):
     monkeypatch.setattr(momentum_step.Grassmann, "proju_", lambda self, x, u: u.mul_(1.5))
     with pytest.raises(RuntimeError, match="nothing was timed"):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, distance, frechet_mean
 from tests.manifolds.cases import ALL, cases, subspace_error, wide
 
 G = Grassmann()
@@ -112,6 +112,19 @@ def test_points_are_taken_along_when_b_is_replaced(case):
     turn = torch.linalg.lstsq(x, y).solution
     difference = v - u @ turn
     assert (difference - basis @ (basis.mH @ difference)).abs().max() <= tolerance * 10
+
+
+def test_functions_of_subspaces_take_whitened_points():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(8, 30, dtype=torch.float64, generator=generator)
+    manifold = GeneralizedGrassmann(a @ a.mT / 30)
+    centre = manifold.random(8, 2, generator=generator).as_subclass(torch.Tensor)
+    u = 0.3 * manifold.random_tangent(centre, generator=generator)
+    points = torch.stack([manifold.expmap(centre, t * u) for t in (-1.0, 0.5, 0.5)])
+    mean = manifold.unwhiten(frechet_mean(manifold.whiten(points)).mean)
+    assert manifold.dist(mean, centre) <= 1e-12
+    far = distance(manifold.whiten(points[0]), manifold.whiten(points[1]))
+    assert abs(far - manifold.dist(points[0], points[1])) <= 1e-13
 
 
 def test_embeddings_have_unit_covariance():
