@@ -151,7 +151,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             if gradient.is_sparse:
                 raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
         # The 2-norm is 30 times faster than the largest entry; one that overflows makes no sensible step either.
-        finite = torch.isfinite(whole(get_total_norm(gradients)))
+        norm = get_total_norm(gradients) if len(gradients) > 1 else torch.linalg.vector_norm(gradients[0])
+        finite = torch.isfinite(whole(norm))
         if self.nonfinite == "raise" and not bool(finite):
             guilty = [
                 name
