@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, matrix_of, orthonormal
+from grassmann_ssl.manifolds.precision import HALF
+from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, manifold_of, matrix_of, orthonormal
 from grassmann_ssl.optim.sharding import local
 
 SECOND_MOMENTS = ("matrix", "row")
@@ -53,6 +54,13 @@ class RiemannianAdam(RiemannianOptimizer):
             check_range("betas", beta, 0.0, 1.0)
         if group["second_moment"] not in SECOND_MOMENTS:
             raise ValueError(f"second_moment must be 'matrix' or 'row', got {group['second_moment']!r}")
+
+    def _check_parameter(self, name: str, p: Tensor) -> None:
+        super()._check_parameter(name, p)
+        if p.dtype in HALF and manifold_of(p) is not None:
+            raise TypeError(
+                f"{name} is {p.dtype}, in which second moments stand still; RiemannianSGD takes half precision"
+            )
 
     def _initial(self, group: dict[str, Any], manifold: Any, p: Tensor) -> State:
         base, x = matrix_of(manifold, p)
@@ -103,6 +111,7 @@ class RiemannianAdam(RiemannianOptimizer):
                 state = {"step": torch.zeros((), dtype=torch.float32, device=p.device)}
                 names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
                 self.state[p].update(state | {name: torch.zeros_like(p) for name in names})
+        self._follow(params)
         averages, squares, largest, steps = (
             [local(self.state[p][name]) for p in params if name in self.state[p]]
             for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")

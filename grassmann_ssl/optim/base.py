@@ -168,6 +168,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p].update(self._initial(group, manifold, p))
+        self._follow(params)
         keys = list(self.state[params[0]])
         originals = [params, *([self.state[p][k] for p in params] for k in keys)]
         old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in originals]
@@ -190,6 +191,13 @@ class RiemannianOptimizer(torch.optim.Optimizer):
                     torch.where(finite, value, tensor, out=tensor)
                 if sharded:
                     write_matrix(manifold, target, tensor)
+
+    def _follow(self, params: list[Tensor]) -> None:
+        """Move states to where their parameters are: load_state_dict leaves a state named step where the file was loaded to."""
+        for p in params:
+            for key, value in self.state[p].items():
+                if value.device != p.device:
+                    self.state[p][key] = value.to(p.device)
 
     def _count(self, length: Tensor, finite: Tensor | None) -> None:
         """Add to the counts on the device: matrix steps beyond the injectivity radius, of those that were taken."""

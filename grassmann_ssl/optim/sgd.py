@@ -87,6 +87,7 @@ class RiemannianSGD(RiemannianOptimizer):
         return length
 
     def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        self._follow(params)
         buffers: list[Tensor | None] = []
         for p in params:
             if group["momentum"] and not self.state[p]:

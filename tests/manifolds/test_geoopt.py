@@ -90,6 +90,12 @@ def test_scaled_and_product(manifold):
         v = u / manifold.norm(x, u)
         torch.testing.assert_close(scaled.dist(x, scaled.expmap(x, v)), scaled.norm(x, v))
         torch.testing.assert_close(scaled.logmap(x, scaled.expmap(x, v)), v)
+        y, w = manifold.random(7, 2, dtype=torch.float64), manifold.random_tangent(x)
+        torch.testing.assert_close(scaled.cdist(x[None], y[None])[0, 0], 2 * manifold.dist(x, y))
+        torch.testing.assert_close(scaled.geodesic(0.3, x, y), manifold.geodesic(0.3, x, y))
+        torch.testing.assert_close(scaled.parallel_transport(x, y, u), manifold.parallel_transport(x, y, u))
+        torch.testing.assert_close(scaled.sectional_curvature(x, u, w), manifold.sectional_curvature(x, u, w) / 4)
+        torch.testing.assert_close(scaled.retr(x, scaled.inverse_retr(x, manifold.retr(x, u))), manifold.retr(x, u))
     product = geoopt.ProductManifold((manifold, (7, 2)), (geoopt.Sphere(), 4))
     point = product.random(3, product.n_elements, dtype=torch.float64)
     assert orthonormality_error(product.take_submanifold_value(point, 0)) < 1e-12

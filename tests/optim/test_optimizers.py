@@ -446,6 +446,24 @@ def test_half_precision_points_keep_their_precision(dtype):
     assert subspace_error(w.detach(), vectors[:, :3]) <= 8 * eps  # rounding of entries below 1
     with pytest.raises(TypeError, match="polar"):
         Grassmann().random(4, 2, dtype=dtype)
+    with pytest.raises(TypeError, match="second moments stand still"):
+        RiemannianAdam([w])
+
+
+@pytest.mark.parametrize("make", [FIRST_ORDER["momentum"], FIRST_ORDER["amsgrad"]])
+def test_states_follow_their_parameters(make):
+    # The meta device stands for another one: a state that was loaded elsewhere is taken there.
+    w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.zeros(3))
+    optimizer = make([w, v])
+    for p in (w, v):
+        p.grad = torch.ones_like(p.detach())
+    optimizer.step()
+    moved = nn.Parameter(torch.empty(6, 2, device="meta"))
+    moved.manifold, moved.grad = Grassmann(), torch.empty(6, 2, device="meta")
+    optimizer.state[moved] = optimizer.state.pop(w)
+    optimizer.param_groups[0]["params"] = [moved]
+    optimizer.step()
+    assert {value.device.type for value in optimizer.state[moved].values()} == {"meta"}
 
 
 @pytest.mark.parametrize(
