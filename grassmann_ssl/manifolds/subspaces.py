@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
 from grassmann_ssl.manifolds.precision import FULL, no_autocast
 
@@ -326,8 +327,8 @@ def _wide(a: Tensor) -> Tensor:
 def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """X^H Y and the part of Y orthogonal to X; taken twice, it is so relative to its own size, and X need not be quite orthonormal."""
     overlap = x.mH @ y
-    residual = y - x @ overlap
-    return overlap, residual - x @ (x.mH @ residual)
+    residual = minus_product(y, x, overlap)
+    return overlap, minus_product(residual, x, x.mH @ residual)
 
 
 def _triangle(residual: Tensor) -> Tensor:
