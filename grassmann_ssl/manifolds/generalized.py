@@ -54,11 +54,13 @@ class GeneralizedGrassmann(Grassmann):
     __hash__ = Grassmann.__hash__
 
     def flat(self, v: Tensor) -> Tensor:
-        """B V."""
+        """B V. Raises TypeError where V has another dtype than B."""
+        self._require_dtype(v)
         return self.b @ v
 
     def sharp(self, v: Tensor) -> Tensor:
-        """B^{-1} V."""
+        """B^{-1} V. Raises TypeError where V has another dtype than B."""
+        self._require_dtype(v)
         return torch.cholesky_solve(v, self.factor)
 
     @full_precision
@@ -91,12 +93,20 @@ class GeneralizedGrassmann(Grassmann):
 
         Functions of subspaces (`distance`, `frechet_mean`, `geodesic_ema`, ...) take whitened points, and `unwhiten` takes theirs back.
         """
+        self._require_dtype(v)
         return self.factor.mH @ v
 
     @full_precision
     def unwhiten(self, v: Tensor) -> Tensor:
         """L^{-H} V (..., n, p), the inverse of `whiten`."""
+        self._require_dtype(v)
         return torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+
+    def _require_dtype(self, v: Tensor) -> None:
+        if v.dtype != self.b.dtype:
+            raise TypeError(
+                f"points and vectors must have the dtype of B, {self.b.dtype}, got {v.dtype}; `replace` takes another B"
+            )
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:
         good, reason = super()._check_shape(shape, name)

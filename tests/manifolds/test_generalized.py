@@ -162,5 +162,7 @@ def test_a_b_that_is_no_metric_is_refused():
     manifold = GeneralizedGrassmann(good)
     with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 3, p\)"):
         manifold.random(4, 2)
+    with pytest.raises(TypeError, match=r"must have the dtype of B, torch\.float64, got torch\.float32"):
+        manifold.check_point_on_manifold(torch.eye(3)[:, :2])
     batch = GeneralizedGrassmann(torch.stack([good, 2 * good]))
     assert batch.random(2, 3, 1).shape == (2, 3, 1) and batch.condition.shape == (2,)

@@ -219,6 +219,15 @@ def test_one_optimizer_for_a_whole_model():
         assert orthonormality_error(ours[0].weight.detach().mT) <= 1e-6
 
 
+@pytest.mark.parametrize("make", [SGD, FIRST_ORDER["adam"], FIRST_ORDER["landing"]])
+def test_maximize_is_for_ordinary_parameters_too(make):
+    w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.zeros(3))
+    optimizer = make([w, v], maximize=True)
+    w.grad, v.grad = torch.zeros(6, 2), torch.ones(3)
+    optimizer.step()
+    assert (v > 0).all()
+
+
 def test_groups_and_schedulers():
     w, v = parameter(Grassmann().random(6, 2)), nn.Parameter(torch.ones(3))
     optimizer = RiemannianSGD([{"params": [w], "lr": 0.1}, {"params": [v], "weight_decay": 0.5}], lr=1.0)
