@@ -120,9 +120,12 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         `beyond_injectivity`: the share of matrix steps longer than the injectivity radius pi/2 of Gr(n, p), where a geodesic stops being
         the shortest.
         """
-        skipped = self.skipped + sum(int(c[0]) for c in self.counts.values())
-        beyond = sum(float(c[1]) for c in self.counts.values())
-        return {"steps": self.steps, "skipped": skipped, "beyond_injectivity": beyond / max(self.matrices, 1)}
+        skipped, beyond, taken = (sum(int(c[i]) for c in self.counts.values()) for i in range(3))
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped + skipped,
+            "beyond_injectivity": beyond / max(self.matrices + taken, 1),
+        }
 
     @torch.no_grad()
     def stabilize(self) -> None:
@@ -200,17 +203,19 @@ class RiemannianOptimizer(torch.optim.Optimizer):
                     self.state[p][key] = value.to(p.device)
 
     def _count(self, length: Tensor, finite: Tensor | None) -> None:
-        """Add to the counts on the device: matrix steps beyond the injectivity radius, of those that were taken."""
+        """Count the matrix steps that were taken, and on the device those of them beyond the injectivity radius."""
         beyond = length > torch.pi / 2
-        if finite is not None:
+        if finite is None:
+            self.matrices += length.numel()
+        else:
             beyond = beyond & finite
+            self._counts(length.device)[2] += finite * length.numel()
         self._counts(length.device)[1] += beyond.sum()
-        self.matrices += length.numel()
 
     def _counts(self, device: torch.device) -> Tensor:
-        """Skipped steps and matrix steps beyond the injectivity radius, counted on a device."""
+        """Counted on a device: skipped steps, matrix steps beyond the injectivity radius, matrix steps where the host does not know."""
         if device not in self.counts:
-            self.counts[device] = torch.zeros(2, dtype=torch.int64, device=device)
+            self.counts[device] = torch.zeros(3, dtype=torch.int64, device=device)
         return self.counts[device]
 
     def _check_settings(self, group: dict[str, Any]) -> None:

@@ -389,14 +389,19 @@ def test_a_validated_manifold_checks_every_step():
     assert subspace_error(w.detach(), plain.detach()) <= 1e-12
 
 
-def test_steps_beyond_the_injectivity_radius_are_reported():
+@pytest.mark.parametrize("device_side", [False, True])
+def test_steps_beyond_the_injectivity_radius_are_reported(device_side, monkeypatch):
+    monkeypatch.setattr(optim_base, "_device_side", lambda flag: device_side)
     w = parameter(Grassmann().random(3, 6, 2, dtype=torch.float64))
     optimizer = RiemannianSGD([w], lr=1.0)
     u = Grassmann().random_tangent(w.detach())
     u = u / torch.linalg.matrix_norm(u, keepdim=True) * torch.tensor([1.5, 1.6, 4.0])[:, None, None]
     w.grad = u
     optimizer.step()
-    assert optimizer.report()["beyond_injectivity"] == pytest.approx(2 / 3)
+    assert optimizer.report() == {"steps": 1, "skipped": 0, "beyond_injectivity": pytest.approx(2 / 3)}
+    w.grad = torch.full_like(u, torch.inf)  # a step that is left out does not count
+    optimizer.step()
+    assert optimizer.report() == {"steps": 2, "skipped": 1, "beyond_injectivity": pytest.approx(2 / 3)}
 
 
 def test_clipping_counts_the_tangent_part_only():
