@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from benchmarks.harness import paired
+from benchmarks.harness import figures, paired
 from grassmann_ssl.manifolds import Grassmann, principal_angles
 
 NAME = "closed_forms"
@@ -109,9 +109,9 @@ def markdown(results: list[dict]) -> list[str]:
             *batch, n, p = row["shape"]
             shape = f"{batch[0]} matrices of {n} × {p}" if batch else f"{n} × {p}"
             cells = [
-                f"{row['ratio_to_ours'][name]['median']:.3g}×" if name in row["ratio_to_ours"] else "–"
+                f"{figures(row['ratio_to_ours'][name]['median'])}×" if name in row["ratio_to_ours"] else "–"
                 for name in names
             ]
-            ours = f"{1e6 * row['seconds']['ours']['median']:.3g} µs"
+            ours = f"{figures(1e6 * row['seconds']['ours']['median'])} µs"
             lines.append(f"| {row['operation']} | {shape} | {result['device']} | {ours} | " + " | ".join(cells) + " |")
     return lines

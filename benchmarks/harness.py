@@ -57,6 +57,11 @@ def paired(
     }
 
 
+def figures(value: float) -> str:
+    """Three significant figures, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
 def summary(values: list[float]) -> dict[str, float]:
     """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3

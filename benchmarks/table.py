@@ -8,6 +8,7 @@ from benchmarks.harness import write
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+SHOWN = ("torch", "geoopt", "pymanopt", "scipy", "geomstats")
 
 
 def newest(results: Path, case: str) -> list[dict]:
@@ -21,7 +22,10 @@ def markdown(case: ModuleType, results: Path) -> str:
     records = newest(results, case.NAME)
     lines = case.markdown(records)
     stamps = sorted(
-        {f"{r['date'][:10]}, torch {r['versions']['torch']}, geoopt {r['versions']['geoopt']}" for r in records}
+        {
+            ", ".join([r["date"][:10], *(f"{name} {r['versions'][name]}" for name in SHOWN if name in r["versions"])])
+            for r in records
+        }
     )
     return "\n".join([*lines, *(["", "Measured " + "; ".join(stamps) + "."] if stamps else [])])
 

@@ -153,6 +153,21 @@ def test_noisy_steps_stay_orthonormal(make, dtype):
     assert orthonormality_error(w.detach()) <= limit and w.dtype == dtype
 
 
+@pytest.mark.parametrize("lr", [1e-3, 100.0])
+@pytest.mark.parametrize("attraction", [0.3, 2.0])
+def test_a_landing_step_equals_the_textbook(lr, attraction):
+    generator = torch.Generator().manual_seed(0)
+    w = parameter(Grassmann().random(9, 3, dtype=torch.float64, generator=generator))
+    optimizer = Landing([w], lr=lr, attraction=attraction, safety=0.4)
+    for size in (1.0, 1.05, 0.95):
+        with torch.no_grad():
+            w.copy_(size * torch.linalg.qr(w)[0])
+        x, w.grad = w.detach().numpy().copy(), torch.randn(9, 3, dtype=torch.float64, generator=generator)
+        optimizer.step()
+        expected = oracle.landing(x, w.grad.numpy(), lr, attraction, 0.4)
+        assert np.abs(w.detach().numpy() - expected).max() <= 1e-14
+
+
 def test_landing_stays_in_its_neighbourhood_and_lands():
     matrix, _ = spectrum(12)
     w = parameter(Grassmann().random(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))

@@ -37,3 +37,12 @@ def adam(x, gradient, steps, lr, betas, eps, row, amsgrad=False):
         x = polar(x + horizontal(x, u))
         average = horizontal(x, average)
     return x
+
+
+def landing(x, gradient, lr, attraction, safety):
+    """One step of the landing method with its bound on the step, written out."""
+    excess = x.T @ x - np.eye(x.shape[1])
+    field = gradient @ x.T @ x - x @ gradient.T @ x + attraction * x @ excess
+    d, g = np.linalg.norm(excess), np.linalg.norm(field)
+    a = attraction * d * (1 - d)
+    return x - min(lr, 1 / (2 * attraction), (a + np.sqrt(a**2 + g**2 * (safety - d))) / g**2) * field
