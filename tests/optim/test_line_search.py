@@ -15,7 +15,7 @@ from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
 from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.nn import constrain
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS, RiemannianSGD
-from grassmann_ssl.optim.line_search import ARMIJO, CURVATURE, search, two_loop
+from grassmann_ssl.optim.line_search import ARMIJO, CURVATURE, _space, search, two_loop
 from tests.manifolds.cases import orthonormality_error, subspace_error
 from tests.optim.problems import parameter, quartic, rayleigh, run, spectrum
 
@@ -130,6 +130,37 @@ def test_every_manifold_layers_and_ordinary_parameters_together(make):
     )
     assert abs(float(closure().detach()) - float(best)) <= 1e-12
     assert orthonormality_error(points[1].detach()) <= 1e-14 and torch.allclose(points[4], torch.ones(3).double())
+
+
+@both
+def test_directions_are_tangent_and_use_the_newest_pair_first(make):
+    matrix, _ = spectrum(9)
+    w = parameter(Grassmann().random(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    v = nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64))
+    optimizer = make([w, v], max_iter=1, **({"history_size": 3} if make is RiemannianLBFGS else {}))
+
+    def closure():
+        optimizer.zero_grad()
+        value = quartic(matrix)(w) + (v.pow(4) + v.square()).sum()
+        value.backward()
+        return value
+
+    for _ in range(5):
+        before = v.detach().clone()
+        optimizer.step(closure)
+    step = v.detach() - before
+    spaces, points = zip(*map(_space, (w, v)), strict=True)
+    gradient = [Grassmann().proju(points[0], torch.ones_like(points[0])), torch.ones_like(points[1])]
+    direction, _ = optimizer._direction([w, v], list(spaces), list(points), gradient)
+    assert (points[0].mT @ direction[0]).abs().max() <= 1e-13
+    if make is RiemannianLBFGS:
+        newest = (int(optimizer.state[v]["count"]) - 1) % 3
+        assert torch.allclose(optimizer.state[v]["pairs"][newest], step, rtol=1e-12, atol=0)
+        # The secant equation H y = s of the newest pair, in which no other pair shows.
+        s, y = ([space.proju(x, optimizer.state[p]["pairs"][i]) for p, space, x in zip((w, v), spaces, points, strict=True)]
+                for i in (newest, 3 + newest))  # fmt: skip
+        direction, _ = optimizer._direction([w, v], list(spaces), list(points), y)
+        assert all(torch.allclose(-d, a, rtol=1e-9, atol=1e-12) for d, a in zip(direction, s, strict=True))
 
 
 @both

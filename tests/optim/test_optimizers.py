@@ -427,6 +427,7 @@ def test_clipping_counts_the_tangent_part_only():
     norm = clip_grad_norm_([w, v], 1.0)
     assert norm == pytest.approx(float((u.square().sum() + 25).sqrt()))
     assert clip_grad_norm_([w, v], 1.0) == pytest.approx(1.0)
+    assert clip_grad_norm_([w, v], 3.0) == clip_grad_norm_([w, v], 3.0)  # shorter ones are left alone
     w.grad[0, 0] = float("nan")
     kept = v.grad.clone()
     assert not torch.isfinite(clip_grad_norm_([w, v], 1.0)) and torch.equal(v.grad, kept)
