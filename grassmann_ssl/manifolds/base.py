@@ -130,11 +130,9 @@ class OrthonormalMatrices(geoopt.Manifold):
         if x.dtype in HALF:
             if not self.stores_half:
                 raise refusal(f"tensors of {self.name}.step_", x.dtype)
-            wide_x, wide_u = x.float(), u.float()
-            wide_v = wide_u if v is u else v.float()
-            length = self.step_(wide_x, wide_u, wide_v, rate)
-            v.copy_(wide_v)
-            x.copy_(wide_x)
+            wide = x.float()
+            length = self.step_(wide, u.float(), v.float(), rate)
+            x.copy_(wide)  # and V stays: what stores half keeps the basis
             return length
         with no_autocast(x.device.type):
             if self.retraction == "exponential":

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-DOUBLINGS = 3
+DOUBLINGS = 2
 BLOCK, BLOCKS = 4, 4
 
 
@@ -27,8 +27,8 @@ def trigonometric(
     Entire in S: exact and differentiable at every U. Taylor series of sinc and w = (1 - cos)/S at S / 4^k, by blocks of four powers,
     then k doublings of the angle, with v = w S: sinc <- sinc (1 - v), w <- w (2 - v)/2, S <- 4 S. Working with v = 1 - cos keeps
     rounding at a few eps where cos(2x) = 2 cos^2 x - 1 would multiply it by 4 each time. No eigendecomposition: derivatives exist at
-    S = 0 and at repeated eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 20 rad. Source: Higham 2008, Functions of
-    Matrices, sec. 4.2 (Paterson & Stockmeyer), ch. 12.
+    S = 0 and at repeated eigenvalues. Error a few eps max(1, theta^2) for angles theta up to 10 rad, 60 times that at 20.
+    Source: Higham 2008, Functions of Matrices, sec. 4.2 (Paterson & Stockmeyer), ch. 12.
     """
     p = s.shape[-1]
     s = s / 4**DOUBLINGS

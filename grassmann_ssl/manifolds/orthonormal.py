@@ -26,7 +26,7 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]
     """T = G^{-1/2} by Newton-Schulz: Z T is the orthonormal matrix nearest to Z, and T is a function of G, free of any basis.
 
     With M = T G T, four steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l <= 1 <= L bound the spectrum:
-    exact to rounding while cond(G) <= 1 + (pi/2)^2; a last step T <- T (3 I - T G T)/2 on G itself removes what rounding left.
+    exact to rounding while cond(G) <= 1 + (pi/2)^2.
     Products only. G (..., p, p) with spectrum in about [1, 1 + (pi/2)^2], as of Z = X + U with U horizontal and ||U||_F <= pi/2.
     Source: Higham 2008, Functions of Matrices, sec. 8.3 (Pade family).
     """
@@ -39,7 +39,6 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]
     for _ in range(QUINTIC_STEPS):
         q = (15 * identity - 10 * m + 3 * (m @ m)) / 8
         t, m = t @ q, q @ m @ q
-    t = t @ (3 * identity - t @ gram @ t) / 2
     return (t + t.mH) / 2
 
 

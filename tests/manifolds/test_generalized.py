@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, distance, frechet_mean
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, distance, frechet_mean
 from tests.manifolds.cases import ALL, cases, subspace_error, wide
 
 G = Grassmann()
@@ -96,6 +96,23 @@ def test_gradients_and_hessians_are_those_of_the_whitened_loss(case):
     assert (back(manifold.egrad2rgrad(w, egrad)) - G.egrad2rgrad(x, 2 * white @ x)).abs().max() <= scale
     expected = G.ehess2rhess(x, 2 * white @ x, 2 * white @ u, u)
     assert (back(manifold.ehess2rhess(w, egrad, ehess, out(u))) - expected).abs().max() <= scale
+
+
+@pytest.mark.parametrize("kind", ["grassmann", "stiefel", "generalized"])
+@given(cases(dtypes=ALL))
+def test_products_of_projections_need_no_projection(kind, case):
+    manifold, out, _ = problem(case)
+    if kind != "generalized":
+        manifold, out = (G if kind == "grassmann" else Stiefel()), lambda v: v
+    x = out(case.point())
+    v = torch.stack([case.ambient(k) for k in (3, 4, 5)])
+    projected = [manifold.proju(x, a) for a in v]
+    expected = torch.stack([torch.stack([manifold.inner(x, a, b).sum() for a in projected]) for b in projected])
+    found = manifold.tangent_products(x, v)
+    # Products of vectors of this squared length in the metric, each rounded to eps a few times.
+    size = max(float(manifold.inner(x, a).sum()) for a in v)
+    scale = 50 * case.eps * size * (float(manifold.condition.max()) if kind == "generalized" else 1.0)
+    assert found.dtype == x.real.dtype and (found - expected).abs().max() <= scale
 
 
 @given(cases(dtypes=ALL))
