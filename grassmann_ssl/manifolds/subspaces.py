@@ -87,21 +87,15 @@ def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     are those of `principal_angles`. They increase as far as the cosines tell them apart. Five n x p x p products and one p x p SVD.
     Source: BZA, algorithm 5.3, with atan2.
     """
-    overlap, residual = _overlap_and_residual(x, y)
-    basis, cosines, turn = torch.linalg.svd(_wide(overlap))
-    directions = residual @ turn.mH.to(x.dtype)
-    sines = torch.linalg.vector_norm(directions, dim=-2)
-    return torch.atan2(sines, cosines.to(sines.dtype)), _unit(directions, sines), basis.to(x.dtype)
+    angles, sines, aligned, basis = _aligned(x, y)
+    return angles, _unit(aligned, sines), basis
 
 
 def logarithm(x: Tensor, y: Tensor) -> Tensor:
     """H diag(angles) R^H of `relative_position` (..., n, p), without forming the unit directions."""
-    overlap, residual = _overlap_and_residual(x, y)
-    basis, cosines, turn = torch.linalg.svd(_wide(overlap))
-    tangent = residual @ turn.mH.to(x.dtype)
-    sines = torch.linalg.vector_norm(tangent, dim=-2)
-    ratio = torch.atan2(sines, cosines.to(sines.dtype)) / sines.clamp_min(torch.finfo(x.dtype).tiny)
-    return (tangent * ratio[..., None, :]) @ basis.mH.to(x.dtype)
+    angles, sines, aligned, basis = _aligned(x, y)
+    ratio = angles / sines.clamp_min(torch.finfo(x.dtype).tiny)
+    return (aligned * ratio[..., None, :]) @ basis.mH
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -329,6 +323,15 @@ def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     overlap = x.mH @ y
     residual = minus_product(y, x, overlap)
     return overlap, minus_product(residual, x, x.mH @ residual)
+
+
+def _aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Angles, their sines, the residual of Y in the basis in which X^H Y is diagonal, whose columns have these lengths, and that basis."""
+    overlap, residual = _overlap_and_residual(x, y)
+    basis, cosines, turn = torch.linalg.svd(_wide(overlap))
+    residual = residual @ turn.mH.to(x.dtype)
+    sines = torch.linalg.vector_norm(residual, dim=-2)
+    return torch.atan2(sines, cosines.to(sines.dtype)), sines, residual, basis.to(x.dtype)
 
 
 def _triangle(residual: Tensor) -> Tensor:
