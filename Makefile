@@ -6,13 +6,18 @@ STAMP = $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint notebook picture benchmark
+.PHONY: demo test fuzz lint notebook picture benchmark
 
 demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
 test: $(STAMP)  ## all tests, the notebook among them
 	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2
+
+SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**31))")
+fuzz: $(STAMP)  ## all property tests under a random seed, printed; a failure prints the blob that reproduces it
+	@seed=$(SEED); echo "seed $$seed: repeat with make fuzz SEED=$$seed"; \
+	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-seed=$$seed tests
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

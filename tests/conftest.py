@@ -1,5 +1,7 @@
 """Settings shared by all tests."""
 
+import os
+
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -13,5 +15,9 @@ with install_import_hook("grassmann_ssl", "tests.typecheck.check"):
     import grassmann_ssl.report  # noqa: F401
 
 torch.set_num_threads(1)
+# HYPOTHESIS_PROFILE: repeatable for CI, random for `make fuzz`, quick for `make check`.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.load_profile("repeatable")
+settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
+settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=10)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
