@@ -2,14 +2,18 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
-from grassmann_ssl.experiments import EXPERIMENTS, CompareConfig, compare
-from grassmann_ssl.experiments.run import Outcome, RunConfig
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments import EXPERIMENTS
+from grassmann_ssl.experiments.compare import CompareConfig
+from grassmann_ssl.report import draw
+from grassmann_ssl.report.terminal import findings_table, summary
+from grassmann_ssl.run import compare, run
+from grassmann_ssl.runs import ConfigError, RunConfig
 from grassmann_ssl.training.watch import Diverged
 
 
@@ -44,21 +48,23 @@ def run_compare(config: Annotated[CompareConfig, tyro.conf.arg(name="")]) -> int
 
     Writes a run folder with run.json, metrics.parquet, arrays.safetensors and report.html, and prints a summary.
     """
-    from grassmann_ssl.report import summary
-
     comparison = compare(config, _progress)
     print(summary(comparison.result))
     print(f"report: {config.folder / 'report.html'}")
     return 130 if comparison.result["interrupted"] else 0
 
 
-def _command(config_type: type[RunConfig], experiment: Callable[..., Outcome | None]) -> Callable[..., int]:
+def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
+    """Draw the page of a run folder again, from the files in it: nothing is trained."""
+    print(f"report: {draw(folder)}")
+    return 0
+
+
+def _command(config_type: type[RunConfig]) -> Callable[..., int]:
     """The command of one experiment: its help is the config's docstring."""
 
     def command(config: RunConfig) -> int:
-        from grassmann_ssl.report.terminal import findings_table
-
-        outcome = experiment(config, _progress)
+        outcome = run(config, _progress)
         if outcome is None:  # another process of the same run prints and writes
             return 0
         print(findings_table(outcome.findings))
@@ -77,8 +83,9 @@ def main() -> None:
     """
     app = tyro.extras.SubcommandApp()
     app.command(name="compare")(run_compare)
-    for config_type, experiment in EXPERIMENTS:
-        app.command(name=config_type.NAME)(_command(config_type, experiment))
+    for config_type in EXPERIMENTS:
+        app.command(name=config_type.NAME)(_command(config_type))
+    app.command(name="report")(run_report)
     try:
         sys.exit(app.cli(prog="grassmann-ssl", config=(tyro.conf.OmitArgPrefixes,)))
     except ConfigError as error:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = {
     "manifolds": 0, "objectives": 0, "data": 0, "metrics": 0,
-    "optim": 1, "nn": 1, "training": 2, "experiments": 3, "report": 3, "cli": 4,
+    "optim": 1, "nn": 1, "runs": 1, "training": 2, "experiments": 3, "report": 4, "run": 5, "cli": 6,
 }  # fmt: skip
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
 

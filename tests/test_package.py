@@ -70,8 +70,8 @@ def test_the_picture_of_the_readme_is_drawn(tmp_path):
 
 def test_every_experiment_is_on_the_page_and_has_help():
     listed = re.findall(r"^\| `grassmann-ssl ([\w-]+)` \|", THEORY + ENCODERS, re.MULTILINE)
-    assert sorted(listed) == sorted(config.NAME for config, _ in EXPERIMENTS)
-    for config, _ in EXPERIMENTS:
+    assert sorted(listed) == sorted(config.NAME for config in EXPERIMENTS)
+    for config in EXPERIMENTS:
         done = subprocess.run(
             [BIN / "grassmann-ssl", config.NAME, "--help"], capture_output=True, text=True, check=True
         )

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.data import Moments
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
 from grassmann_ssl.objectives import objective, penalties
-from grassmann_ssl.training import ARMS, ConfigError, simulate, train
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import ARMS, simulate, train
 
 OBJECTIVES = (
     "barlow_twins",
@@ -131,8 +131,6 @@ class Inputs:
 
 def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcome:
     """Train every cell objective x constraint x noise x seed, judge it, and hold the verdicts against the predicted ones."""
-    from grassmann_ssl.report.collapse import page
-
     run = Run(config)
     inputs = Inputs.of(config)
     moments = inputs.moments(run.device)
@@ -171,7 +169,7 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
                     rows[key].append(value)
     metrics = {key: np.array(values) for key, values in rows.items()}
     record = {"collapse_rule": COLLAPSE_RULE, "cells": cells}
-    return run.finish(_findings(config, cells), record, metrics, arrays, page)
+    return run.finish(_findings(config, cells), record, metrics, arrays)
 
 
 def defined(name: str, constraint: str) -> bool:

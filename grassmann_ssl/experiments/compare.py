@@ -18,8 +18,9 @@ from grassmann_ssl.experiments.initialisation import horizon_steps, initialisati
 from grassmann_ssl.experiments.predictions import LearningRate, Prediction, predict
 from grassmann_ssl.metrics import COLLAPSE_RULE
 from grassmann_ssl.objectives import OBJECTIVES, Objective, objective
-from grassmann_ssl.training import ARMS, ConfigError, RunFolder, Trajectory, device_of, train
-from grassmann_ssl.training.runs import provenance
+from grassmann_ssl.runs import ConfigError, device_of
+from grassmann_ssl.runs.folder import provenance
+from grassmann_ssl.training import ARMS, Trajectory, train
 
 LOGGED = 300
 LAW = "initialisation_law"
@@ -149,17 +150,15 @@ class Comparison:
 
 
 def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], object]] | None = None) -> Comparison:
-    """Train every arm of every objective, compare with theory, and write the run folder.
+    """Train every arm of every objective and compare with theory; `grassmann_ssl.run.compare` writes the run folder too.
 
     `progress(total_steps)` returns a function that is called with the name of the arm at every step. Returns the comparison; its
     `result` is what run.json holds. Raises ConfigError, before any training, for settings that cannot be run. An interrupt (Ctrl-C)
-    keeps what was recorded: the folder is written, and `result["interrupted"]` says where.
+    keeps what was recorded, and `result["interrupted"]` says where.
     """
-    from grassmann_ssl.report import write_run  # brings matplotlib, which --help and bad settings should not wait for
 
     begin = time.perf_counter()
     device = device_of(config.device)
-    folder = RunFolder(config.folder, config.overwrite)
     generator = torch.Generator().manual_seed(config.seed)
     try:
         data = triplets(config.data, config.view(), generator, config.spectrum)
@@ -226,8 +225,6 @@ def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], obj
     except KeyboardInterrupt:
         result["interrupted"] = "between two arms or in the scan of initialisation scales"
     result["wall_time_s"] = round(time.perf_counter() - begin, 2)
-    with folder.writing() as path:
-        write_run(comparison, path)
     return comparison
 
 

@@ -11,9 +11,8 @@ from scipy import stats
 
 from grassmann_ssl.experiments import evaluation
 from grassmann_ssl.experiments.image_batches import load_split
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.experiments.train import TrainConfig, fit
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training.distributed import Process
 from grassmann_ssl.training.watch import Diverged
 
@@ -91,8 +90,6 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
 
     A run whose loss is not finite counts as diverged and has no numbers. Raises ConfigError before any training.
     """
-    from grassmann_ssl.report.compare_encoders import page
-
     run = Run(config)
     process = Process(0, 1, run.device)
     tick = progress(len(config.arms) * config.seeds * config.steps) if progress else lambda label, n=1: None
@@ -118,7 +115,7 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
                 arrays[f"arm{index}_seed{k}_{name}"] = found[name]
     record = {"arms": [_summary(config, arm, rows) for arm in config.arms], "runs": rows}
     columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
-    return run.finish(_findings(config, record), record, columns, arrays, page)
+    return run.finish(_findings(config, record), record, columns, arrays)
 
 
 _NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")

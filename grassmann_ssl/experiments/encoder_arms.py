@@ -27,7 +27,7 @@ from grassmann_ssl.nn.predictors import DirectPredictor, predictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives.embedding import EmbeddingLoss, Lejepa, embedding_loss
 from grassmann_ssl.optim import LARS, RiemannianAdam, RiemannianSGD
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.distributed import Process
 
 if TYPE_CHECKING:

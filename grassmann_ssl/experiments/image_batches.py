@@ -10,7 +10,7 @@ from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_ge
 from grassmann_ssl.data.files import load
 from grassmann_ssl.data.images import EMBEDDED, Images, embedded
 from grassmann_ssl.data.presets import preset
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.distributed import Process
 
 TESTED = 1 / 3  # share of the samples that are kept for testing, where the data have no test part of their own

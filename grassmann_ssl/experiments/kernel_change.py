@@ -27,10 +27,9 @@ from grassmann_ssl.experiments.kernel_arms import (
     train,
     train_free,
 )
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 
 Arrays = dict[str, np.ndarray]
 
@@ -95,8 +94,6 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     Gaussian views have noise of 0.1; those of digits and photos shifts of up to one pixel and rotations of up to 5 degrees as well.
     Raises ConfigError, before any training, for settings that cannot be run.
     """
-    from grassmann_ssl.report.kernel_change import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     generator = run.generator()
     task = _task(config, run, generator)
@@ -124,7 +121,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
                 table[key][j, i] = np.where(np.isfinite(value), value, np.inf)
     record, arrays = _record(config, table, exact, lazy, np.array(growth))
     metrics = _metrics(config, table)
-    return run.finish(_findings(config, record), record, metrics, arrays, page)
+    return run.finish(_findings(config, record), record, metrics, arrays)
 
 
 def _task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:

@@ -16,9 +16,8 @@ from grassmann_ssl.data import View, triplets
 from grassmann_ssl.experiments import measure
 from grassmann_ssl.experiments import tangent_networks as networks
 from grassmann_ssl.experiments.layers import descend
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.objectives import objective
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from theory.kernel import KernelModes
 
 Array = NDArray[np.float64]
@@ -85,8 +84,6 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     them, they come early: the smaller the scale, the wider a network must be for the prediction to hold. The angle to the predicted
     subspace shrinks as scale^(1 - gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`).
     """
-    from grassmann_ssl.report.ntk import page
-
     run = Run(config)
     generator = run.generator()
     x = _stacked_pairs(config, generator).to(run.device)
@@ -105,7 +102,7 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     for i, start in enumerate(networks.STARTS):
         widest = (i + 1) * len(config.widths) - 1
         arrays |= {f"{start}_{name}": curve for name, curve in results["curves"][widest].items()}
-    return run.finish(_findings(config, record), record, _metrics(config, tables), arrays, page)
+    return run.finish(_findings(config, record), record, _metrics(config, tables), arrays)
 
 
 def _stacked_pairs(config: NtkConfig, generator: torch.Generator) -> Tensor:

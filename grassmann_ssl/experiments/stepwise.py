@@ -12,10 +12,10 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, triplets
 from grassmann_ssl.experiments import measure
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective
-from grassmann_ssl.training import ARMS, ConfigError, Trajectory, train
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import ARMS, Trajectory, train
 
 Array = NDArray[np.float64]
 LOSSES = ("barlow_twins", "spectral_contrastive", "squared_vicreg", "infonce")
@@ -106,8 +106,6 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     The measured eigenvalues are those of C = W^T Gamma W for Barlow Twins, which rise to 1, and of W^T Sigma W for the other losses,
     which rise to the spectrum of the minimiser; a step is the time at which the k-th largest first reaches half of that.
     """
-    from grassmann_ssl.report.stepwise import page
-
     run = Run(config)
     generator = run.generator()
     data = _data(config, generator)
@@ -159,7 +157,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
         "predicted": problem.times.ravel(),
         "measured": arrays["measured_times"].ravel(),
     }
-    return run.finish(findings, record, metrics, arrays, page)
+    return run.finish(findings, record, metrics, arrays)
 
 
 def _data(config: StepwiseConfig, generator: torch.Generator) -> Triplets:

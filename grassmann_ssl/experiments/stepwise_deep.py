@@ -13,11 +13,10 @@ import theory
 from grassmann_ssl.experiments import evaluation
 from grassmann_ssl.experiments.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.image_batches import Split, load_split
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.experiments.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training.distributed import Process
 
 Array = NDArray[np.float64]
@@ -78,8 +77,6 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
     observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training.
     """
-    from grassmann_ssl.report.stepwise_deep import page
-
     run = Run(config)
     split = load_split(config.data, torch.Generator().manual_seed(config.seed)).to(run.device)
     if config.pairs > len(split.train):
@@ -122,7 +119,7 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
         "time": np.concatenate([arrays[f"{name}_time"] for name in config.objectives]),
         "loss": np.concatenate([arrays[f"{name}_loss"] for name in config.objectives]),
     }
-    return run.finish(_findings(config, record), record, columns, arrays, page)
+    return run.finish(_findings(config, record), record, columns, arrays)
 
 
 def overlap(a: Array, b: Array) -> float:

@@ -11,10 +11,9 @@ import torch
 from grassmann_ssl.experiments import evaluation
 from grassmann_ssl.experiments.encoder_arms import Arm, assemble, check_arm
 from grassmann_ssl.experiments.image_batches import Split, Views, augmentations, load_split
-from grassmann_ssl.experiments.run import Outcome, Progress, Run, RunConfig
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.distributed import Process, parallelise, processes
 from grassmann_ssl.training.pretrain import PRECISIONS, pretrain
@@ -144,8 +143,6 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
     Raises ConfigError before any training for settings that cannot be run, and `Diverged` where the loss is not finite: the checkpoint,
     if one is kept, is then the last good one. An interrupt (Ctrl-C) keeps what was done so far.
     """
-    from grassmann_ssl.report.train import page
-
     with processes(config.device) as process:
         run = Run(config) if process.first else None
         generator = torch.Generator().manual_seed(config.seed)
@@ -156,7 +153,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
             return None
         judged = evaluation.judge(config, trained.arm, split)
         record, metrics, arrays = evaluation.collect(config, trained, judged)
-        return run.finish(evaluation.findings(config, record), record, metrics, arrays, page)
+        return run.finish(evaluation.findings(config, record), record, metrics, arrays)
 
 
 def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:

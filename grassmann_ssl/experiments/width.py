@@ -17,12 +17,12 @@ import theory
 from grassmann_ssl.data import SOURCES, View, moments_of, triplets
 from grassmann_ssl.experiments import measure, width_laws
 from grassmann_ssl.experiments.layers import descend
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.experiments.width_laws import Arrays, Problem
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss, trace_matrix
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.training import ConfigError, train
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import train
 
 LOGGED = 120
 SHOWN_SAMPLES = 60
@@ -90,8 +90,6 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
     Digits and photos are seen through shifts of up to one pixel, rotations of up to 5 degrees and noise of 0.1; gaussian data through
     noise of 0.1. Raises ConfigError, before any training, for settings that cannot be run.
     """
-    from grassmann_ssl.report.width import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     generator = run.generator()
     problem = _problem(config, generator)
@@ -137,7 +135,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
         "free": collapse,
     }
     everything = arrays | contrast | collapse_arrays | {"time": times[finest]}
-    return run.finish(_findings(config, record), record, metrics, everything, page)
+    return run.finish(_findings(config, record), record, metrics, everything)
 
 
 def _problem(config: WidthConfig, generator: torch.Generator) -> Problem:

@@ -1,6 +1,59 @@
-"""Figures and the single-file HTML report of a run."""
+"""From a stored record to figures and a page: one file per question, and nothing of a page is computed by training."""
 
-from grassmann_ssl.report.folder import write_run
-from grassmann_ssl.report.terminal import summary
+from __future__ import annotations
 
-__all__ = ["summary", "write_run"]
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grassmann_ssl.runs import ConfigError, Outcome
+
+if TYPE_CHECKING:
+    from grassmann_ssl.report.page import Page
+
+# Experiment -> the module whose function `page` draws its outcome.
+PAGES: dict[str, str] = {
+    "collapse": "grassmann_ssl.report.collapse",
+    "compare-encoders": "grassmann_ssl.report.compare_encoders",
+    "kernel-change": "grassmann_ssl.report.kernel_change",
+    "ntk": "grassmann_ssl.report.ntk",
+    "phase-basin": "grassmann_ssl.report.phase.basin",
+    "phase-directpred": "grassmann_ssl.report.phase.direct",
+    "phase-fig10-flow-fields": "grassmann_ssl.report.phase.flow_fields",
+    "phase-fig2-alignment": "grassmann_ssl.report.phase.alignment",
+    "phase-fig3-portraits": "grassmann_ssl.report.phase.portraits",
+    "phase-fig4-fixed-points": "grassmann_ssl.report.phase.fixed_points",
+    "phase-fig5-sweeps": "grassmann_ssl.report.phase.sweeps",
+    "phase-fig7-ema": "grassmann_ssl.report.phase.ema",
+    "phase-fig8-symmetry": "grassmann_ssl.report.phase.symmetry",
+    "phase-fig9-commutator": "grassmann_ssl.report.phase.commutator",
+    "stepwise": "grassmann_ssl.report.stepwise",
+    "stepwise-deep": "grassmann_ssl.report.stepwise_deep",
+    "train": "grassmann_ssl.report.train",
+    "width": "grassmann_ssl.report.width",
+}
+
+
+def page_of(outcome: Outcome) -> Page:
+    """The page of an outcome. Raises ConfigError for an experiment that has none."""
+    if outcome.name not in PAGES:
+        raise ConfigError(f"no page is known for runs of {outcome.name!r}; known are {', '.join(PAGES)}")
+    page: Page = import_module(PAGES[outcome.name]).page(outcome)
+    return page
+
+
+def draw(folder: Path) -> Path:
+    """Draw the page of a run folder from the files in it, and return the path of its report.html.
+
+    The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Files are replaced one by
+    one, each whole. Raises ConfigError where the folder holds no run that can be read, or one without a page.
+    """
+    from grassmann_ssl.report.page import render  # brings matplotlib, which --help and bad settings should not wait for
+
+    outcome = Outcome.load(folder)
+    for name, content in render(outcome, page_of(outcome)).items():
+        part = folder / f".{name}.part"
+        part.write_bytes(content)
+        os.replace(part, folder / name)
+    return folder / "report.html"

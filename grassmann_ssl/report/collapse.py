@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.runs import Outcome
 
 LETTER = {"none": "", "dimensional": "d", "complete": "c", "diverged": "∞"}
 

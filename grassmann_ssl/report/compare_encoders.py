@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.experiments.compare_encoders import PROBES
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.metrics.collapse import DEAD
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.runs import Outcome
 
 
 def page(outcome: Outcome) -> Page:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from grassmann_ssl.report import figures, html
 from grassmann_ssl.report.page import png
-from grassmann_ssl.training.runs import write_json
+from grassmann_ssl.runs.folder import write_json
 
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.compare import Comparison

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.experiments.kernel_arms import ARMS, BLOWN_UP, LEFT
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels
+from grassmann_ssl.runs import Outcome
 
 
 def page(outcome: Outcome) -> Page:

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from grassmann_ssl.experiments.ntk import ANGLES, TIMES
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.experiments.tangent_networks import STARTS
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels, points
+from grassmann_ssl.runs import Outcome
 
 LINEARISED = {"color": "0.45", "lw": 1.4, "ls": (0, (4, 2))}
 FLOOR = 1e-17  # where a logarithmic axis puts 0

@@ -1,4 +1,4 @@
-"""The report of an experiment: findings first, then figures with captions, then settings; one self-contained file."""
+"""The page of a run, drawn from its stored record: findings first, then figures with captions, then settings; one self-contained file."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import base64
 import io
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from safetensors.numpy import save
 
 from grassmann_ssl.report.terminal import HEADINGS
-from grassmann_ssl.training.runs import write_json
-
-if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Outcome
+from grassmann_ssl.runs import Outcome
 
 
 @dataclass(frozen=True)
@@ -54,19 +45,14 @@ def embedded(image: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(image).decode()
 
 
-def write(outcome: Outcome, page: Page, folder: Path) -> None:
-    """Write everything an experiment leaves into an existing, empty folder."""
+def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
+    """The files of a page by name: report.html, and each figure as NAME.png."""
     images = {section.name: png(section.figure) for section in page.sections}
-    write_json(folder / "run.json", outcome.record)
-    pq.write_table(pa.table(outcome.metrics), folder / "metrics.parquet", compression="zstd")
-    arrays = {name: np.ascontiguousarray(value) for name, value in outcome.arrays.items()}
-    (folder / "arrays.safetensors").write_bytes(save(arrays))
-    for name, image in images.items():
-        (folder / f"{name}.png").write_bytes(image)
-    (folder / "report.html").write_text(_render(outcome, page, images), encoding="utf-8")
+    html = _html(outcome, page, images).encode("utf-8")
+    return {f"{name}.png": image for name, image in images.items()} | {"report.html": html}
 
 
-def _render(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
+def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Finding
+    from grassmann_ssl.runs import Finding
 
 HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
 HEADINGS = ("quantity", "theory", "measured", "agreement")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.runs import Outcome
 
 TIME = "time t = sum of learning rates / (1 − momentum)"
 SHOWN = 8  # eigenvalues with a legend of their own

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from grassmann_ssl.training.runs import ConfigError, device_of
+from grassmann_ssl.runs import ConfigError, device_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The collapse experiment: verdicts against closed forms, the population it trains on, what it leaves, what it refuses."""
 
-import importlib
 import json
 
 import numpy as np
@@ -9,10 +8,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from grassmann_ssl.experiments.collapse import CollapseConfig, Inputs, collapse
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments import collapse as experiment
+from grassmann_ssl.experiments.collapse import CollapseConfig, Inputs
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
-experiment = importlib.import_module("grassmann_ssl.experiments.collapse")  # the package names the function so
 SMALL = {
     "seeds": 3,
     "spectrum": (1.0, 0.7, 0.4, 0.2),
@@ -26,7 +26,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return collapse(CollapseConfig(out=tmp_path_factory.mktemp("collapse") / "run", **SMALL))
+    return run(CollapseConfig(out=tmp_path_factory.mktemp("collapse") / "run", **SMALL))
 
 
 def cells(outcome, **chosen):
@@ -81,7 +81,7 @@ def test_the_predictor_holds_below_the_critical_decay_and_not_above(tmp_path):
         out=tmp_path / "run",
         **(SMALL | {"steps": 3000}),
     )
-    weak, strong = cells(collapse(config), constraint="predictor")
+    weak, strong = cells(run(config), constraint="predictor")
     assert weak["predicted_kind"] == "none" and weak["kinds"]["none"] == 3
     assert strong["predicted_kind"] == "complete" and strong["kinds"]["complete"] == 3
 
@@ -139,8 +139,8 @@ def test_the_folder(outcome, tmp_path):
     pairs = 6 * 7 + 1
     assert len(record["cells"]) == 2 * pairs and len(table) == 2 * pairs * 3
     assert load_file(folder / "arrays.safetensors")["gamma"].shape == (2, 4)
-    again = collapse(CollapseConfig(out=tmp_path / "again", **(SMALL | {"steps": 20})))
-    same = collapse(CollapseConfig(out=tmp_path / "same", **(SMALL | {"steps": 20})))
+    again = run(CollapseConfig(out=tmp_path / "again", **(SMALL | {"steps": 20})))
+    same = run(CollapseConfig(out=tmp_path / "same", **(SMALL | {"steps": 20})))
     assert again.record["cells"] == same.record["cells"]
     assert len(outcome.findings) == 8
 

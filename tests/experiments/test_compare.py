@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 import theory
-from grassmann_ssl.experiments import CompareConfig, compare
+from grassmann_ssl.experiments.compare import CompareConfig
 from grassmann_ssl.experiments.measure import collapse_slope, half_rise_times
 from grassmann_ssl.objectives import OBJECTIVES, trace_loss
-from grassmann_ssl.training import ARMS, ConfigError, train
+from grassmann_ssl.run import compare
+from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training import ARMS, train
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]

@@ -10,11 +10,12 @@ from safetensors.numpy import load_file
 
 from grassmann_ssl.experiments import relu_kernels
 from grassmann_ssl.experiments.kernel_arms import ARMS, Arm, Task, exact_change, growth_rates, predicted_exponent, train
-from grassmann_ssl.experiments.kernel_change import KernelChangeConfig, _graph, _of_outputs, kernel_change
+from grassmann_ssl.experiments.kernel_change import KernelChangeConfig, _graph, _of_outputs
 from grassmann_ssl.nn import empirical_ntk
 from grassmann_ssl.objectives import trace
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 SMALL = {
     "widths": (16, 32),
@@ -30,7 +31,7 @@ SMALL = {
 def outcome(tmp_path_factory):
     """Two widths a factor of 8 apart: what an exponent needs, for less than the default."""
     config = KernelChangeConfig(widths=(64, 512), out=tmp_path_factory.mktemp("kernel") / "run")
-    return kernel_change(config)
+    return run(config)
 
 
 def network(seed=1, n=7, m=4, h=11, d=3, seeds=2):
@@ -225,7 +226,7 @@ def test_divergence_is_stated_and_left_out_of_fits(tmp_path):
     config = KernelChangeConfig(
         out=tmp_path / "run", **SMALL | {"widths": (16, 4096), "horizon": 6.0, "free_time": 6.0}
     )
-    outcome = kernel_change(config)
+    outcome = run(config)
     free, lazy = outcome.record["arms"]["free"], outcome.record["laziness"]
     assert free["diverged_widths"][0] == 16 and free["last_layer"]["median"][0] is None
     assert free["last_layer"]["slope"] is None and free["switched"]["slope"] is None
@@ -238,7 +239,7 @@ def test_divergence_is_stated_and_left_out_of_fits(tmp_path):
 
 def test_a_loss_without_growing_modes_stays_lazy_even_under_the_constraint(tmp_path):
     settings = SMALL | {"objective": "squared_noncontrastive", "widths": (64, 512), "seeds": 6, "horizon": 5.0}
-    outcome = kernel_change(KernelChangeConfig(out=tmp_path / "run", **settings))
+    outcome = run(KernelChangeConfig(out=tmp_path / "run", **settings))
     lazy, last = outcome.record["laziness"], outcome.record["arms"]["last"]
     assert lazy["predicted_slope"] is None and lazy["lambda"] == 0 and lazy["left"] == [None, None]
     assert last["movement"]["slope"] == pytest.approx(-0.5, abs=0.1) and last["last_layer"]["slope"] == pytest.approx(
@@ -276,9 +277,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
-    runs = [
-        kernel_change(KernelChangeConfig(out=tmp_path / str(i), seed=seed, **SMALL)) for i, seed in enumerate((4, 4, 5))
-    ]
+    runs = [run(KernelChangeConfig(out=tmp_path / str(i), seed=seed, **SMALL)) for i, seed in enumerate((4, 4, 5))]
     assert all(np.array_equal(runs[0].arrays[name], runs[1].arrays[name]) for name in runs[0].arrays)
     assert not np.array_equal(runs[0].arrays["whole"], runs[2].arrays["whole"])
 
@@ -290,7 +289,7 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
         totals.append(total)
         return lambda label, n=1: done.append(n)
 
-    kernel_change(KernelChangeConfig(out=tmp_path / "run", **SMALL | {"horizon": 20.0}), progress)
+    run(KernelChangeConfig(out=tmp_path / "run", **SMALL | {"horizon": 20.0}), progress)
     assert totals == [sum(done)]
 
     def interrupt(total):
@@ -300,10 +299,10 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
         return tick
 
     with pytest.raises(KeyboardInterrupt):
-        kernel_change(KernelChangeConfig(out=tmp_path / "stopped", **SMALL), interrupt)
+        run(KernelChangeConfig(out=tmp_path / "stopped", **SMALL), interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     with pytest.raises(ConfigError, match="holds another run"):
-        kernel_change(KernelChangeConfig(out=tmp_path / "run", **SMALL))
+        run(KernelChangeConfig(out=tmp_path / "run", **SMALL))
 
 
 @pytest.mark.parametrize(
@@ -328,5 +327,5 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
 )
 def test_bad_settings_are_refused_before_any_work(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
-        kernel_change(KernelChangeConfig(out=tmp_path / "run", **SMALL | settings))
+        run(KernelChangeConfig(out=tmp_path / "run", **SMALL | settings))
     assert list(tmp_path.iterdir()) == []

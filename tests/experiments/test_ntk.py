@@ -1,6 +1,5 @@
 """The experiment `ntk`: networks against their tangent kernels, what limits the agreement, starts, bad settings."""
 
-import importlib
 import json
 
 import numpy as np
@@ -10,22 +9,23 @@ import torch
 from torch.func import functional_call, jacrev
 
 import theory
+from grassmann_ssl.experiments import ntk as experiment
 from grassmann_ssl.experiments import tangent_networks as networks
-from grassmann_ssl.experiments.ntk import NtkConfig, ntk
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments.ntk import NtkConfig
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
-experiment = importlib.import_module("grassmann_ssl.experiments.ntk")  # the package may name the function so
 GROUPED, INDEPENDENT = range(2)
 
 
-def run(tmp_path, **settings):
+def trained(tmp_path, **settings):
     small = {"pairs": 24, "dim": 2, "widths": (16, 128), "seeds": 4, "init_scale": 1e-3}
-    return ntk(NtkConfig(out=tmp_path / "run", **(small | settings)))
+    return run(NtkConfig(out=tmp_path / "run", **(small | settings)))
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("ntk"), widths=(16, 64, 256))
+    return trained(tmp_path_factory.mktemp("ntk"), widths=(16, 64, 256))
 
 
 def draw(*shape, seed=0):
@@ -88,7 +88,7 @@ def test_a_smaller_start_asks_for_a_wider_network(tmp_path):
     """Coupled outputs push late modes up before their time: by more of it, the smaller the start."""
     early, angles = [], []
     for scale in (1e-3, 1e-8):
-        found = run(tmp_path / str(scale), widths=(32,), seeds=8, init_scale=scale)
+        found = trained(tmp_path / str(scale), widths=(32,), seeds=8, init_scale=scale)
         predicted, linearised, _ = np.moveaxis(found.arrays["times"][:, 0], 1, 0)
         early.append(np.median(linearised / predicted - 1, axis=1)[:, 1])  # second step, (starts,)
         angles.append(dict(zip(experiment.ANGLES, np.median(found.arrays["angles"][GROUPED, 0], -1), strict=True)))
@@ -168,7 +168,7 @@ def test_what_is_never_learned_is_refused(kernel, message):
 
 def test_the_folder_and_repeatability(tmp_path):
     quick = {"widths": (4, 8), "seeds": 2, "pairs": 12, "init_scale": 1e-2, "data": "photos"}
-    first, second = (run(tmp_path / name, **quick) for name in "ab")
+    first, second = (trained(tmp_path / name, **quick) for name in "ab")
     assert np.array_equal(first.metrics["trained"], second.metrics["trained"])
     folder = tmp_path / "a" / "run"
     record = json.loads((folder / "run.json").read_text())
@@ -178,11 +178,11 @@ def test_the_folder_and_repeatability(tmp_path):
     assert {"staircase.png", "step_times.png", "agreement.png", "report.html"} <= {p.name for p in folder.iterdir()}
     assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
     with pytest.raises(ConfigError, match="holds another run"):
-        run(tmp_path / "a", **quick)
+        trained(tmp_path / "a", **quick)
 
 
 def test_one_width_and_one_output(tmp_path):
-    found = run(tmp_path, widths=(6,), dim=1, seeds=1, pairs=8)
+    found = trained(tmp_path, widths=(6,), dim=1, seeds=1, pairs=8)
     assert found.record["grouped"]["kernel_change"]["exponent"] is None
     assert found.arrays["times"].shape == (2, 1, 3, 1, 1)
 
@@ -193,7 +193,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "descend", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, widths=(4,))
+        trained(tmp_path, widths=(4,))
     assert not list(tmp_path.iterdir())
 
 
@@ -214,5 +214,5 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 def test_bad_settings_are_named_before_any_training(settings, message, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "_train", None)
     with pytest.raises(ConfigError, match=message):
-        run(tmp_path, **settings)
+        trained(tmp_path, **settings)
     assert not (tmp_path / "run").exists()

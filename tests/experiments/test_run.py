@@ -1,7 +1,8 @@
 """What every experiment shares, tried on a small one: checks, findings, the run folder, the page."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import ClassVar
 
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from grassmann_ssl.experiments.run import Finding, Run, RunConfig
+from grassmann_ssl.experiments import EXPERIMENTS
+from grassmann_ssl.report import PAGES, draw
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points
 from grassmann_ssl.report.terminal import findings_table
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,7 @@ class SquareConfig(RunConfig):
     NAME: ClassVar[str] = "square"
     numbers: tuple[float, ...] = (1.0, 2.0)
     rate: float = 0.5
+    more: dict = field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,12 +42,19 @@ def page(outcome):
     return Page("Squares & more", "What <is> x²?", (Section("squares", "Squares", figure, "Points on a parabola."),))
 
 
-def square(config):
-    run = Run(config)
+def square(config, progress=None):
+    own = Run(config)
     x = np.array(config.numbers)
-    drawn = run.generator().initial_seed()
+    drawn = own.generator().initial_seed()
     findings = [Finding("x²", "4", "4", "exact"), Finding("a longer quantity", "<1>", "1", "within 0 %")]
-    return run.finish(findings, {"drawn": drawn}, {"x": x, "y": x**2}, {"x": x, "m": np.eye(3)[:, ::-1]}, page)
+    metrics = {"x": x, "y": x**2, "label": np.array(["few", "many"])[(x > 1).astype(int)]}
+    return own.finish(findings, {"drawn": drawn, **config.more}, metrics, {"x": x, "m": np.eye(3)[:, ::-1]})
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, SquareConfig, square)
+    monkeypatch.setitem(PAGES, "square", __name__)
 
 
 class Sources(HTMLParser):
@@ -56,7 +67,7 @@ class Sources(HTMLParser):
 
 
 def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
-    outcome = square(SquareConfig(out=tmp_path / "run", seed=3))
+    outcome = run(SquareConfig(out=tmp_path / "run", seed=3))
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
         "arrays.safetensors", "metrics.parquet", "report.html", "run.json", "squares.png",
@@ -86,19 +97,65 @@ def test_findings_are_columns_of_text():
 
 def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unasked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    square(SquareConfig())
+    run(SquareConfig())
     assert (tmp_path / "runs" / "square" / "run.json").exists()
     with pytest.raises(ConfigError, match="holds another run"):
-        square(SquareConfig())
-    square(SquareConfig(numbers=(3.0,), overwrite=True))
+        run(SquareConfig())
+    run(SquareConfig(numbers=(3.0,), overwrite=True))
     assert json.loads((tmp_path / "runs" / "square" / "run.json").read_text())["config"]["numbers"] == [3.0]
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
-    run = Run(SquareConfig(out=tmp_path / "run"))
     with pytest.raises(ValueError, match="JSON"):
-        run.finish([], {"bad": float("nan")}, {"x": np.ones(1), "y": np.ones(1)}, {}, page)
+        run(SquareConfig(out=tmp_path / "run", more={"bad": float("nan")}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stored_run_is_the_outcome_and_is_drawn_again_byte_for_byte(tmp_path):
+    outcome = run(SquareConfig(out=tmp_path / "run", numbers=(3.0, 0.5)))
+    folder = tmp_path / "run"
+    loaded = Outcome.load(folder)
+    assert loaded.record == json.loads(json.dumps(outcome.record)) and loaded.findings == outcome.findings
+    for then, now in ((outcome.metrics, loaded.metrics), (outcome.arrays, loaded.arrays)):
+        assert then.keys() == now.keys()
+        for name in then:
+            assert then[name].dtype == now[name].dtype and np.array_equal(then[name], now[name]), name
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "squares.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("the user's own")
+    assert draw(folder) == folder / "report.html"
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "notes.txt"} == before
+    assert (folder / "notes.txt").exists()
+
+
+def test_the_page_is_drawn_from_the_files_and_nothing_else(tmp_path):
+    run(SquareConfig(out=tmp_path / "run"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["findings"][0]["measured"] = "another number"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert "another number" in draw(tmp_path / "run").read_text()
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.parquet", "arrays.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"\x00\x01 not this format"])
+def test_a_folder_that_cannot_be_read_is_refused_by_name(tmp_path, name, content):
+    run(SquareConfig(out=tmp_path / "run"))
+    (tmp_path / "run" / name).unlink()
+    if content is not None:
+        (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        draw(tmp_path / "run")
+
+
+def test_a_run_without_a_page_is_refused(tmp_path):
+    run(SquareConfig(out=tmp_path / "run"))
+    del PAGES["square"]
+    with pytest.raises(ConfigError, match="no page is known for runs of 'square'"):
+        draw(tmp_path / "run")
+
+
+def test_every_experiment_has_a_page_and_every_page_an_experiment():
+    assert {config.NAME for config in EXPERIMENTS} == set(PAGES)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +176,4 @@ def test_bad_settings_are_named(settings, message):
 
 def test_a_device_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="device: 'tpu9' is not a torch device"):
-        Run(SquareConfig(device="tpu9", out=tmp_path / "run"))
+        run(SquareConfig(device="tpu9", out=tmp_path / "run"))

@@ -1,18 +1,19 @@
 """The stepwise experiment: step times of every loss and source against theory, kernels against features, bad settings."""
 
-import importlib
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from grassmann_ssl.experiments.stepwise import StepwiseConfig, stepwise
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments import stepwise as experiment
+from grassmann_ssl.experiments.stepwise import StepwiseConfig
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 
-def run(tmp_path, **settings):
-    return stepwise(StepwiseConfig(out=tmp_path / "run", **({"seeds": 3, "dim": 4} | settings)))
+def trained(tmp_path, **settings):
+    return run(StepwiseConfig(out=tmp_path / "run", **({"seeds": 3, "dim": 4} | settings)))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def run(tmp_path, **settings):
     ids=lambda settings: "-".join(str(v) for v in settings.values()),
 )
 def test_step_times_are_within_three_per_cent(settings, tmp_path):
-    outcome = run(tmp_path, **settings)
+    outcome = trained(tmp_path, **settings)
     times = outcome.record["step_times"]
     # 5 % where the settings make the learning rate cost that much. On photos two modes rise almost together in some seeds: while
     # they mix, the sorted eigenvalues keep a distance, and single steps are off by 9 %.
@@ -42,13 +43,15 @@ def test_step_times_are_within_three_per_cent(settings, tmp_path):
 def test_the_settings_of_the_requirement(tmp_path):
     """On digits: five seeds and eight modes of each loss within 3 %."""
     for k, loss in enumerate(("spectral_contrastive", "squared_vicreg")):
-        outcome = stepwise(StepwiseConfig(out=tmp_path / str(k), loss=loss, seeds=5, dim=8, share=0.02))
+        outcome = run(StepwiseConfig(out=tmp_path / str(k), loss=loss, seeds=5, dim=8, share=0.02))
         assert outcome.record["step_times"]["worst_error"] < 0.03 and outcome.record["step_times"]["not_seen"] == 0
 
 
 def test_a_finite_learning_rate_costs_its_share(tmp_path):
     errors = [
-        run(tmp_path / str(share), data="gaussian", noise=0.3, share=share, dim=2).record["step_times"]["median_error"]
+        trained(tmp_path / str(share), data="gaussian", noise=0.3, share=share, dim=2).record["step_times"][
+            "median_error"
+        ]
         for share in (0.01, 0.04)
     ]
     assert 2 < errors[1] / errors[0] < 6 and errors[0] < 0.01
@@ -70,7 +73,7 @@ def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
 
 
 def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
-    outcome = run(tmp_path, model="random_features", dim=2, features=64, pairs=60, share=0.03, init_scale=1e-8)
+    outcome = trained(tmp_path, model="random_features", dim=2, features=64, pairs=60, share=0.03, init_scale=1e-8)
     assert outcome.record["kernel"]["closed_form_error"] < 1e-8
     assert outcome.record["kernel"]["trained_error"] < 0.2
     assert outcome.record["step_times"]["median_error"] < 0.03
@@ -80,30 +83,29 @@ def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
 
 
 def test_the_a_priori_times_are_those_of_the_draw(tmp_path):
-    outcome = run(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
+    outcome = trained(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
     # the largest of 3 standardised deviations of a mean over 20 seeds, and a bias of up to 1 of the finite learning rate
     assert outcome.record["a_priori"]["worst_deviation"] < 4
 
 
 def test_the_folder_and_repeatability(tmp_path):
-    first = run(tmp_path / "a", data="gaussian", dim=2, share=0.05)
-    second = run(tmp_path / "b", data="gaussian", dim=2, share=0.05)
+    first = trained(tmp_path / "a", data="gaussian", dim=2, share=0.05)
+    second = trained(tmp_path / "b", data="gaussian", dim=2, share=0.05)
     assert np.array_equal(first.metrics["measured"], second.metrics["measured"])
     folder = tmp_path / "a" / "run"
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "stepwise" and record["step_times"] == first.record["step_times"]
     assert {"staircase.png", "step_times.png", "report.html"} <= {path.name for path in folder.iterdir()}
     with pytest.raises(ConfigError, match="holds another run"):
-        run(tmp_path / "a", data="gaussian")
+        trained(tmp_path / "a", data="gaussian")
 
 
 def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
-    experiment = importlib.import_module("grassmann_ssl.experiments.stepwise")  # the package names the function so
     population = experiment._population
     monkeypatch.setattr(
         experiment, "moments_of", lambda data: population(StepwiseConfig(spectrum=(1.0, 0.5, 0.5, 0.1)))
     )
-    outcome = run(tmp_path, data="gaussian", spectrum=(1.0, 0.5, 0.5, 0.1), dim=2, share=0.05)
+    outcome = trained(tmp_path, data="gaussian", spectrum=(1.0, 0.5, 0.5, 0.1), dim=2, share=0.05)
     (group,) = [f for f in outcome.findings if f.quantity == "subspace"]
     assert "gamma_2 to gamma_3" in group.theory and "subspace_angle" not in outcome.record
 
@@ -138,5 +140,5 @@ def test_bad_settings_are_named(settings, message):
 )
 def test_what_cannot_be_run_is_refused_before_training(settings, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        run(tmp_path, **settings)
+        trained(tmp_path, **settings)
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,5 @@
 """Stepwise learning of encoders: the experiment on few images and steps, its overlap, and bad settings."""
 
-import importlib
 import itertools
 import json
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from grassmann_ssl.experiments import stepwise_deep as experiment
 from grassmann_ssl.experiments.image_batches import Split, load_split
-from grassmann_ssl.experiments.stepwise_deep import StepwiseDeepConfig, overlap, stepwise_deep
-from grassmann_ssl.training import ConfigError
-
-experiment = importlib.import_module("grassmann_ssl.experiments.stepwise_deep")
+from grassmann_ssl.experiments.stepwise_deep import StepwiseDeepConfig, overlap
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     config = StepwiseDeepConfig(
         objectives=("barlow_twins",), dim=4, batch=256, steps=150, records=50, pairs=24, out=tmp_path / "run"
     )
-    outcome = stepwise_deep(config)
+    outcome = run(config)
     one = outcome.record["runs"]["barlow_twins"]
     times = one["steps_of_z"]
     assert len(times) >= 3 and all(b > 1.05 * a for a, b in itertools.pairwise(times))
@@ -66,4 +65,4 @@ def test_bad_settings_are_named(settings, message):
 def test_more_pairs_than_images_are_refused_before_training(tmp_path, few, monkeypatch):
     monkeypatch.setattr(experiment, "fit", None)
     with pytest.raises(ConfigError, match="pairs must be at most 256, got 300"):
-        stepwise_deep(StepwiseDeepConfig(pairs=300, out=tmp_path / "run"))
+        run(StepwiseDeepConfig(pairs=300, out=tmp_path / "run"))

@@ -1,6 +1,5 @@
 """The experiments `train` and `compare-encoders`: what trains, what is kept, several processes, refusals, and what a run leaves."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -12,17 +11,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from grassmann_ssl.experiments.compare_encoders import CompareEncodersConfig, compare_encoders
+from grassmann_ssl.experiments import compare_encoders
+from grassmann_ssl.experiments import train as experiment
+from grassmann_ssl.experiments.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoder_arms import assemble
 from grassmann_ssl.experiments.image_batches import Split, Views, augmentations, load_split
-from grassmann_ssl.experiments.train import CONSTRAINTS, TrainConfig, fit, train
+from grassmann_ssl.experiments.train import CONSTRAINTS, TrainConfig, fit
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.distributed import Process
 from grassmann_ssl.training.watch import Diverged
 
-experiment = importlib.import_module("grassmann_ssl.experiments.train")  # the package may name the function so
 BIN = Path(sys.executable).parent
 ALONE = Process(0, 1, torch.device("cpu"))
 QUICK = {"steps": 4, "batch": 32, "records": 4}
@@ -38,9 +39,7 @@ def split():
 def few(monkeypatch, split):
     """Runs on few images."""
     monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
-    monkeypatch.setattr(
-        importlib.import_module("grassmann_ssl.experiments.compare_encoders"), "load_split", lambda *_: split
-    )
+    monkeypatch.setattr(compare_encoders, "load_split", lambda *_: split)
 
 
 def weights(arm):
@@ -227,7 +226,7 @@ def test_two_processes_are_one(options, tmp_path):
 
 def test_the_folder(tmp_path, few):
     config = quick(out=tmp_path / "run", constraint="grassmann")
-    outcome = train(config)
+    outcome = run(config)
     folder = tmp_path / "run"
     record = json.loads((folder / "run.json").read_text())
     assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == ["1.4"]
@@ -238,14 +237,14 @@ def test_the_folder(tmp_path, few):
     assert len(frame) == 4 and {"step", "time", "loss", "z_1", "z_8", "directions_8"} <= set(frame)
     assert {"training.png", "spectra.png", "report.html", "arrays.safetensors"} <= {p.name for p in folder.iterdir()}
     assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
-    again = train(quick(out=tmp_path / "again", constraint="grassmann"))
+    again = run(quick(out=tmp_path / "again", constraint="grassmann"))
     assert np.array_equal(outcome.arrays["spectrum_z"], again.arrays["spectrum_z"])
     rates = (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
     assert np.allclose(frame["time"], 0.05 * np.concatenate([[0], np.cumsum(rates)])[frame["step"]] / 0.1)
 
 
 def test_records_at_every_step_are_no_trouble(tmp_path, few):
-    outcome = train(quick(out=tmp_path / "run", steps=12, records=40))
+    outcome = run(quick(out=tmp_path / "run", steps=12, records=40))
     time = outcome.metrics["time"]
     assert len(time) == 13 and (np.diff(time) > 0).all()
     for name in ("steps_detected", "steps_of_loss"):
@@ -256,14 +255,14 @@ def test_records_at_every_step_are_no_trouble(tmp_path, few):
 def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
     bare = Split(split.train, None, split.test, None)
     monkeypatch.setattr(experiment, "load_split", lambda data, generator: bare)
-    outcome = train(quick(out=tmp_path / "run"))
+    outcome = run(quick(out=tmp_path / "run"))
     assert outcome.record["probes"] is None and (tmp_path / "run" / "report.html").exists()
 
 
 def test_arms_side_by_side(tmp_path, few):
     arms = ("constraint=none", "constraint=grassmann,dim=4", "objective=vicreg,lr=1e9", "predictor=linear")
     arms = tuple(f"{arm},batch=32" for arm in arms)
-    outcome = compare_encoders(CompareEncodersConfig(out=tmp_path / "run", arms=arms, seeds=2, steps=3, records=3))
+    outcome = run(CompareEncodersConfig(out=tmp_path / "run", arms=arms, seeds=2, steps=3, records=3))
     summaries = {one["arm"]: one for one in outcome.record["arms"]}
     assert summaries[arms[2]]["kinds"]["diverged"] == 2 and summaries[arms[2]]["ridge"] is None
     for arm in (arms[0], arms[1], arms[3]):
@@ -327,7 +326,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "pretrain", None)
     with pytest.raises(ConfigError, match=message):
-        train(quick(out=tmp_path / "run", **settings))
+        run(quick(out=tmp_path / "run", **settings))
     assert not list(tmp_path.iterdir())
 
 
@@ -369,7 +368,7 @@ def arms_on_digits(tmp_path_factory):
     }
     given = tuple(f"{arm},batch=128" for arm in arms.values())
     folder = tmp_path_factory.mktemp("arms") / "run"
-    outcome = compare_encoders(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=450, records=10))
+    outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=450, records=10))
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
 

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file
 
 import theory
 from grassmann_ssl.experiments.layers import descend
-from grassmann_ssl.experiments.width import WidthConfig, factors, width
+from grassmann_ssl.experiments.width import WidthConfig, factors
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 from tests.oracles import dynamics as twin
 
 SMALL = {"data": "gaussian", "dim": 3, "hidden": (3, 6, 12), "seeds": 3, "rates": (0.2, 0.1), "horizon": 20.0}
@@ -26,7 +27,7 @@ def product_loss(matrix):
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return width(WidthConfig(out=tmp_path_factory.mktemp("width") / "run", **SMALL))
+    return run(WidthConfig(out=tmp_path_factory.mktemp("width") / "run", **SMALL))
 
 
 @pytest.fixture
@@ -174,13 +175,13 @@ def test_the_free_layer_collapses_at_the_predicted_slope(outcome):
 
 def test_a_learning_rate_beyond_the_limit_is_a_stated_result(tmp_path):
     settings = SMALL | {"rates": (5.0,), "hidden": (3, 4), "seeds": 2}
-    beyond = width(WidthConfig(out=tmp_path / "run", **settings))
+    beyond = run(WidthConfig(out=tmp_path / "run", **settings))
     assert beyond.record["max_learning_rate"] < 5.0 and "beyond it" in beyond.findings[0].agreement
     assert beyond.record["grassmann"]["order"] == [None, None]
 
 
 def test_one_output_and_one_width_leave_no_gaps(tmp_path):
-    alone = width(WidthConfig(out=tmp_path / "run", **SMALL | {"dim": 1, "hidden": (4,), "horizon": 2.0, "seeds": 1}))
+    alone = run(WidthConfig(out=tmp_path / "run", **SMALL | {"dim": 1, "hidden": (4,), "horizon": 2.0, "seeds": 1}))
     assert alone.record["grassmann"]["max_difference_between_widths"] is None
     assert alone.record["free"]["slope"]["predicted"] is None and "size_ratio" not in alone.arrays
     assert "not reached in this run" in " ".join(f.measured for f in alone.findings)
@@ -209,7 +210,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 4.0}
-    runs = [width(WidthConfig(out=tmp_path / str(i), seed=seed, **settings)) for i, seed in enumerate((4, 4, 5))]
+    runs = [run(WidthConfig(out=tmp_path / str(i), seed=seed, **settings)) for i, seed in enumerate((4, 4, 5))]
     assert all(np.array_equal(runs[0].arrays[name], runs[1].arrays[name]) for name in runs[0].arrays)
     assert not np.array_equal(runs[0].arrays["angles"], runs[2].arrays["angles"])
 
@@ -222,7 +223,7 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
         return lambda label, n=1: done.append(n)
 
     settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 2.0}
-    width(WidthConfig(out=tmp_path / "run", **settings), progress)
+    run(WidthConfig(out=tmp_path / "run", **settings), progress)
     assert totals == [sum(done)]
 
     def interrupt(total):
@@ -232,10 +233,10 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
         return tick
 
     with pytest.raises(KeyboardInterrupt):
-        width(WidthConfig(out=tmp_path / "stopped", **settings), interrupt)
+        run(WidthConfig(out=tmp_path / "stopped", **settings), interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     with pytest.raises(ConfigError, match="holds another run"):
-        width(WidthConfig(out=tmp_path / "run", **settings))
+        run(WidthConfig(out=tmp_path / "run", **settings))
 
 
 @pytest.mark.parametrize(
@@ -260,5 +261,5 @@ def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
 )
 def test_bad_settings_are_refused_before_any_work(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
-        width(WidthConfig(out=tmp_path / "run", **SMALL | settings))
+        run(WidthConfig(out=tmp_path / "run", **SMALL | settings))
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,9 @@ import torch
 
 from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.objectives import trace_loss
-from grassmann_ssl.training import ARMS, ConfigError, RunFolder, train
-from grassmann_ssl.training.runs import provenance, write_json
+from grassmann_ssl.runs import ConfigError, RunFolder
+from grassmann_ssl.runs.folder import provenance, write_json
+from grassmann_ssl.training import ARMS, train
 
 
 def problem(m=6, d=2, seeds=3):

@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import Simulation, simulate
 
 ARMS = ("regular", "symmetric")
@@ -55,8 +55,6 @@ class AlignmentConfig(RunConfig):
 
 def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outcome:
     """Train both arms from the same starts, measure eigenvalues, alignment and asymmetry, and hold the regular arm against eqs. (2)-(4)."""
-    from grassmann_ssl.report.phase.alignment import page
-
     run = Run(config)
     weights, predictor, target = _start(config, run.generator())
     steps = max(LOGGED, round(config.until / config.learning_rate))
@@ -102,7 +100,7 @@ def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outc
         "p": measured["p"].ravel(),
         "cosine": measured["cosine"].ravel(),
     }
-    return run.finish(findings, record, metrics, {"time": time, **measured}, page)
+    return run.finish(findings, record, metrics, {"time": time, **measured})
 
 
 def _start(config: AlignmentConfig, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

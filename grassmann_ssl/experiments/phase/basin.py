@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 
 Array = NDArray[np.float64]
 Verdict = NDArray[np.bool_]
@@ -90,8 +89,6 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     The two may differ only in cells that theory's boundary crosses: there the verdict of theory is not the same at all corners and
     samples of the edges, and which side the centre is on is decided by less than a cell.
     """
-    from grassmann_ssl.report.phase.basin import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     x, y = config.edges
     shape = (config.cells, config.cells)
@@ -134,7 +131,7 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     }
     ends = {"end_p": simulated.p.reshape(shape), "end_s": simulated.s.reshape(shape)}
     arrays = {"x": x, "y": y, "boundary": boundary(config, corners), **ends}
-    return run.finish(_findings(config, counts), record, metrics, arrays, page)
+    return run.finish(_findings(config, counts), record, metrics, arrays)
 
 
 def schedule(config: BasinConfig) -> tuple[Array | float, int]:

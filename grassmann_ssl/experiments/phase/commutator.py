@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -54,8 +54,6 @@ class CommutatorConfig(RunConfig):
 
 def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Outcome:
     """Simulate symmetrised networks and hold ||[F, W_p]|| against eqs. (7)-(8) and the bound of theorem 3."""
-    from grassmann_ssl.report.phase.commutator import page
-
     run = Run(config)
     pairs = [(tau, eta) for tau in config.tau for eta in config.eta]
     tau, eta = (np.repeat(column, config.seeds) for column in zip(*pairs, strict=True))
@@ -125,7 +123,7 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
         "bound": bound.reshape(shape),
         "margin": margin.reshape(shape),
     }
-    return run.finish(findings, record, metrics, arrays, page)
+    return run.finish(findings, record, metrics, arrays)
 
 
 def start(config: CommutatorConfig, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

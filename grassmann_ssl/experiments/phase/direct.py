@@ -10,7 +10,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig, Tick
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick
 from grassmann_ssl.training import simulate
 
 ARMS = ("trained", "directpred", "directcopy")
@@ -61,8 +61,6 @@ def direct(config: DirectConfig, progress: Progress | None = None) -> Outcome:
     The strength of feature i is the i-th diagonal entry of W W^T. A feature is kept iff eta is below 1 / (4 (1 + sigma_i^2)) and it
     starts above the unstable fixed point; DirectSet then gives it lambda = p_+^{1/exponent}, the trained predictor (alpha_p = 1) p_+^2.
     """
-    from grassmann_ssl.report.phase.direct import page
-
     run = Run(config)
     m, device = len(config.variance), run.device
     draw = torch.randn(config.seeds, m, m, dtype=torch.float64, generator=run.generator())
@@ -133,7 +131,7 @@ def direct(config: DirectConfig, progress: Progress | None = None) -> Outcome:
         "strength": measured[:, -1].ravel(),
         "predicted": np.broadcast_to(predicted[:, :, None], shape).ravel(),
     }
-    return run.finish(findings, record, metrics, {"time": time, "measured": measured, "predicted": predicted}, page)
+    return run.finish(findings, record, metrics, {"time": time, "measured": measured, "predicted": predicted})
 
 
 def _count(tick: Tick, label: str, cells: int) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -53,8 +53,6 @@ class EmaConfig(RunConfig):
 
 def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
     """Train aligned networks whose target starts at 0, and hold tau and the correlation against eqs. (13) and (15)."""
-    from grassmann_ssl.report.phase.ema import page
-
     run = Run(config)
     generator = run.generator()
     pairs = [(eta, gamma) for eta in config.eta for gamma in config.gamma_a]
@@ -136,7 +134,7 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
         "predicted": exact.ravel(),
     }
     arrays = {"time": time, "measured": measured.reshape(shape), "predicted": exact.reshape(shape)}
-    return run.finish(findings, record, metrics, arrays, page)
+    return run.finish(findings, record, metrics, arrays)
 
 
 def _integral_error(config: EmaConfig, p0: np.ndarray) -> float:

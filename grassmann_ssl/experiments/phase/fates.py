@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grassmann_ssl.experiments.phase.modes import modes
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
 MEBIBYTE = 2**20

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 
 Array = NDArray[np.float64]
 SETTLED = 2.0  # horizons: in the first neighbours part, in the second they approach their ends
@@ -62,8 +61,6 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
     Both start on the invariant parabola s = p^2 / alpha_p: below the critical eta at p_- +- offset tau / (1 + sigma2), beyond it
     around tau / (2 (1 + sigma2)), where the two fixed points have met and vanished.
     """
-    from grassmann_ssl.report.phase.fixed_points import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     panels = config.panels()
     plans = [_plan(config, settings) for settings in panels]
@@ -93,7 +90,7 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
             columns[name].append(value)
     metrics = {name: np.concatenate(values) for name, values in columns.items()}
     findings = [finding for result in results for finding in _findings(result)]
-    return run.finish(findings, {"panels": results}, metrics, {}, page)
+    return run.finish(findings, {"panels": results}, metrics, {})
 
 
 def _plan(config: FixedPointsConfig, settings: dict[str, float]) -> dict[str, Any]:

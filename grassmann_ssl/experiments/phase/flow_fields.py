@@ -13,8 +13,8 @@ from torch import Tensor
 import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
 TARGETS = ("equal", "following")
@@ -87,8 +87,6 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
     With w_a = w, (w_p, w^2) obeys eqs. (11)-(12) with tau = l_d / l_s, sigma^2 = 0 and eta / l_s in units of time 1 / l_s: the basin
     of collapse is known. With a target that follows only the fixed points and w^2 - w_p^2 / alpha_p are.
     """
-    from grassmann_ssl.report.phase.flow_fields import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     w_p, w = scattered(config.wp_range, config.w_range, config.starts, run.generator())
     plans = {(eta, target): _plan(config, eta, target, w_p, w) for eta in config.eta for target in TARGETS}
@@ -137,7 +135,7 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
     metrics = {name: np.concatenate(values) for name, values in columns.items()}
-    return run.finish(findings, {"panels": results, "eta_critical": _critical(config)}, metrics, arrays, page)
+    return run.finish(findings, {"panels": results, "eta_critical": _critical(config)}, metrics, arrays)
 
 
 def as_modes(config: FlowFieldsConfig, eta: float) -> dict[str, float]:

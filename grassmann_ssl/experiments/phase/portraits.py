@@ -13,8 +13,8 @@ import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.modes import modes
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
 FINER = 2  # steps over those that a verdict needs: curves without corners
@@ -68,8 +68,6 @@ class PortraitsConfig(RunConfig):
 
 def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outcome:
     """Simulate the trajectories of every panel, hold verdicts and the conserved quantity against theory, and write the run folder."""
-    from grassmann_ssl.report.phase.portraits import page  # brings matplotlib, which --help should not wait for
-
     run = Run(config)
     panels = config.panels()
     p, s = scattered(config.p_range, config.s_range, config.starts, run.generator())
@@ -115,7 +113,7 @@ def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outc
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
     metrics = {name: np.concatenate(values) for name, values in columns.items()}
-    return run.finish(findings, {"panels": results}, metrics, arrays, page)
+    return run.finish(findings, {"panels": results}, metrics, arrays)
 
 
 def _plan(config: PortraitsConfig, settings: dict[str, float], p: Array, s: Array) -> tuple[float, int]:

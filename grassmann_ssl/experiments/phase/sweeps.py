@@ -8,8 +8,8 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training import simulate
 
 LOGGED = 60
 
@@ -60,8 +60,6 @@ class SweepsConfig(RunConfig):
 
 def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
     """Train one network a cell, all at once, and hold its modes against eqs. (11)-(13) and the margin (17)."""
-    from grassmann_ssl.report.phase.sweeps import page
-
     run = Run(config)
     eta, beta = (np.array(column) for column in zip(*config.cells, strict=True))
     count, d = len(eta), len(config.s0)
@@ -156,4 +154,4 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
         },
         "predicted_margin": margins["predicted"],
     }
-    return run.finish(findings, record, metrics, arrays, page)
+    return run.finish(findings, record, metrics, arrays)

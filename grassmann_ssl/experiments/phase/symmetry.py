@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import settings, trained
-from grassmann_ssl.experiments.run import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -50,8 +50,6 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
 
     From such a start F = W_p^T W_p holds for all times (theorem 1).
     """
-    from grassmann_ssl.report.phase.symmetry import page
-
     run = Run(config)
     generator = run.generator()
     eta = np.repeat(config.eta, config.seeds)
@@ -126,7 +124,7 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
     arrays = {"time": time}
     for name, values in (("measured", measured), ("predicted", exact)):
         arrays |= {f"{name}_symmetric": values[0].reshape(shape), f"{name}_antisymmetric": values[1].reshape(shape)}
-    return run.finish(findings, record, metrics, arrays, page)
+    return run.finish(findings, record, metrics, arrays)
 
 
 def parts(predictor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

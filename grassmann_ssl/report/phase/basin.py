@@ -17,7 +17,7 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import THEORY, panels
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Outcome
+    from grassmann_ssl.runs import Outcome
 
 SURVIVES, COLLAPSES, BLOWN = "#f6efe2", "#7d93a8", "#c1440e"
 CLOSE_UP = 24  # cells along the side of the close-up

@@ -14,7 +14,7 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import THEORY, panels, points
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Outcome
+    from grassmann_ssl.runs import Outcome
 
 LABELS = {"p": "p, eigenvalue of the predictor", "s": "s, eigenvalue of the output correlations"}
 

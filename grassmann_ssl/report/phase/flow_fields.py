@@ -15,7 +15,7 @@ from grassmann_ssl.report.phase.portraits import COLLAPSES, SURVIVES, draw_path
 from grassmann_ssl.report.style import panels
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Outcome
+    from grassmann_ssl.runs import Outcome
 
 
 def page(outcome: Outcome) -> Page:

@@ -15,7 +15,7 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.run import Outcome
+    from grassmann_ssl.runs import Outcome
 
 MOST_COLUMNS = 3
 COLLAPSES = {"color": SERIES[0]["color"], "linestyle": (0, (4, 1.5))}

@@ -14,11 +14,12 @@ from scipy.integrate import solve_ivp
 import theory
 from grassmann_ssl.experiments.phase import basin as experiment
 from grassmann_ssl.experiments.phase import fates
-from grassmann_ssl.experiments.phase.basin import BasinConfig, basin, boundary, predict, schedule, simulate_cells
+from grassmann_ssl.experiments.phase.basin import BasinConfig, boundary, predict, schedule, simulate_cells
 from grassmann_ssl.experiments.phase.modes import modes
-from grassmann_ssl.experiments.run import Outcome
 from grassmann_ssl.report.phase.basin import page
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError, Outcome
+from grassmann_ssl.training import simulate
 
 CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def test_steps_are_short_against_the_fastest_eigenvalue_on_the_way(tau, alpha_p,
 )
 def test_verdicts_differ_only_in_cells_that_the_boundary_crosses(settings, tmp_path):
     config = BasinConfig(cells=24, out=tmp_path / "run", **settings)
-    outcome = basin(config)
+    outcome = run(config)
     counts = outcome.record["counts"]
     assert counts["differing_not_crossed"] == 0 and counts["blown_up"] == 0
     assert counts["differing"] <= counts["crossed"] < 0.4 * counts["cells"]
@@ -156,7 +157,7 @@ def test_every_cell_has_its_own_time():
 
 def test_cells_that_blow_up_are_no_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(fates, "STEP_TIMES_RATE", 12.0)
-    outcome = basin(BasinConfig(cells=10, p_range=(-3.0, 4.0), s_range=(0.0, 9.0), out=tmp_path / "run"))
+    outcome = run(BasinConfig(cells=10, p_range=(-3.0, 4.0), s_range=(0.0, 9.0), out=tmp_path / "run"))
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     blown = int(frame["blown_up"].sum())
     assert 0 < blown == outcome.record["counts"]["blown_up"] and not (frame["blown_up"] & frame["collapsed"]).any()
@@ -172,14 +173,14 @@ def test_a_wrong_theory_is_found_out(tmp_path, monkeypatch):
     monkeypatch.setattr(
         theory.predictor.basin, "collapses", lambda p, s, **given: collapses(p, s, **(given | {"eta": 0.13}))
     )
-    outcome = basin(BasinConfig(cells=32, out=tmp_path / "run"))
+    outcome = run(BasinConfig(cells=32, out=tmp_path / "run"))
     assert outcome.record["counts"]["differing_not_crossed"] > 5
 
 
 @pytest.mark.parametrize("settings", [{}, {"eta": 0.0}, {"eta": 0.4}, {"axes": "eta-tau"}], ids=str)
 def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
     config = BasinConfig(cells=12, out=tmp_path / "run", **settings)
-    basin(config)
+    run(config)
     folder = tmp_path / "run"
     frame = pd.read_parquet(folder / "metrics.parquet")
     record = json.loads((folder / "run.json").read_text())
@@ -196,7 +197,7 @@ def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
 
 def test_what_cannot_be_simulated_is_refused_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="use a weight decay eta of 0 or a larger one"):
-        basin(BasinConfig(cells=16, eta=1e-6, out=tmp_path / "run"))
+        run(BasinConfig(cells=16, eta=1e-6, out=tmp_path / "run"))
     assert not any(tmp_path.iterdir())
 
 
@@ -206,7 +207,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "predict", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        basin(BasinConfig(cells=8, out=tmp_path / "run"))
+        run(BasinConfig(cells=8, out=tmp_path / "run"))
     assert not any(tmp_path.iterdir())
 
 
@@ -218,5 +219,5 @@ def test_progress_counts_every_step_of_every_cell(tmp_path):
         return lambda label, n=1: seen.append(n)
 
     config = BasinConfig(cells=8, out=tmp_path / "run")
-    basin(config, progress)
+    run(config, progress)
     assert totals == [sum(seen)] == [64 * schedule(config)[1]]

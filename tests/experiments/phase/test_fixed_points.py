@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from grassmann_ssl.experiments.phase import fates
-from grassmann_ssl.experiments.phase.fixed_points import FixedPointsConfig, fixed_points
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments.phase.fixed_points import FixedPointsConfig
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 
 def test_no_weight_decay_is_zero_or_critical(tmp_path):
     """5 weight decays up to twice the critical one would put the third on it."""
-    outcome = fixed_points(FixedPointsConfig(out=tmp_path / "run", tau=(1.0,), alpha_p=(1.0,), etas=5, beyond=2.0))
+    outcome = run(FixedPointsConfig(out=tmp_path / "run", tau=(1.0,), alpha_p=(1.0,), etas=5, beyond=2.0))
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     critical = outcome.record["panels"][0]["eta_critical"]
     assert critical == pytest.approx(1 / 5) and frame["eta"].min() > 0
@@ -22,7 +23,7 @@ def test_no_weight_decay_is_zero_or_critical(tmp_path):
 @pytest.mark.parametrize("offset", [0.02, 0.3])
 def test_ends_are_the_roots_of_the_cubic(offset, tmp_path):
     config = FixedPointsConfig(out=tmp_path / "run", tau=(0.8,), alpha_p=(0.5, 3.0), sigma2=0.6, etas=6, offset=offset)
-    fixed_points(config)
+    run(config)
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     for _, row in frame.iterrows():
         a, alpha_p = 1.6, (0.5, 3.0)[int(row["panel"])]
@@ -42,7 +43,7 @@ def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
         return right(p, s, eta=1.1 * eta, **settings)
 
     monkeypatch.setattr(fates, "modes", wrong)
-    outcome = fixed_points(FixedPointsConfig(out=tmp_path / "run", tau=(1.0,), alpha_p=(1.0,), etas=12))
+    outcome = run(FixedPointsConfig(out=tmp_path / "run", tau=(1.0,), alpha_p=(1.0,), etas=12))
     panel = outcome.record["panels"][0]
     assert panel["upper_error"] > 1e-3 and panel["starts_above_surviving"] < panel["starts_above"]
     assert any(finding.agreement == "not in between" for finding in outcome.findings)

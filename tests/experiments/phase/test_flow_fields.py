@@ -11,10 +11,10 @@ from grassmann_ssl.experiments.phase.flow_fields import (
     FlowFieldsConfig,
     as_modes,
     equal_target,
-    flow_fields,
     following_target,
 )
 from grassmann_ssl.experiments.phase.modes import modes
+from grassmann_ssl.run import run
 from grassmann_ssl.training import simulate
 
 numbers = st.floats(-2, 2)
@@ -53,7 +53,7 @@ def test_a_fast_target_is_an_equal_one():
 
 def test_beyond_the_critical_weight_decay_everything_collapses_whatever_the_target(tmp_path):
     config = FlowFieldsConfig(eta=(0.1,), target=0.8, starts=(5, 4), alpha_p=0.6, out=tmp_path / "run")
-    outcome = flow_fields(config)
+    outcome = run(config)
     assert abs(outcome.record["eta_critical"] - 1 / 16) < 1e-15
     for panel in outcome.record["panels"]:
         assert panel["collapsed"] == panel["trajectories"] == 20 and panel["end_error"] is None
@@ -67,7 +67,7 @@ def test_ends_are_the_fixed_points_of_anisotropic_data(tmp_path):
     config = FlowFieldsConfig(
         eta=(0.1,), lambda_s=2.0, lambda_d=1.0, alpha_p=4.0, beta=0.5, starts=(4, 4), seed=3, out=tmp_path / "run"
     )
-    outcome = flow_fields(config)
+    outcome = run(config)
     assert max(panel["conservation_error"] for panel in outcome.record["panels"]) < 1e-4
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     alive = frame[~frame["collapsed"]]
@@ -87,6 +87,6 @@ def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "equal_target", wrong)
     monkeypatch.setattr(experiment, "TARGETS", ("equal",))
-    outcome = flow_fields(FlowFieldsConfig(eta=(0.03,), starts=(7, 6), out=tmp_path / "run"))
+    outcome = run(FlowFieldsConfig(eta=(0.03,), starts=(7, 6), out=tmp_path / "run"))
     (panel,) = outcome.record["panels"]
     assert panel["conservation_error"] > 0.02 and panel["differing"] > 0

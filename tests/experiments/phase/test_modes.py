@@ -10,7 +10,8 @@ from grassmann_ssl.experiments.phase.fixed_points import FixedPointsConfig
 from grassmann_ssl.experiments.phase.flow_fields import FlowFieldsConfig, equal_target, following_target
 from grassmann_ssl.experiments.phase.modes import modes, modes_with_target
 from grassmann_ssl.experiments.phase.portraits import PortraitsConfig
-from grassmann_ssl.training import ConfigError, simulate
+from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training import simulate
 
 
 def scalar_network(w, w_p, w_a, lambda_d, lambda_s):

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from grassmann_ssl.experiments.phase.alignment import AlignmentConfig, alignment
-from grassmann_ssl.experiments.phase.commutator import CommutatorConfig, commutator
-from grassmann_ssl.experiments.phase.direct import DirectConfig, direct, set_from_correlation
-from grassmann_ssl.experiments.phase.ema import EmaConfig, ema
+from grassmann_ssl.experiments.phase.alignment import AlignmentConfig
+from grassmann_ssl.experiments.phase.commutator import CommutatorConfig
+from grassmann_ssl.experiments.phase.direct import DirectConfig, set_from_correlation
+from grassmann_ssl.experiments.phase.ema import EmaConfig
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
-from grassmann_ssl.experiments.phase.sweeps import SweepsConfig, sweeps
-from grassmann_ssl.experiments.phase.symmetry import SymmetryConfig, parts, symmetry
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments.phase.sweeps import SweepsConfig
+from grassmann_ssl.experiments.phase.symmetry import SymmetryConfig, parts
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -63,7 +64,7 @@ def test_aligned_networks_have_the_modes_they_were_given():
 
 
 def test_eigenspaces_align_and_discrete_training_follows_the_flow_to_first_order(tmp_path):
-    outcome = alignment(AlignmentConfig(out=tmp_path / "run", seeds=3, dim=3, inputs=5))
+    outcome = run(AlignmentConfig(out=tmp_path / "run", seeds=3, dim=3, inputs=5))
     coarse, fine = outcome.record["flow_errors"]
     assert coarse < 0.01 and 1.8 < coarse / fine < 2.2
     assert min(outcome.record["final_cosine"].values()) > 0.9999
@@ -72,16 +73,16 @@ def test_eigenspaces_align_and_discrete_training_follows_the_flow_to_first_order
 
 
 def test_modes_follow_their_equations_in_every_setting(tmp_path):
-    outcome = sweeps(SweepsConfig(out=tmp_path / "run", until=20.0))
-    finer = sweeps(SweepsConfig(out=tmp_path / "finer", until=20.0, learning_rate=0.005))
+    outcome = run(SweepsConfig(out=tmp_path / "run", until=20.0))
+    finer = run(SweepsConfig(out=tmp_path / "finer", until=20.0, learning_rate=0.005))
     for name, error in outcome.record["errors"].items():
         assert error < 0.01 and 1.7 < error / finer.record["errors"][name] < 2.3
-    lost = sweeps(SweepsConfig(out=tmp_path / "lost", eta=(0.4, 0.3), beta=(0.4,), until=60.0))
+    lost = run(SweepsConfig(out=tmp_path / "lost", eta=(0.4, 0.3), beta=(0.4,), until=60.0))
     assert lost.findings[3].theory == lost.findings[3].measured == "0 of 9"
 
 
 def test_the_target_follows_by_eq_13(tmp_path):
-    outcome = ema(EmaConfig(out=tmp_path / "run", runs=3, until=20.0))
+    outcome = run(EmaConfig(out=tmp_path / "run", runs=3, until=20.0))
     assert (
         outcome.record["error"] < 2e-3
         and outcome.record["tau_error"] < 0.02
@@ -92,7 +93,7 @@ def test_the_target_follows_by_eq_13(tmp_path):
 
 
 def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
-    outcome = symmetry(SymmetryConfig(out=tmp_path / "run", seeds=2, until=20.0))
+    outcome = run(SymmetryConfig(out=tmp_path / "run", seeds=2, until=20.0))
     assert max(outcome.record["errors"]) < 1e-6 and outcome.record["balance_drift"] < 1e-7
     antisymmetric = outcome.arrays["measured_antisymmetric"]
     assert np.all(antisymmetric[-1] < 1e-3 * antisymmetric[0])
@@ -101,19 +102,19 @@ def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
 
 
 def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
-    outcome = commutator(CommutatorConfig(out=tmp_path / "run", seeds=2, until=10.0))
+    outcome = run(CommutatorConfig(out=tmp_path / "run", seeds=2, until=10.0))
     assert outcome.record["error"] < 1e-7 and outcome.record["broken"] == 0 and outcome.record["held"] > 4
     assert outcome.record["grew"] > 0  # large tau and little decay: it shoots up first
     assert outcome.findings[2].agreement == "as predicted"
 
 
 def test_features_are_kept_as_predicted(tmp_path):
-    outcome = direct(DirectConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
+    outcome = run(DirectConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
     for arm in outcome.record["arms"].values():
         assert arm["as_predicted"] == arm["features"] == 24 and arm["strength_error"] < 1e-3
     predicted = outcome.arrays["predicted"]
     assert 0 < (predicted > 0).sum() < predicted.size
-    small = direct(DirectConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=200.0))
+    small = run(DirectConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=200.0))
     for name, arm in small.record["arms"].items():  # below the unstable fixed point of all but the first setting
         assert arm["as_predicted"] == arm["features"], name
     assert small.arrays["predicted"].sum() < predicted[:, :2].sum()

@@ -9,8 +9,9 @@ import torch
 
 from grassmann_ssl.experiments.phase import portraits as experiment
 from grassmann_ssl.experiments.phase.paths import DRAWN, even_along, scattered
-from grassmann_ssl.experiments.phase.portraits import PortraitsConfig, portraits
-from grassmann_ssl.training import ConfigError
+from grassmann_ssl.experiments.phase.portraits import PortraitsConfig
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
 
 
 def test_there_is_one_start_in_every_cell():
@@ -50,7 +51,7 @@ SMALL = {"eta": (0.0, 0.15, 0.4), "alpha_p": (1.0, 2.0, 1.0), "starts": (7, 5)}
 
 
 def test_trajectories_end_where_theory_says(tmp_path):
-    outcome = portraits(PortraitsConfig(out=tmp_path / "run", **SMALL))
+    outcome = run(PortraitsConfig(out=tmp_path / "run", **SMALL))
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert len(frame) == 3 * 35 and (frame["collapsed"] == frame["predicted"]).all()
     decayed, beyond = frame[frame["panel"] == 1], frame[frame["panel"] == 2]
@@ -75,7 +76,7 @@ def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
         return {"p": slopes["p"], "s": slopes["s"] / 2}
 
     monkeypatch.setattr(experiment, "modes", wrong)
-    outcome = portraits(PortraitsConfig(out=tmp_path / "run", eta=(0.15,), starts=(9, 7)))
+    outcome = run(PortraitsConfig(out=tmp_path / "run", eta=(0.15,), starts=(9, 7)))
     panel = outcome.record["panels"][0]
     assert panel["differing"] > 0 and panel["conservation_error"] > 0.05
 
@@ -84,12 +85,12 @@ QUICK = {"eta": (0.01,), "starts": (4, 3)}
 
 
 def test_the_same_seed_gives_the_same_run_and_the_folder_is_whole(tmp_path):
-    first, second = (portraits(PortraitsConfig(out=tmp_path / name, **QUICK)) for name in "ab")
+    first, second = (run(PortraitsConfig(out=tmp_path / name, **QUICK)) for name in "ab")
     assert all(np.array_equal(first.metrics[name], second.metrics[name]) for name in first.metrics)
-    other = portraits(PortraitsConfig(out=tmp_path / "c", **QUICK, seed=2))
+    other = run(PortraitsConfig(out=tmp_path / "c", **QUICK, seed=2))
     assert any(not np.array_equal(first.metrics[name], other.metrics[name]) for name in first.metrics)
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert record["experiment"] == "phase-fig3-portraits"
     assert {"portraits.png", "report.html", "arrays.safetensors"} <= {path.name for path in (tmp_path / "a").iterdir()}
     with pytest.raises(ConfigError, match="holds another run"):
-        portraits(PortraitsConfig(out=tmp_path / "a"))
+        run(PortraitsConfig(out=tmp_path / "a"))

@@ -1,4 +1,4 @@
-"""The run folder: open formats, written whole or not at all."""
+"""The run folder: open formats, written whole or not at all; and what produced a run."""
 
 import json
 import os
@@ -14,24 +14,7 @@ from pathlib import Path
 
 import torch
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be run; its message is one line for the user, raised before any training starts."""
-
-
-def device_of(name: str) -> torch.device:
-    """The CPU or CUDA device of this name; ConfigError where it is none, or not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device: {name!r} is not a torch device; use cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device: {name!r} is not supported; use cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ConfigError(f"device: {name} is not there; this machine has {count} CUDA devices")
-    return device
+from grassmann_ssl.runs.config import ConfigError
 
 
 def provenance(device: torch.device) -> dict:
@@ -107,4 +90,4 @@ class RunFolder:
 
 def write_json(path: Path, content: dict) -> None:
     """JSON that any reader accepts: NaN and infinity are refused."""
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

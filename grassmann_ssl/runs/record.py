@@ -1,0 +1,131 @@
+"""The result of an experiment as a value: findings, numbers and arrays, stored in a run folder and loaded from it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
+from grassmann_ssl.runs.folder import provenance, write_json
+
+Tick = Callable[..., object]
+Progress = Callable[[int], Tick]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One prediction held against one measurement, in words and numbers: a line of the summary and of the report."""
+
+    quantity: str
+    theory: str
+    measured: str
+    agreement: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of an experiment.
+
+    record    the content of run.json; `findings` in it are the lines of the summary
+    metrics   the columns of metrics.parquet, one-dimensional and of one length
+    arrays    the content of arrays.safetensors
+    """
+
+    record: dict[str, Any]
+    metrics: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """The experiment that was run: the name of its command."""
+        return str(self.record["experiment"])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The lines of the summary."""
+        return [Finding(**line) for line in self.record["findings"]]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder that was asked for; a folder that was moved since then is elsewhere."""
+        return Path(self.record["config"]["out"])
+
+    def save(self, folder: Path) -> None:
+        """Write run.json, metrics.parquet and arrays.safetensors into an existing folder. Raises ValueError for NaN in the record."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from safetensors.numpy import save
+
+        write_json(folder / "run.json", self.record)
+        pq.write_table(pa.table(self.metrics), folder / "metrics.parquet", compression="zstd")
+        arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
+        (folder / "arrays.safetensors").write_bytes(save(arrays))
+
+    @classmethod
+    def load(cls, folder: Path) -> Outcome:
+        """The outcome that a run folder holds, with nothing unpickled.
+
+        Raises ConfigError where the folder is not there, holds no run, or a file of it cannot be read (named).
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        if not (folder / "run.json").is_file():
+            raise ConfigError(f"{folder} holds no run: there is no run.json in it")
+        try:
+            at = folder / "run.json"
+            record = json.loads(at.read_text(encoding="utf-8"))
+            at = folder / "metrics.parquet"
+            table = pq.read_table(at)
+            at = folder / "arrays.safetensors"
+            arrays = load_file(at)
+        except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
+            raise ConfigError(f"{at} cannot be read: {str(error).splitlines()[0]}") from None
+        return cls(record, {name: _column(table[name]) for name in table.column_names}, arrays)
+
+
+def _column(column: Any) -> np.ndarray:
+    """A column of a table as an array; text as numpy's own strings."""
+    values = column.to_numpy()
+    return values.astype(str) if values.dtype == object and column.type == "string" else values
+
+
+class Run:
+    """A run from its first check to its outcome: the device is refused before any work, the clock starts."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.device = device_of(config.device)
+        self._begin = time.perf_counter()
+
+    def generator(self) -> torch.Generator:
+        """A new generator on the CPU, seeded by the config: draws do not depend on the device."""
+        return torch.Generator().manual_seed(self.config.seed)
+
+    def finish(
+        self,
+        findings: list[Finding],
+        record: dict[str, Any],
+        metrics: dict[str, np.ndarray],
+        arrays: dict[str, np.ndarray],
+    ) -> Outcome:
+        """The outcome: the record with config, provenance, findings and wall time, and the numbers as they are."""
+        whole = {
+            "experiment": self.config.NAME,
+            "config": {f.name: getattr(self.config, f.name) for f in fields(self.config)}
+            | {"out": str(self.config.folder)},
+            **provenance(self.device),
+            "findings": [asdict(finding) for finding in findings],
+            **record,
+            "wall_time_s": round(time.perf_counter() - self._begin, 2),
+        }
+        return Outcome(whole, metrics, arrays)
