@@ -130,7 +130,7 @@ def test_judging():
 
 
 def test_the_folder(outcome, tmp_path):
-    folder = outcome.config.folder
+    folder = outcome.folder
     record = json.loads((folder / "run.json").read_text())
     assert {"verdicts.png", "ranks.png", "report.html", "metrics.parquet", "arrays.safetensors"} <= {
         path.name for path in folder.iterdir()

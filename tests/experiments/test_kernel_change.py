@@ -260,7 +260,7 @@ def test_predictions_know_their_validity():
 
 
 def test_the_run_folder_is_complete_and_open(outcome):
-    folder = outcome.config.folder
+    folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
         "run.json", "metrics.parquet", "arrays.safetensors", "report.html", "kernels.png", "movement.png", "laziness.png",
     }  # fmt: skip

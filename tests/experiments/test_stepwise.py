@@ -58,7 +58,7 @@ def test_a_finite_learning_rate_costs_its_share(tmp_path):
 
 
 def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
-    outcome = run(
+    outcome = trained(
         tmp_path,
         data="gaussian",
         barlow_lambda=0.3,

@@ -1,14 +1,11 @@
 """The map of collapse: its boundary against closed forms, its horizon and steps, what blows up, and what a run leaves."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
 from scipy.integrate import solve_ivp
 
 import theory
@@ -182,12 +179,7 @@ def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
     config = BasinConfig(cells=12, out=tmp_path / "run", **settings)
     run(config)
     folder = tmp_path / "run"
-    frame = pd.read_parquet(folder / "metrics.parquet")
-    record = json.loads((folder / "run.json").read_text())
-    stored = Outcome(
-        config, record, {name: frame[name].to_numpy() for name in frame}, load_file(folder / "arrays.safetensors")
-    )
-    drawn = page(stored)
+    drawn = page(Outcome.load(folder))
     assert [section.name for section in drawn.sections] == ["basin"]
     assert (folder / "basin.png").stat().st_size > 10_000
     html = (folder / "report.html").read_text()
