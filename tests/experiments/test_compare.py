@@ -20,6 +20,7 @@ from grassmann_ssl.training import ARMS, train
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
+EPS = np.finfo(float).eps
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +207,94 @@ def test_other_data_run_too(tmp_path, data):
     assert set(result["arms"]) == set(OBJECTIVES)
 
 
-def test_edge_dimensions_run(tmp_path):
-    for dim in (1, 12):  # gaussian data have m = 12
-        compare(small(tmp_path / str(dim), data="gaussian", objectives=OBJECTIVES, dim=dim, init_scales=(1e-3, 1e-4)))
+@pytest.fixture(scope="module", params=[1, 12])
+def edge(request, tmp_path_factory):
+    """A run at the smallest and at the largest dimension: gaussian data have m = 12."""
+    out = tmp_path_factory.mktemp("edge") / "run"
+    return compare(small(out, data="gaussian", objectives=OBJECTIVES, dim=request.param, init_scales=(1e-3, 1e-4)))
+
+
+def test_edge_dimensions_train_every_arm(edge):
+    dim = edge.config.dim
+    for (name, arm), trained in edge.arms.items():
+        record = edge.result["arms"][name][arm]
+        assert trained.trajectory.weights.shape == (61, 2, 12, dim) and torch.isfinite(trained.trajectory.weights).all()
+        assert record["kinds"] == {"none": 2 * (arm == "grassmann"), "dimensional": 0, "complete": 2 * (arm == "free")}
+        for rank in ("effective_rank", "rankme", "weight_effective_rank"):
+            assert 1 - EPS <= record[rank] <= dim * (1 + 10 * EPS)
+        if arm == "grassmann":
+            # ||W^T W - I||_F has d^2 entries, each a sum of 12 products.
+            assert record["orthonormality_error"] <= 12 * dim * EPS
+            assert record["weight_effective_rank"] == pytest.approx(dim, rel=12 * EPS)
+    assert len(edge.arms) == 2 * len(OBJECTIVES)
+
+
+@pytest.mark.parametrize("name", TRACE)
+def test_edge_dimensions_follow_the_trace_losses(edge, name):
+    """Free: 60 times I - 2 lr C, to the rounding of 60 products. Constrained: the exact flow, to first order in the learning rate."""
+    matrix, agreement = torch.as_tensor(edge.predictions[name].matrix), edge.result["agreement"][name]
+    free = edge.arms[name, "free"].trajectory
+    step = torch.eye(12, dtype=torch.float64) - 2 * free.learning_rate * matrix
+    exact = torch.linalg.matrix_power(step, 60) @ (edge.config.init_scale * edge.initial)
+    end = free.log_norm[-1].exp()[:, None, None] * free.weights[-1]
+    assert torch.dist(end, exact) <= 60 * 12 * EPS * exact.norm()
+
+    flow, subspace = agreement["flow"], agreement["subspace"]["grassmann"]
+    rate = edge.result["learning_rates"][name]["grassmann"]
+    # A step errs by (lr (lambda_m - lambda_1))^2, and there are 1 / that many to a time of order one; on one point nothing moves.
+    bound = 12 * EPS if edge.config.dim == 12 else rate["default"] / rate["limit"]
+    assert flow["max_projector_error"] <= bound
+    # Largest principal angles obey the triangle inequality.
+    between = np.arcsin(flow["max_projector_error"])
+    assert abs(subspace["max_principal_angle"] - subspace["expected_max_principal_angle"]) <= between + 12 * EPS
+
+
+@pytest.mark.parametrize("edge", [1], indirect=True)
+def test_one_dimension_has_one_mode(edge):
+    gamma, agreement = edge.result["data"]["gamma"], edge.result["agreement"]
+    for name in TRACE:
+        assert agreement[name]["collapse_slope"] == {
+            "predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"
+        }  # fmt: skip
+    for name, arm in edge.arms:
+        for rank in ("effective_rank", "rankme", "weight_effective_rank", "live_dimensions"):
+            assert edge.result["arms"][name][arm][rank] == 1
+    law, times = agreement["barlow_twins"]["initialisation_law"], agreement["barlow_twins"]["step_times"]
+    assert law["predicted_exponent"] == pytest.approx(1 - gamma[1] / gamma[0], rel=1e-14)
+    assert np.shape(law["angles"]) == (2, 2) and np.all(np.diff(law["median_angles"]) < 0)
+    # Discrete steps grow by log(1 + lr / limit) for lr / limit: half of it, 1.2 %, to first order.
+    rate = edge.result["learning_rates"]["barlow_twins"]["free"]
+    assert max(law["step_time_errors"]) < rate["default"] / rate["limit"]
+    # One mode, c = gamma s^2 with dc/dt = 8 gamma c (1 - c), reaches 1/2 at log((1 - c0) / c0) / 8 gamma.
+    leading = np.linalg.eigh(edge.moments.cross.numpy())[1][:, -1]
+    c0 = gamma[0] * (edge.config.init_scale * leading @ edge.initial[..., 0].numpy().T) ** 2
+    assert np.ravel(times["predicted"]) == pytest.approx(np.log((1 - c0) / c0) / (8 * gamma[0]), rel=1e-12)
+    assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise --steps" in times["reason"]
+
+
+@pytest.mark.parametrize("edge", [12], indirect=True)
+def test_all_dimensions_leave_the_constraint_one_point(edge):
+    """d = m: W W^T = I at every step, and each loss is that of any rotation."""
+    gamma, agreement = np.array(edge.result["data"]["gamma"]), edge.result["agreement"]
+    identity = torch.eye(12, dtype=torch.float64)
+    losses = {"barlow_twins": np.square(gamma - 1).sum()}
+    losses |= {name: np.trace(edge.predictions[name].matrix) for name in TRACE}
+    losses["spectral_contrastive"] = edge.moments.second.square().sum().item() - 2 * gamma.sum()
+    for name in OBJECTIVES:
+        trajectory = edge.arms[name, "grassmann"].trajectory
+        # Traces of products: sums of 12 x 12 terms.
+        assert (trajectory.loss - losses[name]).abs().max() <= 12 * 12 * EPS * abs(losses[name])
+        assert torch.linalg.matrix_norm(trajectory.weights @ trajectory.weights.mT - identity).max() <= 12 * 12 * EPS
+        subspace = agreement[name]["subspace"]["grassmann"]
+        assert name == "spectral_contrastive" or subspace["max_principal_angle"] <= 12 * EPS
+    assert "initialisation_law" not in agreement["barlow_twins"]  # it needs gamma_{d + 1}
+    times = agreement["barlow_twins"]["step_times"]
+    assert np.shape(times["predicted"]) == (2, 12) and times["beyond_horizon"] == 24
+    for name in TRACE:
+        low, next_low = np.linalg.eigvalsh(edge.predictions[name].matrix)[:2]
+        slope = agreement[name]["collapse_slope"]
+        assert slope["predicted"] == pytest.approx(-2 * (next_low - low), rel=1e-9)
+        assert slope["measured"] is None and "does not reach the asymptotic regime" in slope["reason"]
 
 
 def test_float32_stays_orthonormal(tmp_path):
