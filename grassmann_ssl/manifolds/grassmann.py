@@ -30,6 +30,19 @@ class Grassmann(OrthonormalMatrices):
     __scaling__ = geoopt.Manifold.__scaling__.copy()
 
     @full_precision
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """The part of U in the tangent space at X: U - X X^H B U, and exactly 0 where n = p."""
+        if x.shape[-2] == x.shape[-1]:
+            # Gr(n, n) is one point. Computed, the projection would be rounding, which Adam and Muon scale up to a whole step.
+            return 0 * (x * u)
+        return super().proju(x, u)
+
+    @torch.no_grad()
+    def proju_(self, x: Tensor, u: Tensor) -> Tensor:
+        """`proju` in place of U, for optimizers."""
+        return u.mul_(0) if x.shape[-2] == x.shape[-1] else super().proju_(x, u)
+
+    @full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^H U.
 
@@ -129,6 +142,10 @@ class Grassmann(OrthonormalMatrices):
         K = (||U^H V - V^H U||^2 + ||U V^H - V U^H||^2) / 2 for orthonormal U, V: in [0, 2], 1 for p = 1; up to 4 in the complex case.
         Raises ValueError where U and V span no plane. Source: Wong 1968, PNAS 60, 75; from the brackets of the symmetric space.
         """
+        n, p = x.shape[-2:]
+        # Decided by the shape: rounding can make two vectors on a line look apart.
+        if p * (n - p) * (2 if x.is_complex() else 1) < 2:
+            raise ValueError(f"u and v must span a plane, but Gr({n}, {p}) has dimension {p * (n - p)}")
         u = u / self.norm(x, u, keepdim=True)
         v = v / self.norm(x, v, keepdim=True)
         v = v - self.inner(x, u, v, keepdim=True) * u

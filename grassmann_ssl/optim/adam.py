@@ -8,7 +8,15 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from grassmann_ssl.manifolds.precision import HALF
-from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, manifold_of, matrix_of, orthonormal
+from grassmann_ssl.optim.base import (
+    RiemannianOptimizer,
+    State,
+    check_range,
+    manifold_of,
+    matrix_of,
+    orthonormal,
+    tangent_gradient,
+)
 from grassmann_ssl.optim.sharding import local
 
 SECOND_MOMENTS = ("matrix", "row")
@@ -84,7 +92,7 @@ class RiemannianAdam(RiemannianOptimizer):
     ) -> Tensor:
         (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
         ours = orthonormal(manifold)
-        gradient = manifold.egrad2rgrad(x, gradient)
+        gradient = tangent_gradient(manifold, x, gradient)
         average = states["exp_avg"]
         if ours:  # as in RiemannianSGD, the last step left the projection of the average to this one
             manifold.proju_(x, average)
@@ -95,6 +103,7 @@ class RiemannianAdam(RiemannianOptimizer):
         if group["amsgrad"]:
             scale = torch.maximum(states["max_exp_avg_sq"], scale, out=states["max_exp_avg_sq"])
         rate = -group["lr"] / (1 - beta1**steps) / (scale.sqrt() + group["eps"])
+        rate = torch.where(scale > 0, rate, 0)  # with eps = 0, a gradient that was always 0 would give 0 / 0
         if not ours:
             end, moved = manifold.retr_transp(x, rate * average, average)
             length = manifold.norm(x, rate * average)

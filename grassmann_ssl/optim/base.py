@@ -15,6 +15,8 @@ from grassmann_ssl.nn.constrain import constraints
 from grassmann_ssl.optim.sharding import is_sharded, whole, write
 
 NONFINITE = ("skip", "raise")
+ROUNDING = 16
+"""Up to this many eps of the Euclidean gradient its projection is rounding: measured are up to 5 from the projection, as many from X."""
 State = dict[str, Tensor]
 
 
@@ -267,6 +269,21 @@ def check_range(name: str, value: Any, low: float, below: float = float("inf")) 
 def orthonormal(manifold: geoopt.Manifold) -> bool:
     """Whether the manifold is one of ours, whose projection is linear and may be left to the next step."""
     return isinstance(manifold, OrthonormalMatrices)
+
+
+def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> Tensor:
+    """The Riemannian gradient, for steps that do not shrink with it; on our manifolds 0 where it is rounding of the Euclidean one.
+
+    Where a Euclidean gradient is normal, as at a critical point, its computed projection is noise and not even tangent; scaled up to a
+    whole step it would walk at random and off the manifold.
+    """
+    if not orthonormal(manifold):
+        return manifold.egrad2rgrad(x, gradient)
+    ambient = manifold.sharp(gradient)
+    tangent = manifold.proju(x, ambient)
+    # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.
+    size, full = (torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True) for v in (tangent, ambient))
+    return tangent.mul_(size > ROUNDING * torch.finfo(x.dtype).eps * full)
 
 
 def manifold_of(p: Tensor) -> geoopt.Manifold | None:

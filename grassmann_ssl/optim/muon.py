@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.optim.base import State
+from grassmann_ssl.optim.base import State, tangent_gradient
 from grassmann_ssl.optim.sgd import RiemannianSGD
 
 # Muon's polynomial lifts small singular values fast but ends between 0.7 and 1.2; cubic steps then converge.
@@ -30,7 +30,7 @@ class RiemannianMuon(RiemannianSGD):
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
-        gradient = manifold.egrad2rgrad(x, gradient)
+        gradient = tangent_gradient(manifold, x, gradient)
         momentum = group["momentum"]
         buffer = gradient
         if momentum:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grassmann_ssl.manifolds import Grassmann, principal_angles
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, principal_angles
 from tests.manifolds.cases import ALL, Case, cases, orthonormality_error, subspace_error, wide
 from tests.oracles import grassmann as oracle
 
@@ -241,6 +241,42 @@ def test_sectional_curvature_is_the_spread_of_geodesics(case):
         assert ((2 * t**2 - spread) * 3 / t**4 - k).abs().max() <= 20 * t**2
     with pytest.raises(ValueError, match="span a plane"):
         G.sectional_curvature(x, u, 2 * u)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_line_of_directions_has_no_curvature(dtype):
+    for seed in range(300):  # rounding makes two vectors on the line look apart for some of them
+        case = Case((), 2, 1, dtype, seed)
+        x = case.point()
+        u, v = (G.proju(x, case.ambient(k)) for k in (4, 5))
+        with pytest.raises(ValueError, match=r"span a plane, but Gr\(2, 1\) has dimension 1"):
+            G.sectional_curvature(x, u, v)
+    with pytest.raises(ValueError, match=r"span a plane, but Gr\(3, 3\) has dimension 0"):
+        G.sectional_curvature(*[Case((2,), 3, 3, dtype, 0).point()] * 3)
+
+
+@pytest.mark.parametrize("retraction", ["cholesky-qr", "polar", "exponential"])
+@given(cases(dtypes=ALL))
+def test_nothing_is_tangent_to_a_point(retraction, case):
+    case = Case(case.batch, case.p, case.p, case.dtype, case.seed)
+    b = case.gaussian(case.n, case.n, k=8)
+    for manifold in (
+        Grassmann(retraction),
+        GeneralizedGrassmann(torch.eye(case.n, dtype=case.dtype) + b @ b.mH, retraction),
+    ):
+        x, v = manifold.projx(case.point()), case.ambient()
+        for projected in (manifold.proju(x, v), manifold.egrad2rgrad(x, v), manifold.proju_(x, v.clone())):
+            assert projected.shape == v.shape and projected.count_nonzero() == 0
+        assert manifold.proju(x, torch.stack([v, v])).shape == (2, *v.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_points_of_one_entry_are_on_the_circle(dtype):
+    x = torch.randn(20_000, 1, 1, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    y = G.projx(x)
+    assert orthonormality_error(y) <= 3 * torch.finfo(dtype).eps
+    assert (y * x.abs() - x).abs().max() <= 4 * torch.finfo(dtype).eps * x.abs().max()
+    assert G.projx(torch.zeros(1, 1, dtype=dtype)) == 1
 
 
 @given(cases(dtypes=ALL))

@@ -24,7 +24,7 @@ from grassmann_ssl.optim import (
 )
 from grassmann_ssl.optim import base as optim_base
 from grassmann_ssl.optim.muon import spectral_sign
-from tests.manifolds.cases import cases, orthonormality_error, subspace_error
+from tests.manifolds.cases import Case, cases, orthonormality_error, subspace_error
 from tests.optim.problems import parameter, quartic, rayleigh, run, spectrum
 from tests.oracles import optimizers as oracle
 
@@ -59,6 +59,36 @@ def test_a_trajectory_does_not_see_the_basis(make, retraction, case):
     # step; a line search divides by differences.
     exact = make not in (*FULL_BATCH.values(), FIRST_ORDER["muon"])
     assert subspace_error(*ends) <= (1e-12 if exact else 1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128])
+@pytest.mark.parametrize("retraction", RETRACTIONS)
+@first_order
+def test_rounding_is_no_direction(make, retraction, dtype):
+    # On one point and for a constant loss every gradient is normal, and what is left of it rounding.
+    for n, p, loss in (
+        (5, 5, quartic(spectrum(5)[0])),
+        (1, 1, quartic(spectrum(1)[0])),
+        (2, 1, lambda x: 10 * x.abs().square().sum()),
+        (6, 4, lambda x: 10 * x.abs().square().sum()),
+    ):
+        for seed in range(3):
+            start = Case((3,), n, p, dtype, seed).point()
+            w = parameter(start, Grassmann(retraction))
+            end = run(loss, [w], make([w]), 40)[0]
+            # a few eps from each of 40 steps, which the retractions of steps of length 0 leave too
+            assert max(orthonormality_error(end), subspace_error(end, start)) <= 40 * torch.finfo(dtype).eps, (n, p)
+
+
+@pytest.mark.parametrize("second_moment", ["matrix", "row"])
+def test_adam_without_eps_rests_where_there_is_no_gradient(second_moment):
+    w = parameter(Grassmann().random(2, 6, 2))
+    start, optimizer = w.detach().clone(), RiemannianAdam([w], eps=0.0, second_moment=second_moment)
+    w.grad = torch.zeros_like(start)
+    w.grad[0] = 1.0  # the other matrix of the batch has none
+    optimizer.step()
+    assert torch.isfinite(w).all() and (w[0] - start[0]).abs().max() > 1e-4
+    assert (w[1] - start[1]).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("retraction", RETRACTIONS)
