@@ -61,6 +61,53 @@ def test_a_target_that_follows_is_the_moving_average_of_the_weights():
     assert found.tau[:, -1].min() > 0.8
 
 
+def slow_weights(t, p, s, *, tau, alpha_p, eta, sigma2, beta, steps=20_000):
+    """(w_p, w, w_a) by Runge-Kutta 4 with a fixed step: eqs. (104)-(106) written out."""
+
+    def slope(x):
+        w_p, w, w_a = x
+        r = w_a - w_p * w * (1 + sigma2)
+        return np.array([alpha_p * r * w - eta * w_p, w_p * r - eta * w, beta * (w - w_a)])
+
+    x, h = np.array([p, np.sqrt(s), tau * np.sqrt(s)]), t / steps
+    for _ in range(steps):
+        a = slope(x)
+        b = slope(x + h / 2 * a)
+        c = slope(x + h / 2 * b)
+        x = x + h / 6 * (a + 2 * b + 2 * c + slope(x + h * c))
+    return x
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("eta", [0.0, 0.05])
+def test_a_weight_that_crosses_zero_is_followed(beta, eta):
+    """tau = w_a / w diverges on the way; the flow of the weights does not."""
+    start = {"p": -0.9, "s": 0.3, "tau": 1.0}
+    rest = {"alpha_p": 0.2, "eta": eta, "sigma2": 0.1, "beta": beta}
+    t = np.linspace(0, 3, 4)
+    found = modes.mode_flow(t, start["p"], start["s"], tau=start["tau"], **rest)
+    assert (found.tau < 0).any() and (found.s > 0).all()
+    for k, at in enumerate(t):
+        w_p, w, w_a = slow_weights(at, **start, **rest)
+        assert abs(found.p[k] - w_p) < 1e-10
+        assert abs(found.s[k] - w**2) < 1e-10
+        assert abs(found.tau[k] * w - w_a) < 1e-10
+
+
+@pytest.mark.parametrize("t", [3.0, [0.0, 1.0, 3.0]])
+def test_a_weight_that_comes_close_to_zero_is_followed_at_single_times_too(t):
+    found = modes.mode_flow(t, -0.31109788, 0.01264842, tau=1, alpha_p=1, eta=0, sigma2=0, beta=0)
+    w_p, w, w_a = slow_weights(3.0, -0.31109788, 0.01264842, tau=1, alpha_p=1, eta=0, sigma2=0, beta=0)
+    last = [np.atleast_1d(v)[-1] for v in found]
+    assert np.abs(np.array(last) - [w_p, w**2, w_a / w]).max() < 1e-9 * abs(w_a / w)
+
+
+def test_a_flow_that_blows_up_is_refused_at_a_single_time_too():
+    for t in (1e3, [0.0, 1e3]):
+        with pytest.raises(ValueError, match="t must end before the solution blows up"):
+            modes.integrate(lambda _, x: x**2, np.ones(1), np.atleast_1d(np.asarray(t)), np.ones(1))
+
+
 @given(seeds, setting, st.one_of(st.none(), st.floats(0, 1)))
 @settings(max_examples=20)
 def test_the_offset_decays_with_the_sign_of_the_derivation(seed, setting, beta):

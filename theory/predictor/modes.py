@@ -57,9 +57,11 @@ def mode_flow(
     """The flow (11)-(12) from (p0, s0); with `beta` tau is only the start of a target that follows by eq. (13).
 
     t scalar or (T,), all others broadcast to (...): p, s, tau (..., T). Integrated by an explicit Runge-Kutta method of order 8 with a
-    relative tolerance of 1e-12 for every mode by itself, and in log s, so that an s that falls by many orders can come back. An escape
+    relative tolerance of 1e-12, and with scales as logarithms, so that an s that falls by many orders can come back. An escape
     multiplies relative errors, as it does those of the start, by about p(t) / p0. Raises ValueError for s0 < 0.
-    Validity of eq. (13): s > 0; at s = 0 it is its limit.
+    With `beta` the weights themselves are followed, w = sqrt(s) and w_a = tau w in polar coordinates (eqs. (104)-(106) with lambda_d = 1,
+    lambda_s = A): where w crosses zero tau = w_a / w diverges and changes its sign, s touches 0, and the flow goes on. At s0 = 0 it is
+    the limit s0 -> 0.
     """
     at, scalar = check.times(t)
     start_p, start_s = check.array("p0", p0), check.non_negative("s0", s0)
@@ -69,22 +71,37 @@ def mode_flow(
         start_p, start_s, check.array("tau", tau), alpha_p, eta, sigma2, rate
     )
     shape, size = p.shape, p.size
-    alpha_p, eta, sigma2, rate = (v.ravel() for v in (alpha_p, eta, sigma2, rate))
+    p, s, target, alpha_p, eta, sigma2, rate = (v.ravel() for v in (p, s, target, alpha_p, eta, sigma2, rate))
+    scale = np.maximum(np.abs(p), np.sqrt(alpha_p * s))
 
-    def derivative(_, state: Array) -> Array:
-        p, log_s, tau = state.reshape(3, size)
-        slack = tau - (1 + sigma2) * p
-        growth = p * slack - eta
-        follow = np.zeros(size) if beta is None else rate * (1 - tau) - tau * growth
-        pull = alpha_p * initial * np.exp(np.minimum(log_s, LARGEST_EXPONENT)) * slack
-        return np.concatenate([pull - eta * p, 2 * growth, follow])
+    def fixed(_: float, state: Array) -> Array:
+        p, log_s = state.reshape(2, size)
+        slack = target - (1 + sigma2) * p
+        pull = alpha_p * s * np.exp(np.minimum(log_s, LARGEST_EXPONENT)) * slack
+        return np.concatenate([pull - eta * p, 2 * (p * slack - eta)])
 
-    initial = s.ravel()
-    scale = np.concatenate([np.maximum(np.abs(p.ravel()), np.sqrt(alpha_p * initial)), np.ones(2 * size)])
-    state = np.concatenate([p.ravel(), np.zeros(size), target.ravel()])
-    result = integrate(derivative, state, at, scale).reshape(3, *shape, at.size)
-    result[1] = s[..., None] * np.exp(np.minimum(result[1], LARGEST_EXPONENT))
-    return ModeFlow(*(result[..., 0] if scalar else result))
+    size2 = s * (1 + target**2)  # w^2 + w_a^2 at the start
+
+    def following(_: float, state: Array) -> Array:
+        p, log_size2, angle = state.reshape(3, size)
+        w, w_a = np.cos(angle), np.sin(angle)  # over sqrt(w^2 + w_a^2)
+        residual = w_a - (1 + sigma2) * p * w
+        dw, dw_a = p * residual - eta * w, rate * (w - w_a)
+        pull = alpha_p * size2 * np.exp(np.minimum(log_size2, LARGEST_EXPONENT)) * residual * w
+        return np.concatenate([pull - eta * p, 2 * (w * dw + w_a * dw_a), w * dw_a - w_a * dw])
+
+    one, zero = np.ones(size), np.zeros(size)
+    if beta is None:
+        result = integrate(fixed, np.concatenate([p, zero]), at, np.concatenate([scale, one])).reshape(2, size, -1)
+        values = s[:, None] * np.exp(np.minimum(result[1], LARGEST_EXPONENT))
+        along = np.repeat(target[:, None], at.size, 1)
+    else:
+        start = np.concatenate([p, zero, np.arctan2(target, one)])
+        result = integrate(following, start, at, np.concatenate([scale, one, one])).reshape(3, size, -1)
+        whole = size2[:, None] * np.exp(np.minimum(result[1], LARGEST_EXPONENT))
+        values, along = whole * np.cos(result[2]) ** 2, np.tan(result[2])
+    flow = (v.reshape(*shape, at.size) for v in (result[0], values, along))
+    return ModeFlow(*(v[..., 0] if scalar else v for v in flow))
 
 
 def offset(p: ArrayLike, s: ArrayLike, alpha_p: ArrayLike) -> Array:
@@ -305,7 +322,7 @@ def integrate(derivative, state: Array, times: Array, scale: Array) -> Array:
     )
     if not found.success or not np.isfinite(found.y).all():
         raise ValueError(
-            f"t must end before the solution blows up, at about t = {found.t[-1] if found.t.size else 0.0:.6g}"
+            f"t must end before the solution blows up, at about t = {found.t[-1] if len(found.t) else 0.0:.6g}"
         )
     return found.y[:, back]
 

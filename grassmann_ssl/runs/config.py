@@ -1,0 +1,63 @@
+"""The settings of a run, checked before any work."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be run; its message is one line for the user, raised before any training starts."""
+
+
+def device_of(name: str) -> torch.device:
+    """The CPU or CUDA device of this name; ConfigError where it is none, or not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device: {name!r} is not a torch device; use cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: {name!r} is not supported; use cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device: {name} is not there; this machine has {count} CUDA devices")
+    return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings that every experiment has."""
+
+    NAME: ClassVar[str]
+    seed: int = 1
+    """seed of everything that is drawn"""
+    device: str = "cpu"
+    """torch device: cpu, cuda, cuda:1, ..."""
+    out: Path | None = None
+    """run folder to write; runs/NAME where not given"""
+    overwrite: bool = False
+    """replace the run that the folder holds"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out) if self.out else Path("runs") / self.NAME
+
+    def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
+        """Refuse fields (numbers or tuples of them, none empty) that are not finite, not >= least, > above and <= most."""
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and not value:
+                raise ConfigError(f"{name} must not be empty")
+            for one in value if isinstance(value, tuple) else (value,):
+                if not (math.isfinite(one) and least <= one <= most and one > above):
+                    bounds = [f">= {least:g}"] * (least > -math.inf) + [f"> {above:g}"] * (above > -math.inf)
+                    bounds += [f"<= {most:g}"] * (most < math.inf)
+                    raise ConfigError(f"{name} must be {' and '.join(['finite', *bounds])}, got {one}")
