@@ -17,6 +17,8 @@ from grassmann_ssl.optim.sharding import is_sharded, whole, write
 NONFINITE = ("skip", "raise")
 ROUNDING = 16
 """Up to this many eps of the Euclidean gradient its projection is rounding: measured are up to 5 from the projection, as many from X."""
+HALF_ROUNDING = 2
+"""The same for half-precision points, whose projection is computed in float32 and rounded once: measured are up to 0.7."""
 State = dict[str, Tensor]
 
 
@@ -283,7 +285,8 @@ def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> 
     tangent = manifold.proju(x, ambient)
     # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.
     size, full = (torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True) for v in (tangent, ambient))
-    return tangent.mul_(size > ROUNDING * torch.finfo(x.dtype).eps * full)
+    rounding = HALF_ROUNDING if x.dtype in (torch.float16, torch.bfloat16) else ROUNDING
+    return tangent.mul_(size > rounding * torch.finfo(x.dtype).eps * full)
 
 
 def manifold_of(p: Tensor) -> geoopt.Manifold | None:
