@@ -122,7 +122,8 @@ def blow_up_times(s1: ArrayLike, s2: ArrayLike, strength: ArrayLike) -> Array:
     alive = (x > 0) & (first > 0) & (second > 0)
     one, two = np.where(alive, first, 1.0), np.where(alive, second, 1.0)
     mean = np.minimum(one, two) ** 2 * exprel(2 * np.abs(np.log(one) - np.log(two)))
-    return np.where(alive, 1 / (2 * np.where(alive, x, 1.0) * mean), np.inf)
+    with np.errstate(over="ignore", divide="ignore"):  # later than the largest number is inf
+        return np.where(alive, 1 / (2 * np.where(alive, x, 1.0) * mean), np.inf)
 
 
 def _layers(s1: ArrayLike, s2: ArrayLike, strength: ArrayLike) -> tuple[Array, Array, Array]:

@@ -144,6 +144,13 @@ def test_two_aligned_layers_follow_the_closed_form(balanced):
         assert np.abs(theory.blow_up_times(s1, s1, strength)[:3] - 1 / (2 * s1**2 * strength)[:3]).max() < 1e-12
 
 
+def test_a_blow_up_beyond_the_largest_number_is_never():
+    tiny = np.array([5e-324, 1e-320])
+    assert (theory.blow_up_times(np.ones(2), np.ones(2), tiny) == np.inf).all()
+    first, second = theory.two_layer_singular_values(1e6, np.ones(2), np.ones(2), tiny)
+    assert np.array_equal(first, np.ones(2)) and np.array_equal(second, np.ones(2))
+
+
 def test_the_gradients_of_two_layers():
     rng = np.random.default_rng(5)
     x, w1, w2 = dynamics.symmetric(rng, [1.0, 0.4, -0.3]), rng.standard_normal((3, 2)), rng.standard_normal((2, 2))
@@ -152,8 +159,12 @@ def test_the_gradients_of_two_layers():
     assert np.abs(dynamics.difference(lambda w: twin.two_layer_loss(w1, w, x), w2) - two).max() < 1e-8
 
 
+# Below 1e-300 the blow-up may lie beyond the largest number, which has a test of its own.
+strengths = st.floats(-1, 0) | st.floats(1e-300, 1)
+
+
 @given(
-    st.lists(st.tuples(st.floats(1e-3, 2), st.floats(1e-3, 2), st.floats(-1, 1)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.floats(1e-3, 2), st.floats(1e-3, 2), strengths), min_size=1, max_size=4),
     st.floats(0.01, 0.95),
 )
 def test_two_layers_solve_their_equation_until_they_blow_up(values, share):
