@@ -70,7 +70,7 @@ class Outcome:
 
     @classmethod
     def load(cls, folder: Path) -> Outcome:
-        """The outcome that a run folder holds, with nothing unpickled.
+        """The outcome that a run folder holds, from open formats alone.
 
         Raises ConfigError where the folder is not there, holds no run, or a file of it cannot be read (named).
         """
