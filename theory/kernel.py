@@ -41,7 +41,8 @@ def kernel_modes(kernel: ArrayLike, cutoff: float = 1e-9) -> KernelModes:
 
     b_j, gamma_j: eigenvectors and eigenvalues of K_Gamma; u_j at the stacked list = Ktilde^{1/2} b_j; coefficients
     J Ktilde^{1/2} b_j / (2n gamma_j), which define the same functions as Ktilde^{-1/2} b_j and need no inverse: singular
-    and badly conditioned kernels (repeated samples) cost no accuracy.
+    and badly conditioned kernels (repeated samples) cost no accuracy. Eigenvalues of Ktilde up to 2n eps kappa_1 are
+    rounding and count as zero.
     Modes with |gamma_j| <= cutoff kappa_1 / 2n, kappa_1 the largest eigenvalue of Ktilde and a bound of 2n |gamma_j|,
     count as zero: they are rounding, or would be learned 1/cutoff times later. The relative error of the others is about
     eps kappa_1 / (2n |gamma_j|). There may be no mode left. Order of modes and signs of functions as in `spectrum`.
@@ -56,7 +57,9 @@ def kernel_modes(kernel: ArrayLike, cutoff: float = 1e-9) -> KernelModes:
     sizes, vectors = np.linalg.eigh(matrix)
     if sizes[-1] <= 0:
         raise ValueError("kernel must not be zero")
-    root = (vectors * np.sqrt(np.maximum(sizes, 0.0))) @ vectors.T
+    # Eigenvalues as small as rounding are zero: their square roots, 1e-8 of the largest, would make modes out of nothing.
+    rounding = sizes.size * np.finfo(np.float64).eps * sizes[-1]
+    root = (vectors * np.sqrt(np.where(sizes > rounding, sizes, 0.0))) @ vectors.T
     gamma, b = stepwise.spectrum(_pair_average(root))
     kept = np.abs(gamma) > cutoff * sizes[-1] / sizes.size
     values = root @ b[:, kept]

@@ -188,10 +188,18 @@ def test_one_pair():
     assert np.abs(same.gamma - [1.0]).max() < 1e-14
 
 
-def test_views_without_anything_in_common_have_no_modes():
-    a, b = np.random.default_rng(8).standard_normal((2, 5))
+@pytest.mark.parametrize("seed", range(20))
+def test_views_without_anything_in_common_have_no_modes(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((2, 5))
     features = np.stack([a, a, b, -b])  # the cross-moments of the two pairs cancel, up to rounding
-    assert kernel.kernel_modes(features @ features.T).gamma.size == 0
+    matrix, direction = features @ features.T, rng.standard_normal(4)
+    rounding = np.finfo(float).eps * np.trace(matrix) * np.outer(direction, direction) / (direction @ direction)
+    for perturbed in (matrix, matrix + rounding, matrix - rounding):  # whichever way the machine rounds
+        assert kernel.kernel_modes(perturbed).gamma.size == 0
+
+
+def test_second_views_that_are_zero_have_no_modes():
     matrix = np.diag([1.0, 2.0, 0.0, 0.0])  # second views are zero
     modes = kernel.kernel_modes(matrix)
     assert modes.gamma.shape == (0,) and modes.values.shape == (4, 0)
