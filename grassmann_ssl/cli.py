@@ -9,7 +9,7 @@ import tyro
 from tqdm import tqdm
 
 from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.experiments.compare import CompareConfig
+from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.report import draw
 from grassmann_ssl.report.terminal import findings_table, summary
 from grassmann_ssl.run import compare, run

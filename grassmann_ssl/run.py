@@ -1,8 +1,8 @@
 """The one way through an experiment: refuse the folder, run, write, draw. Command line, notebooks and tests go this way."""
 
 from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.experiments import compare as comparing
-from grassmann_ssl.experiments.compare import CompareConfig, Comparison
+from grassmann_ssl.experiments.linear import compare as comparing
+from grassmann_ssl.experiments.linear.compare import CompareConfig, Comparison
 from grassmann_ssl.report import draw
 from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 

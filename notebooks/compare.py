@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 import theory
-from grassmann_ssl.experiments.compare import CompareConfig
+from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.run import compare
 
 fast = os.environ.get("GRASSMANN_SSL_FAST") == "1"

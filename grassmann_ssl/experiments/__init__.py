@@ -2,21 +2,14 @@
 
 from collections.abc import Callable
 
-from grassmann_ssl.experiments import (
-    collapse,
-    compare_encoders,
-    kernel_change,
-    ntk,
-    stepwise,
-    stepwise_deep,
-    train,
-    width,
-)
+from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train
+from grassmann_ssl.experiments.linear import collapse, stepwise
+from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
     alignment,
     basin,
     commutator,
-    direct,
+    directpred,
     ema,
     fixed_points,
     flow_fields,
@@ -41,7 +34,7 @@ EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     commutator.CommutatorConfig: commutator.commutator,
     flow_fields.FlowFieldsConfig: flow_fields.flow_fields,
     basin.BasinConfig: basin.basin,
-    direct.DirectConfig: direct.direct,
+    directpred.DirectPredConfig: directpred.directpred,
     width.WidthConfig: width.width,
     kernel_change.KernelChangeConfig: kernel_change.kernel_change,
     ntk.NtkConfig: ntk.ntk,

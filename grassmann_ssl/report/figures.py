@@ -13,7 +13,7 @@ from grassmann_ssl.report.terminal import number
 from theory import landscape
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.compare import Arm, Comparison
+    from grassmann_ssl.experiments.linear.compare import Arm, Comparison
 
 STYLE: dict[
     str, dict[str, Any]

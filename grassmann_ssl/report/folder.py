@@ -16,7 +16,7 @@ from grassmann_ssl.report.page import png
 from grassmann_ssl.runs.folder import write_json
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.compare import Comparison
+    from grassmann_ssl.experiments.linear.compare import Comparison
 
 SCALARS = ("effective_rank", "participation_ratio", "rankme", "weight_effective_rank", "orthonormality_error")
 SPECTRA = ("singular_values", "cross_eigenvalues", "covariance_eigenvalues")

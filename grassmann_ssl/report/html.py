@@ -11,7 +11,7 @@ from grassmann_ssl.report import figures, terminal
 from grassmann_ssl.report.page import embedded, png
 
 if TYPE_CHECKING:
-    from grassmann_ssl.experiments.compare import Comparison
+    from grassmann_ssl.experiments.linear.compare import Comparison
 
 MEANING = {
     "barlow_twins": "Barlow Twins, L = ‖WᵀΓW − I‖² (λ = 1, no normalisation). Free weights learn one mode after the other; the "

@@ -134,7 +134,7 @@ def test_every_command_has_small_settings():
 
 
 def test_a_command_that_fails_is_told_and_the_others_are_run(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(same_results, "SMALL", {"width": "--seeds 0", "phase-fig4-fixed-points": "--etas 4"})
+    monkeypatch.setattr(same_results, "SMALL", {"width": "--seeds 0", "phase-fixed-points": "--etas 4"})
     assert same_results.write(tmp_path, tuple(same_results.SMALL)) == ["width"]
     assert "seeds must be finite and >= 1" in capfd.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["phase-fig4-fixed-points"]
+    assert [path.name for path in tmp_path.iterdir()] == ["phase-fixed-points"]

@@ -177,3 +177,14 @@ def test_bad_settings_are_named(settings, message):
 def test_a_device_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="device: 'tpu9' is not a torch device"):
         run(SquareConfig(device="tpu9", out=tmp_path / "run"))
+
+
+def test_the_command_the_module_and_the_config_have_one_name():
+    for config, function in EXPERIMENTS.items():
+        if config is SquareConfig:
+            continue
+        wing, module = config.__module__.removeprefix("grassmann_ssl.experiments.").split(".")
+        assert config.NAME == ("phase-" if wing == "phase" else "") + module.replace("_", "-")
+        assert config.__name__.lower() == module.replace("_", "") + "config"
+        assert function.__name__ == module and function.__module__ == config.__module__
+        assert PAGES[config.NAME] == f"grassmann_ssl.report.{wing}.{module}"

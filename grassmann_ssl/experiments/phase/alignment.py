@@ -19,7 +19,7 @@ LOGGED = 60
 class AlignmentConfig(RunConfig):
     """Eigenspaces with and without symmetrisation of the predictor: Fig. 2 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig2-alignment"
+    NAME: ClassVar[str] = "phase-alignment"
     seeds: int = 10
     """networks of each arm"""
     dim: int = 5

@@ -18,7 +18,7 @@ LOGGED = 60
 class CommutatorConfig(RunConfig):
     """The commutator of predictor and correlations over target and weight decay: Fig. 9 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig9-commutator"
+    NAME: ClassVar[str] = "phase-commutator"
     tau: tuple[float, ...] = (0.2, 0.6, 1.0)
     """targets over weights, W_a = tau W"""
     eta: tuple[float, ...] = (0.0, 0.05, 0.2)

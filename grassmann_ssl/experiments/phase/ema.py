@@ -19,7 +19,7 @@ FINE = 3001  # times of the integral (15)
 class EmaConfig(RunConfig):
     """Correlation of target and weights over the moving average and weight decay: Fig. 7 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig7-ema"
+    NAME: ClassVar[str] = "phase-ema"
     gamma_a: tuple[float, ...] = (0.9, 0.98, 0.996, 0.999)
     """shares of the old target that a step keeps; beta = (1 - gamma_a) / learning rate"""
     eta: tuple[float, ...] = (0.0, 0.01, 0.1)

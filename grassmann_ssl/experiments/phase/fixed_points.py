@@ -21,7 +21,7 @@ MEMORY = 256
 class FixedPointsConfig(RunConfig):
     """Fixed points of a mode against weight decay: Fig. 4 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig4-fixed-points"
+    NAME: ClassVar[str] = "phase-fixed-points"
     tau: tuple[float, ...] = (1.0, 0.7, 1.0)
     """target over online weights, W_a = tau W; one number for all panels or one a panel, as for alpha_p"""
     alpha_p: tuple[float, ...] = (1.0, 1.0, 4.0)

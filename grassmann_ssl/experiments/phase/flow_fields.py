@@ -27,7 +27,7 @@ SETTLED = 2.0  # horizons: in the first neighbours part, in the second they appr
 class FlowFieldsConfig(RunConfig):
     """Flow fields in the plane of predictor and weight (w_p, w): Fig. 10 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig10-flow-fields"
+    NAME: ClassVar[str] = "phase-flow-fields"
     eta: tuple[float, ...] = (0.0, 0.03)
     """weight decay of predictor and weight, a column of panels for each"""
     lambda_s: float = 1.0

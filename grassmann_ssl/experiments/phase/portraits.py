@@ -25,7 +25,7 @@ FINEST = 1 / 256  # of the height of the picture: starts closer than this need n
 class PortraitsConfig(RunConfig):
     """Phase portraits (p, s) of a mode of learning with a predictor: Fig. 3 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig3-portraits"
+    NAME: ClassVar[str] = "phase-portraits"
     tau: tuple[float, ...] = (1.0,)
     """target over online weights, W_a = tau W; one number for all panels or one a panel, as for eta and alpha_p"""
     eta: tuple[float, ...] = (0.0, 0.01, 1.0)

@@ -18,7 +18,7 @@ LOGGED = 60
 class SweepsConfig(RunConfig):
     """Learning of aligned modes over weight decay and moving average: Fig. 5 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig5-sweeps"
+    NAME: ClassVar[str] = "phase-sweeps"
     eta: tuple[float, ...] = (0.0, 0.01, 0.04, 0.1)
     """weight decays of the first sweep (0.04 is the paper's for STL-10), at the first beta"""
     beta: tuple[float, ...] = (0.4, 0.1, 2.0)

@@ -18,7 +18,7 @@ LOGGED = 60
 class SymmetryConfig(RunConfig):
     """Symmetric and antisymmetric part of the predictor over weight decay: Fig. 8 of Tian, Chen and Ganguli (ICML 2021)."""
 
-    NAME: ClassVar[str] = "phase-fig8-symmetry"
+    NAME: ClassVar[str] = "phase-symmetry"
     eta: tuple[float, ...] = (0.001, 0.01, 0.05)
     """weight decays (the paper's)"""
     seeds: int = 5

@@ -6,7 +6,7 @@ import torch
 
 from grassmann_ssl.experiments.phase.alignment import AlignmentConfig
 from grassmann_ssl.experiments.phase.commutator import CommutatorConfig
-from grassmann_ssl.experiments.phase.direct import DirectConfig, set_from_correlation
+from grassmann_ssl.experiments.phase.directpred import DirectPredConfig, set_from_correlation
 from grassmann_ssl.experiments.phase.ema import EmaConfig
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
 from grassmann_ssl.experiments.phase.sweeps import SweepsConfig
@@ -109,12 +109,12 @@ def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
 
 
 def test_features_are_kept_as_predicted(tmp_path):
-    outcome = run(DirectConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
+    outcome = run(DirectPredConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
     for arm in outcome.record["arms"].values():
         assert arm["as_predicted"] == arm["features"] == 24 and arm["strength_error"] < 1e-3
     predicted = outcome.arrays["predicted"]
     assert 0 < (predicted > 0).sum() < predicted.size
-    small = run(DirectConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=200.0))
+    small = run(DirectPredConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=200.0))
     for name, arm in small.record["arms"].items():  # below the unstable fixed point of all but the first setting
         assert arm["as_predicted"] == arm["features"], name
     assert small.arrays["predicted"].sum() < predicted[:, :2].sum()
@@ -133,7 +133,7 @@ def test_features_are_kept_as_predicted(tmp_path):
         (EmaConfig, {"gamma_a": (1.5,)}, "gamma_a must be finite"),
         (SymmetryConfig, {"seeds": 0}, "seeds must be finite and >= 1"),
         (CommutatorConfig, {"tau": ()}, "tau must not be empty"),
-        (DirectConfig, {"variance": (-0.1,)}, "variance must be finite and >= 0"),
+        (DirectPredConfig, {"variance": (-0.1,)}, "variance must be finite and >= 0"),
     ],
 )
 def test_bad_settings_are_named(config, settings, message):

@@ -1,0 +1,1 @@
+"""Encoders of images: training, and arms against arms."""

@@ -1,0 +1,208 @@
+"""Encoders with several constraints, objectives and predictors side by side: the same data, views and initial weights, seed by seed."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import torch
+from scipy import stats
+
+from grassmann_ssl.experiments.encoders import evaluation
+from grassmann_ssl.experiments.encoders.image_batches import load_split
+from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.training.watch import Diverged
+
+PROBES = ("knn", "ridge", "logistic")
+KINDS = ("none", "dimensional", "complete", "diverged")
+FIXED = ("seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "steps", "records")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareEncodersConfig(RunConfig):
+    """Train several arms of encoders on several seeds and lay them side by side: collapse, ranks, probes, steps, cost."""
+
+    NAME: ClassVar[str] = "compare-encoders"
+    data: str = "digits"
+    """images, as in train"""
+    arms: tuple[str, ...] = (
+        "constraint=none",
+        "constraint=grassmann",
+        "constraint=feature-orthonormal",
+        "predictor=directpred",
+        "objective=vicreg,lr=0.005",
+    )
+    """each arm: settings of train that differ from its defaults, NAME=VALUE, separated by commas; the first is the one that the others are
+    tested against"""
+    seeds: int = 5
+    """seeds of every arm: views, split and initial weights are the same in all arms"""
+    steps: int = 600
+    """optimizer steps of every run"""
+    records: int = 40
+    """how often spectra are recorded"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need("seeds", "steps", least=1)
+        self.need("records", least=2)
+        if not self.arms:
+            raise ConfigError("arms must not be empty")
+        if len(set(self.arms)) < len(self.arms):
+            raise ConfigError(f"arms: {' '.join(self.arms)} names one twice")
+        for arm in self.arms:
+            self.train_config(arm, self.seed)
+
+    def train_config(self, arm: str, seed: int) -> TrainConfig:
+        """The settings of one run. Raises ConfigError naming the arm."""
+        base: dict[str, Any] = {
+            "data": self.data,
+            "steps": self.steps,
+            "records": self.records,
+            "device": self.device,
+            "seed": seed,
+        }
+        try:
+            return TrainConfig(**base, **dict(_settings(arm)))
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm!r}: {error}") from None
+
+
+def _settings(arm: str) -> Iterable[tuple[str, Any]]:
+    types = {f.name: f.type for f in fields(TrainConfig) if f.name not in FIXED}
+    for part in filter(None, arm.split(",")):
+        name, equals, text = part.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in types:
+            raise ConfigError(f"{part!r} is not NAME=VALUE with NAME one of {', '.join(types)}")
+        options: Any = get_args(types[name]) or (types[name],)
+        kind = next(option for option in options if option is not type(None))
+        try:
+            yield name, kind(text.strip())
+        except ValueError:
+            raise ConfigError(f"{name} must be a {kind.__name__}, got {text!r}") from None
+
+
+def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = None) -> Outcome:
+    """Train every arm on every seed, judge each, and compare arms by intervals over seeds and a paired test against the first.
+
+    A run whose loss is not finite counts as diverged and has no numbers. Raises ConfigError before any training.
+    """
+    run = Run(config)
+    process = Process(0, 1, run.device)
+    tick = progress(len(config.arms) * config.seeds * config.steps) if progress else lambda label, n=1: None
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    for k in range(config.seeds):
+        seed = config.seed + k
+        split = load_split(config.data, torch.Generator().manual_seed(seed)).to(run.device)
+        for index, arm in enumerate(config.arms):
+            settings = config.train_config(arm, seed)
+            label = f"seed {seed}: {arm}"
+            try:
+                trained = fit(settings, split, process, lambda _, label=label: tick(label))
+            except Diverged:
+                rows.append({"arm": arm, "seed": seed, "kind": "diverged"})
+                continue
+            if trained.interrupted:
+                raise KeyboardInterrupt
+            judged = evaluation.judge(settings, trained.arm, split)
+            record, _, found = evaluation.collect(settings, trained, judged)
+            rows.append({"arm": arm, "seed": seed, **_row(record)})
+            for name in ("time", "spectrum_z", "spectrum_directions"):
+                arrays[f"arm{index}_seed{k}_{name}"] = found[name]
+    record = {"arms": [_summary(config, arm, rows) for arm in config.arms], "runs": rows}
+    columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
+    return run.finish(_findings(config, record), record, columns, arrays)
+
+
+_NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    ranks = record["ranks"]
+    probes = record["probes"] or {}
+    return {
+        "kind": record["verdict"]["kind"],
+        **{name: probes[name]["accuracy"] for name in PROBES if name in probes},
+        "rank_z": ranks["z"]["effective_rank"],
+        "rank_h": ranks["h"]["effective_rank"],
+        "directions_rank": ranks["directions"]["effective_rank"],
+        "least_over_largest": record["least_over_largest"],
+        "steps_detected": record["steps_detected"]["count"],
+        "seconds_per_step": record["seconds_per_step"],
+    }
+
+
+def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    own = [row for row in rows if row["arm"] == arm]
+    base = {row["seed"]: row for row in rows if row["arm"] == config.arms[0]}
+    kinds = {kind: sum(row["kind"] == kind for row in own) for kind in KINDS}
+    collapsed = kinds["dimensional"] + kinds["complete"]
+    judged = len(own) - kinds["diverged"]
+    summary: dict[str, Any] = {"arm": arm, "kinds": kinds, "seeds": len(own)}
+    summary["collapse_interval"] = list(evaluation.wilson(collapsed / judged, judged)) if judged else None
+    for name in _NUMBERS:
+        values = np.array([row[name] for row in own if row.get(name) is not None])
+        summary[name] = mean_interval(values) if len(values) else None
+        pairs = [(row[name], base[row["seed"]].get(name)) for row in own if row.get(name) is not None]
+        differences = np.array([a - b for a, b in pairs if b is not None])
+        if arm != config.arms[0] and name in PROBES and len(differences) > 1:
+            summary[f"{name}_against_first"] = mean_interval(differences) | {"p": _paired(differences)}
+    return summary
+
+
+def mean_interval(values: np.ndarray) -> dict[str, float | None]:
+    """Mean and 95 % interval of Student over seeds; no interval for a single one."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _paired(differences: np.ndarray) -> float:
+    """p value of the paired t test, 1 where no two differ."""
+    if np.ptp(differences) == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _findings(config: CompareEncodersConfig, record: dict[str, Any]) -> list[Finding]:
+    lines = []
+    for summary in record["arms"]:
+        kinds = summary["kinds"]
+        interval = summary["collapse_interval"]
+        probe = " ".join(f"{name} {_share(summary[name])}" for name in PROBES if summary[name])
+        against = summary.get("ridge_against_first")
+        lines.append(
+            Finding(
+                summary["arm"] or "defaults",
+                f"collapsed in {kinds['dimensional'] + kinds['complete']} of {summary['seeds']}"
+                + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)" if interval else "")
+                + (f", diverged in {kinds['diverged']}" if kinds["diverged"] else ""),
+                f"{probe}; rank of z {_number(summary['rank_z'])} of d, of z/|z| {_number(summary['directions_rank'])}",
+                (
+                    "–"
+                    if against is None
+                    else f"ridge {100 * against['mean']:+.1f} points against the first arm, p = {against['p']:.2g}"
+                )
+                + (
+                    f"; {1000 * summary['seconds_per_step']['mean']:.1f} ms a step"
+                    if summary["seconds_per_step"]
+                    else ""
+                ),
+            )
+        )
+    return lines
+
+
+def _share(value: dict[str, float | None]) -> str:
+    mean, low, high = (None if v is None else 100 * v for v in (value["mean"], value["low"], value["high"]))
+    return f"{mean:.1f} %" + ("" if low is None else f" [{low:.1f}, {high:.1f}]")
+
+
+def _number(value: dict[str, float | None] | None) -> str:
+    return "–" if value is None else f"{value['mean']:.2f}"

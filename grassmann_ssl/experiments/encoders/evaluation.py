@@ -1,0 +1,217 @@
+"""What a trained encoder is judged by: the collapse verdict, ranks, probes on labels, and the steps that it learned in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
+from grassmann_ssl.experiments.encoders.image_batches import Split
+from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.metrics.lidar import lidar
+from grassmann_ssl.metrics.pairs import alignment, uniformity
+from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
+from grassmann_ssl.metrics.spectral import SpectralSummary, spectral_summary
+from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
+from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
+from grassmann_ssl.nn.feature_orthonormal import feature_lag
+from grassmann_ssl.runs import Finding
+from grassmann_ssl.training.spectra import embeddings
+
+if TYPE_CHECKING:
+    from grassmann_ssl.experiments.encoders.encoder_arms import Arm
+    from grassmann_ssl.experiments.encoders.train import TrainConfig, Trained
+
+VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
+JUDGED = 2048  # images at most that ranks and verdicts are taken from
+LIDAR_VIEWS = 8
+LEAST_RECORDS = 8  # below it steps are not looked for
+CONFIDENCE = 1.96  # standard normal quantile of 95 %
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All numbers about a trained encoder; probes are of the representation h, None without labels."""
+
+    verdict: EmbeddingVerdict
+    z: SpectralSummary
+    directions: SpectralSummary
+    h: SpectralSummary
+    lidar_h: float
+    lidar_z: float
+    alignment: float
+    uniformity: float
+    probes: dict[str, float] | None
+    tested: int
+
+
+def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
+    """One view of each image, always the same for a seed and a number."""
+    generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=device)
+    return augmentation(images, generator)
+
+
+def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
+    """Judge an encoder on views of training images, and its representation by probes on images as they are."""
+    images = split.train[:JUDGED]
+    views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(LIDAR_VIEWS)]
+    seen = [embeddings(arm.method, view) for view in views]
+    first, second = seen[:2]
+    moments = {name: SecondMoments.of(rows) for name, rows in first.items()}
+    lag = None
+    if arm.feature_layer is not None:
+        with arm.features_of_last_layer() as caught:
+            embeddings(arm.method, views[0])
+        lag = feature_lag(arm.feature_layer, torch.cat(caught))
+    pixels = SecondMoments.of(views[0].flatten(1))
+    reference = float(pixels.covariance.diagonal().mean())
+    verdict = embedding_verdict(
+        moments["z"],
+        constraint_rank=arm.constraint_rank,
+        feature_lag=lag,
+        input_variance=reference,
+        directions=moments["directions"] if arm.loss.directional else None,
+    )
+    summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
+    count = max(2, min(len(images), 512))
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([rows[name][:count] for rows in seen], 1)
+
+    return Judgement(
+        verdict,
+        summaries["z"],
+        summaries["directions"],
+        summaries["h"],
+        float(lidar(stacked("h"))),
+        float(lidar(stacked("z"))),
+        float(alignment(first["z"], second["z"])),
+        float(uniformity(first["z"])),
+        _probes(arm, split),
+        len(split.test),
+    )
+
+
+def _probes(arm: Arm, split: Split) -> dict[str, float] | None:
+    if split.train_labels is None or split.test_labels is None:
+        return None
+    rows = [embeddings(arm.method, as_floating(images))["h"] for images in (split.train, split.test)]
+    given = (rows[0], split.train_labels, rows[1], split.test_labels)
+    return {
+        "knn": knn_accuracy(*given, k=min(20, len(rows[0]))),
+        "ridge": ridge_probe(*given).accuracy,
+        "logistic": logistic_probe(*given).accuracy,
+    }
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of Wilson for a share of n."""
+    z2 = CONFIDENCE**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = CONFIDENCE * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def collect(
+    config: TrainConfig, trained: Trained, judged: Judgement
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The record, the columns of metrics and the arrays of a run."""
+    steps, values = trained.recorder.stacked()
+    time = trained.arm.time_of(steps.numpy(), config)
+    spectra = values["z"].double().numpy()
+    enough = len(time) > LEAST_RECORDS
+    found = eigenvalue_steps(time, spectra, log_time=True) if enough else ()
+    loss = values["loss"].double().numpy()
+    falls = detect_steps(time[1:], loss[1:], falling=True, log_time=True).times if enough else ()
+    learned = sorted(t for eigenvalue in found for t in eigenvalue.times[:1])
+    record = {
+        "verdict": asdict(judged.verdict),
+        "ranks": {
+            name: {key: _plain(value) for key, value in asdict(getattr(judged, name)).items() if key != "spectrum"}
+            for name in ("z", "directions", "h")
+        },
+        "lidar": {"h": judged.lidar_h, "z": judged.lidar_z},
+        "alignment": judged.alignment,
+        "uniformity": judged.uniformity,
+        "probes": None
+        if judged.probes is None
+        else {
+            name: {"accuracy": share, "interval": list(wilson(share, judged.tested))}
+            for name, share in judged.probes.items()
+        },
+        "tested": judged.tested,
+        "constrained": trained.arm.constrained,
+        "least_over_largest": _least_over_largest(judged.directions if trained.arm.loss.directional else judged.z),
+        "steps_detected": {"count": len(learned), "times": learned},
+        "steps_of_loss": {"count": len(falls), "times": list(falls)},
+        "steps_done": trained.done,
+        "interrupted": trained.interrupted,
+        "seconds_per_step": _plain(trained.seconds_per_step),
+        "parameters": sum(p.numel() for p in trained.arm.method.parameters()),
+    }
+    metrics: dict[str, np.ndarray] = {"step": steps.numpy(), "time": time, "loss": loss}
+    for name in ("z", "directions"):
+        for k, column in enumerate(values[name].double().numpy().T):
+            metrics[f"{name}_{k + 1}"] = column
+    arrays = {"time": time} | {f"spectrum_{name}": values[name].double().numpy() for name in ("z", "directions", "h")}
+    return record, metrics, arrays
+
+
+def _least_over_largest(summary: SpectralSummary) -> float:
+    """l_d / l_1 of the spectrum that is judged, 0 for a point."""
+    largest = float(summary.spectrum[0])
+    return float(summary.spectrum[-1]) / largest if largest > 0 else 0.0
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
+    """The lines of the summary."""
+    verdict, ranks = record["verdict"], record["ranks"]
+    guaranteed = "; ".join(verdict["guaranteed"]) or "nothing"
+    lines = [
+        Finding("collapse", f"guaranteed: {guaranteed}", verdict["kind"], "; ".join(verdict["observed"])),
+        Finding(
+            f"ranks of z, d = {config.dim}",
+            f"at most {config.dim}",
+            f"RankMe {ranks['z']['rankme']:.2f}, effective {ranks['z']['effective_rank']:.2f}",
+            f"LiDAR {record['lidar']['z']:.2f}",
+        ),
+        Finding(
+            "ranks of h",
+            "–",
+            f"RankMe {ranks['h']['rankme']:.2f}, effective {ranks['h']['effective_rank']:.2f}",
+            f"LiDAR {record['lidar']['h']:.2f}",
+        ),
+    ]
+    for name, probe in (record["probes"] or {}).items():
+        low, high = probe["interval"]
+        lines.append(
+            Finding(
+                f"{name} probe of h",
+                "–",
+                f"{100 * probe['accuracy']:.1f} %",
+                f"95 % interval {100 * low:.1f} to {100 * high:.1f} % ({record['tested']} test images)",
+            )
+        )
+    for name, what in (("steps_detected", "eigenvalues of cov z"), ("steps_of_loss", "the loss")):
+        steps = record[name]
+        times = ", ".join(f"{t:.3g}" for t in steps["times"])
+        lines.append(Finding(f"steps of {what}", "–", f"{steps['count']}", f"t = {times}" if times else "none"))
+    cost = record["seconds_per_step"]
+    lines.append(
+        Finding(
+            "time per step",
+            "–",
+            "–" if cost is None else f"{1000 * cost:.1f} ms",
+            f"{record['parameters']:,} parameters",
+        )
+    )
+    return lines

@@ -1,0 +1,195 @@
+"""Is a deep network's embedding learned step by step too, and does its tangent kernel after training say what it learned?"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import theory
+from grassmann_ssl.experiments.encoders import evaluation
+from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
+from grassmann_ssl.experiments.encoders.image_batches import Split, load_split
+from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.metrics.steps import eigenvalue_steps
+from grassmann_ssl.nn.ntk import empirical_ntk
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training.distributed import Process
+
+Array = NDArray[np.float64]
+OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
+CHUNK = 50  # images whose Jacobians are held at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepwiseDeepConfig(RunConfig):
+    """Stepwise learning of an encoder from a small last layer, and its embedding against the tangent kernel after training."""
+
+    NAME: ClassVar[str] = "stepwise-deep"
+    data: str = "digits"
+    """images, as in train"""
+    encoder: str = "conv"
+    """encoder, as in train"""
+    objectives: tuple[str, ...] = tuple(OBJECTIVES)
+    """objectives, from: barlow_twins (without normalisation), nt_xent, vicreg"""
+    dim: int = 8
+    """embedding dimension d"""
+    init_scale: float = 1e-2
+    """factor of the initial weights of the head's last layer; what is before it is normalised by batches, so that scaling it changes
+    nothing"""
+    batch: int = 512
+    """images of a batch: small eigenvalues of a minibatch's moment are noise"""
+    steps: int = 600
+    """steps of gradient descent, without momentum and weight decay, at a constant rate"""
+    records: int = 60
+    """how often spectra are recorded"""
+    pairs: int = 100
+    """pairs of views on which the tangent kernel is computed"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or not self.objectives:
+            raise ConfigError(f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(unknown) or 'none'}")
+        self.need("records", least=10)
+        if 2 * self.pairs <= self.dim:
+            raise ConfigError(f"pairs must be above dim / 2 = {self.dim / 2:g}, got {self.pairs}")
+        for name in self.objectives:
+            self.train_config(name)
+
+    def train_config(self, objective: str) -> TrainConfig:
+        """The settings of one training run."""
+        return TrainConfig(
+            objective=objective, lr=OBJECTIVES[objective], data=self.data, encoder=self.encoder, dim=self.dim, batch=self.batch,
+            steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant", momentum=0.0, weight_decay=0.0,
+            seed=self.seed, device=self.device,
+        )  # fmt: skip
+
+
+def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) -> Outcome:
+    """Train with every objective from a small last layer, detect the steps, and compare embeddings with tangent kernels.
+
+    The prediction is the closed form of a kernel method (`theory.kernel`): the span of the top-d functions of the kernel, averaged over
+    outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
+    principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
+    observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training.
+    """
+    run = Run(config)
+    split = load_split(config.data, torch.Generator().manual_seed(config.seed)).to(run.device)
+    if config.pairs > len(split.train):
+        raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
+    process = Process(0, 1, run.device)
+    tick = progress(len(config.objectives) * config.steps) if progress else lambda label, n=1: None
+    record: dict[str, Any] = {"chance": config.dim / (2 * config.pairs), "runs": {}}
+    arrays: dict[str, Array] = {}
+    spans: dict[str, Array] = {}
+    for name in config.objectives:
+        settings = config.train_config(name)
+        channels, size = split.train.shape[1], min(split.train.shape[-2:])
+        before = assemble(settings, channels, size, process)
+        trained = fit(settings, split, process, lambda _, name=name: tick(name))
+        if trained.interrupted:
+            raise KeyboardInterrupt
+        recorded, values = trained.recorder.stacked()
+        time = trained.arm.time_of(recorded.numpy(), settings)
+        arrays[f"{name}_time"], arrays[f"{name}_loss"] = time, values["loss"].numpy()
+        found = {}
+        for seen in ("z", "directions"):
+            spectra = values[seen].numpy()
+            arrays[f"{name}_{seen}"] = spectra
+            steps = eigenvalue_steps(time, spectra, log_time=True)
+            found[seen] = sorted(eigenvalue.times[0] for eigenvalue in steps if eigenvalue.times)
+        spans[name] = _outputs(trained.arm, config, split)
+        arrays[f"{name}_outputs"] = spans[name]
+        kernels = {when: _kernel(arm, config, split) for when, arm in (("before", before), ("after", trained.arm))}
+        record["runs"][name] = {
+            "steps_of_z": found["z"],
+            "steps_of_directions": found["directions"],
+            "overlap": {when: overlap(spans[name], _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
+            "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
+        }
+    record["between"] = {
+        f"{a} and {b}": overlap(spans[a], spans[b]) for i, a in enumerate(spans) for b in list(spans)[i + 1 :]
+    }
+    columns = {
+        "objective": np.concatenate([[name] * len(arrays[f"{name}_time"]) for name in config.objectives]),
+        "time": np.concatenate([arrays[f"{name}_time"] for name in config.objectives]),
+        "loss": np.concatenate([arrays[f"{name}_loss"] for name in config.objectives]),
+    }
+    return run.finish(_findings(config, record), record, columns, arrays)
+
+
+def overlap(a: Array, b: Array) -> float:
+    """Mean squared cosine of the principal angles between the column spans of a (n, d) and b (n, k), over the smaller of d and k."""
+    q, r = (np.linalg.qr(x)[0] for x in (a, b))
+    return float((np.linalg.svd(q.T @ r, compute_uv=False) ** 2).mean())
+
+
+def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
+    """The stacked list of both views, (2n, c, h, w), float64."""
+    images = split.train[: config.pairs]
+    return torch.cat(
+        [evaluation.seen_views(images, arm.augmentation, config.seed, images.device, k) for k in (0, 1)]
+    ).double()
+
+
+def _network(arm: Arm) -> nn.Module:
+    """The network in float64 and evaluation mode, fit for transforms of functions."""
+    network = copy.deepcopy(arm.method.online).double().eval()
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return network
+
+
+@torch.no_grad()
+def _outputs(arm: Arm, config: StepwiseDeepConfig, split: Split) -> Array:
+    return _network(arm)(_views(arm, config, split)).numpy(force=True)
+
+
+def _kernel(arm: Arm, config: StepwiseDeepConfig, split: Split) -> tuple[Array, float]:
+    """The tangent kernel averaged over outputs, and the share of it that the average leaves out."""
+    kernel = empirical_ntk(_network(arm), _views(arm, config, split), chunk=CHUNK)
+    mean = kernel.diagonal(dim1=-2, dim2=-1).mean(-1)
+    rest = kernel - mean[..., None, None] * torch.eye(config.dim).to(kernel)
+    return mean.numpy(force=True), float(rest.norm() / kernel.norm())
+
+
+def _predicted(kernel: Array, d: int) -> Array:
+    modes = theory.kernel.kernel_modes(kernel)
+    return theory.kernel.training_embeddings(modes, min(d, int((modes.gamma > 0).sum())))
+
+
+def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Finding]:
+    lines = []
+    for name, one in record["runs"].items():
+        times = one["steps_of_z"]
+        lines.append(
+            Finding(
+                f"{name}: steps of eigenvalues of cov z",
+                f"one for each of d = {config.dim} that is learned",
+                f"{len(times)}",
+                "t = " + (", ".join(f"{t:.3g}" for t in times) or "none"),
+            )
+        )
+        lines.append(
+            Finding(
+                f"{name}: embedding against the tangent kernel",
+                f"1; by chance {record['chance']:.2g}",
+                f"{one['overlap']['after']:.2f} with the kernel after training",
+                f"{one['overlap']['before']:.2f} with that before",
+            )
+        )
+    lines += [
+        Finding(
+            f"embeddings of {pair}",
+            f"1; by chance {record['chance']:.2g}",
+            f"{value:.2f}",
+            "mean squared cosine of principal angles",
+        )
+        for pair, value in record["between"].items()
+    ]
+    return lines

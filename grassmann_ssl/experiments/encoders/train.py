@@ -1,0 +1,254 @@
+"""Train an encoder, constrained or not, on two views of images, and judge what it learned."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from grassmann_ssl.experiments.encoders import evaluation
+from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, check_arm
+from grassmann_ssl.experiments.encoders.image_batches import Split, Views, augmentations, load_split
+from grassmann_ssl.nn.predictors import PREDICTORS
+from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
+from grassmann_ssl.training.distributed import Process, parallelise, processes
+from grassmann_ssl.training.pretrain import PRECISIONS, pretrain
+from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
+from grassmann_ssl.training.spectra import SpectraRecorder
+from grassmann_ssl.training.watch import Diverged, FiniteWatch
+
+CONSTRAINTS = (
+    "none", "grassmann", "feature-orthonormal", "stiefel", "penalty", "parametrization", "geoopt-stiefel",
+)  # fmt: skip
+OPTIMIZERS = ("sgd", "adam", "lars", "muon")
+SEEN = 1024  # images at most on which spectra are recorded
+TIMED = 0.2  # share of the steps at the start that is left out of the time per step
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Train an encoder on two views of images, with or without a constraint on its weights, and judge what it learned."""
+
+    NAME: ClassVar[str] = "train"
+    data: str = "digits"
+    """images: digits or photos, which are embedded, or FORMAT:PATH with FORMAT one of cifar10, cifar100, stl10, stl10_unlabeled, idx,
+    folder, arrays"""
+    augmentation: str = "auto"
+    """views: digits, simclr, byol or stl; auto is digits for the embedded digits and simclr elsewhere"""
+    encoder: str = "conv"
+    """encoder: linear, mlp, conv, resnet18, resnet34, resnet50, or timm:NAME"""
+    stem: str = "cifar"
+    """first layers of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
+    hidden: int = 64
+    """width of the projection head's hidden layer"""
+    dim: int = 8
+    """embedding dimension d, below `hidden`"""
+    head: str = "auto"
+    """projection head: standard (linear, batch norm, relu, linear), centred (before the last layer a batch norm without gain, and that
+    layer without bias), or auto: centred where its last layer is constrained"""
+    objective: str = "negative_cosine"
+    """loss: see the page of objectives"""
+    temperature: float | None = None
+    """temperature of nt_xent and directclr; that of their sources where not given"""
+    predictor: str = "none"
+    """predictor of losses that need none or one: none, linear, mlp, directpred, directpred-code, directset, directcopy"""
+    predictor_alpha: float = 0.5
+    """exponent of directset"""
+    predictor_rho: float = 0.3
+    """weight of the past in the moving correlation of a predictor that is set"""
+    predictor_eps: float = 0.1
+    """what is added to the eigenvalues of a predictor that is set, relative to the largest"""
+    predictor_every: int = 1
+    """steps between two settings of such a predictor; above 1 it is trained in between"""
+    teacher: float = 0.0
+    """momentum of a moving-average teacher at the start, rising to 1; 0: the target is the encoder itself without gradient"""
+    constraint: str = "none"
+    """constraint: none, grassmann, feature-orthonormal, stiefel, penalty, parametrization, geoopt-stiefel"""
+    where: str = "last"
+    """layers that it is put on: last (linear layer of the head), linear, conv"""
+    penalty: float = 1.0
+    """weight of the orthogonality penalty"""
+    optimizer: str = "sgd"
+    """optimizer: sgd, adam, lars, or muon (the layers of `where` by Muon, the others by sgd)"""
+    lr: float = 0.05
+    """learning rate at the end of the warm-up"""
+    schedule: str = "cosine"
+    """learning rate after the warm-up: cosine, down to 0, or constant"""
+    momentum: float = 0.9
+    """momentum of sgd, lars and muon"""
+    weight_decay: float = 1e-4
+    """weight decay of matrices and kernels that are not constrained"""
+    warmup: int = 0
+    """steps of linear warm-up"""
+    batch: int = 256
+    """images of a batch, over all processes"""
+    accumulate: int = 1
+    """batches whose gradients make one step"""
+    steps: int = 600
+    """optimizer steps"""
+    precision: str = "float32"
+    """float32, bfloat16 or float16 of the encoder; losses and constrained steps are in float32"""
+    init_scale: float = 1.0
+    """factor of the initial weights of the head's last layer, unless they are constrained: below 1 for stepwise learning"""
+    records: int = 60
+    """how often spectra are recorded, at equal ratios of the step"""
+    checkpoint: str | None = None
+    """file to save to, and to go on from where it exists"""
+    save_every: int = 1000
+    """steps between two checkpoints"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (
+            ("objective", EMBEDDING_LOSSES), ("constraint", CONSTRAINTS), ("predictor", ("none", *PREDICTORS)), ("optimizer", OPTIMIZERS),
+            ("precision", tuple(PRECISIONS)), ("head", ("auto", "standard", "centred")), ("where", ("last", "linear", "conv")),
+            ("schedule", ("cosine", "constant")),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        self.need("predictor_every", "hidden", "dim", "accumulate", "steps", "save_every", least=1)
+        self.need("records", "batch", least=2)
+        self.need("lr", "init_scale", "predictor_alpha", above=0)
+        self.need("momentum", "teacher", "predictor_rho", least=0, most=0.9999)
+        self.need("weight_decay", "predictor_eps", "penalty", "warmup", least=0)
+        if self.warmup >= self.steps:
+            raise ConfigError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
+        check_arm(self)
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate at a step."""
+        end = 1.0 if self.schedule == "constant" else 0.0
+        return warmup_cosine(step, self.steps, warmup=self.warmup, end=end)
+
+
+@dataclass
+class Trained:
+    """What `fit` leaves: the arm as trained, its records, and what it cost."""
+
+    arm: Arm
+    recorder: SpectraRecorder
+    seconds_per_step: float
+    done: int
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | None:
+    """Train, record, judge and report; under torchrun all processes train together, the first one writes, and the others return None.
+
+    Raises ConfigError before any training for settings that cannot be run, and `Diverged` where the loss is not finite: the checkpoint,
+    if one is kept, is then the last good one. An interrupt (Ctrl-C) keeps what was done so far.
+    """
+    with processes(config.device) as process:
+        run = Run(config) if process.first else None
+        generator = torch.Generator().manual_seed(config.seed)
+        split = load_split(config.data, generator).to(process.device)
+        tick = progress(config.steps) if progress and process.first else None
+        trained = fit(config, split, process, tick)
+        if run is None:
+            return None
+        judged = evaluation.judge(config, trained.arm, split)
+        record, metrics, arrays = evaluation.collect(config, trained, judged)
+        return run.finish(evaluation.findings(config, record), record, metrics, arrays)
+
+
+def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
+    """Train one encoder on the images of a split."""
+    size = config_size(split)
+    pair = augmentations(config.augmentation, config.data, size)
+    views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
+    arm = assemble(config, split.train.shape[1], size, process)
+    watch = FiniteWatch(process.device)
+    seen = evaluation.seen_views(split.train[:SEEN], pair[0], config.seed, process.device)
+    recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
+    start = _resume(config, arm)
+    clock = _Clock(config.steps, start)
+    observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
+    if config.checkpoint is not None and process.first:
+        observers.append(_Saver(config, arm, watch, start))
+    observers.append(clock.resume)
+    if tick is not None:
+        observers.append(lambda step: tick("train") if step > start else None)
+    interrupted = False
+    try:
+        pretrain(
+            parallelise(arm.method),
+            views,
+            arm.optimizers,
+            steps=config.steps,
+            rate=config.rate,
+            watch=watch,
+            start=start,
+            accumulate=config.accumulate,
+            precision=config.precision,
+            observers=observers,
+            after_step=arm.followers,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    return Trained(arm, recorder, clock.per_step(), clock.done, interrupted)
+
+
+def config_size(split: Split) -> int:
+    """The side of the square views: that of the images, the shorter one."""
+    return min(split.train.shape[-2:])
+
+
+def _notes(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a checkpoint must agree on."""
+    left_out = ("device", "out", "overwrite", "records", "checkpoint", "save_every")
+    return {name: value for name, value in asdict(config).items() if name not in left_out}
+
+
+def _resume(config: TrainConfig, arm: Arm) -> int:
+    if config.checkpoint is None or not Path(config.checkpoint).exists():
+        return 0
+    try:
+        return load_checkpoint(Path(config.checkpoint), arm.method, arm.optimizers, _notes(config))
+    except ValueError as error:
+        raise ConfigError(f"checkpoint: {error}") from None
+
+
+class _Saver:
+    """Saves every `save_every` steps and at the end, nothing that is not finite."""
+
+    def __init__(self, config: TrainConfig, arm: Arm, watch: FiniteWatch, start: int) -> None:
+        self.config, self.arm, self.watch, self.start = config, arm, watch, start
+
+    def __call__(self, step: int) -> None:
+        due = step == self.config.steps or step % self.config.save_every == 0
+        if due and step > self.start:
+            self.watch.check()
+            values = self.arm.method.state_dict()
+            bad = [n for n, v in values.items() if v.dtype.is_floating_point and not bool(torch.isfinite(v).all())]
+            if bad:
+                raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
+            assert self.config.checkpoint is not None
+            save_checkpoint(
+                Path(self.config.checkpoint), self.arm.method, self.arm.optimizers, step, _notes(self.config)
+            )
+
+
+class _Clock:
+    """Seconds of steps, without those of the observers between `pause` and `resume` and of the first steps."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self.first = start + int(TIMED * (steps - start))
+        self.seconds, self.counted, self.done = 0.0, 0, start
+        self._since: float | None = None
+
+    def pause(self, step: int) -> None:
+        if self._since is not None and step > self.first:
+            self.seconds += time.perf_counter() - self._since
+            self.counted += 1
+        self.done = step
+
+    def resume(self, step: int) -> None:
+        self._since = time.perf_counter()
+
+    def per_step(self) -> float:
+        return self.seconds / self.counted if self.counted else float("nan")

@@ -1,0 +1,1 @@
+"""Linear models: collapse, stepwise learning, and free against constrained training."""

@@ -1,0 +1,137 @@
+"""Prediction against measurement, as the numbers that go into run.json."""
+
+import numpy as np
+import torch
+
+import theory
+from grassmann_ssl.experiments.linear import measure
+from grassmann_ssl.experiments.linear.predictions import Prediction
+from grassmann_ssl.metrics import collapse_verdict
+from grassmann_ssl.training import Trajectory
+
+Arrays = dict[str, np.ndarray]
+
+
+def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict:
+    """The `arms.<objective>.<arm>` record: how the arm ended, over its seeds."""
+    verdict = collapse_verdict(
+        torch.as_tensor(spectra["covariance_eigenvalues"][-1]), input_variance, 2 * trajectory.log_norm[-1].double()
+    )
+    kinds = verdict.kinds()
+    seeds = sum(kinds.values())
+    return {
+        "learning_rate": trajectory.learning_rate,
+        "steps": int(trajectory.step[-1]),
+        "horizon": float(trajectory.time[-1]),
+        "wall_time_s": round(trajectory.wall_time, 3),
+        "collapsed": 2 * int(verdict.collapsed.sum()) > seeds,
+        "collapsed_seeds": int(verdict.collapsed.sum()),
+        "seeds": seeds,
+        "kind": max(kinds, key=lambda kind: kinds[kind]),
+        "kinds": kinds,
+        "effective_rank": float(np.median(spectra["effective_rank"][-1])),
+        "rankme": float(np.median(spectra["rankme"][-1])),
+        "weight_effective_rank": float(np.median(spectra["weight_effective_rank"][-1])),
+        "live_dimensions": float(np.median(verdict.live_dimensions.numpy())),
+        "log_norm": float(np.median(trajectory.log_norm[-1].numpy())),
+        "loss": float(np.median(trajectory.loss[-1].numpy())),
+        "orthonormality_error": float(spectra["orthonormality_error"][-1].max()) if constrained else None,
+    }
+
+
+def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, prediction: Prediction) -> dict:
+    """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
+
+    `initial` (S, m, d). Errors are mostly largest where two modes are predicted to rise almost together: while they mix, the sorted
+    eigenvalues of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
+    predicted step that was not seen leaves the error null, with a reason.
+    """
+    measured = measure.half_rise_times(time, cross_eigenvalues)
+    if not prediction.objective.rotation_invariant:
+        return {
+            "predicted": None,
+            "measured": _listed(measured),
+            "beyond_horizon": None,
+            "max_relative_error": None,
+            "median_relative_error": None,
+            "reason": "only the first step time is known for lambda other than 1",
+        }
+    aligned = theory.stepwise.aligned_initialisation(initial, prediction.cross)
+    predicted = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
+    inside = predicted < time[-1]
+    # Eigenvalues are sorted, so the k-th to rise is compared with the k-th predicted time.
+    predicted = np.sort(predicted, axis=-1)
+    inside = np.sort(inside, axis=-1)[:, ::-1]
+    error = np.abs(measured - predicted) / np.where(np.isfinite(predicted) & (predicted > 0), predicted, np.nan)
+    missed = int((inside & np.isnan(error)).sum())
+    counted = error[inside & ~np.isnan(error)]
+    result: dict = {
+        "predicted": _listed(predicted),
+        "measured": _listed(measured),
+        "beyond_horizon": int((~inside).sum()),
+        "max_relative_error": float(counted.max()) if len(counted) and not missed else None,
+        "median_relative_error": float(np.median(counted)) if len(counted) and not missed else None,
+    }
+    if missed:
+        result["reason"] = f"{missed} predicted steps were not seen"
+    elif not len(counted):
+        result["reason"] = "no step is predicted within the run: raise --steps"
+    return result
+
+
+def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict:
+    """Largest principal angle at the end of the run, over seeds; `expected` is what the exact flow leaves at that time."""
+    result = {
+        "max_principal_angle": float(angles[-1].max()),
+        "median_principal_angle": float(np.median(angles[-1])),
+    }
+    if theory_angle is not None:
+        result["expected_max_principal_angle"] = float(theory_angle.max())
+    return result
+
+
+def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.ndarray, learning_rate: float) -> dict:
+    """Slope of log(sigma_2/sigma_1) of free weights under a trace loss, against -2 (lambda_2 - lambda_1).
+
+    `at_learning_rate` is the slope of the discrete law W <- (I - 2 lr C) W, log|(1 - 2 lr lambda_2)/(1 - 2 lr lambda_1)| / lr: what
+    the finite learning rate makes of the prediction, to first order a relative change by lr (lambda_1 + lambda_2).
+    """
+    if singular_values.shape[-1] < 2:
+        return {"predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"}
+    predicted = float(theory.constrained.collapse_slope(matrix))
+    measured = measure.collapse_slope(time, singular_values)
+    first, second = theory.constrained.spectrum(matrix)[0][:2]
+    if measured is None or predicted == 0:
+        ratio = float(np.median(singular_values[-1, :, 1] / singular_values[-1, :, 0]))
+        reason = (
+            f"the horizon t = {time[-1]:.3g} does not reach the asymptotic regime: predicted slope {predicted:.2g}, "
+            f"and sigma_2/sigma_1 is still {ratio:.2g} (median over seeds)"
+        )
+        return {"predicted": predicted, "measured": None, "relative_error": None, "reason": reason}
+    return {
+        "predicted": predicted,
+        "at_learning_rate": float(
+            np.log(np.abs((1 - 2 * learning_rate * second) / (1 - 2 * learning_rate * first))) / learning_rate
+        ),
+        "measured": float(np.median(measured)),
+        "relative_error": float(np.abs(measured / predicted - 1).max()),
+    }
+
+
+def flow(trajectory: Trajectory, prediction: Prediction) -> tuple[dict, np.ndarray, np.ndarray]:
+    """A constrained trace-loss run against the exact Grassmannian flow at t = learning rate x step.
+
+    Returns the record, the projector errors (K, S) and the theory's bases at the last time (S, m, d).
+    """
+    assert prediction.matrix is not None
+    time = trajectory.time.numpy()
+    exact = theory.constrained.grassmann_flow(time, trajectory.weights[0].double().numpy(), prediction.matrix)
+    exact = np.moveaxis(exact, -3, 0)
+    errors = measure.projector_errors(trajectory.weights, exact)
+    record = {"max_projector_error": float(errors.max()), "median_projector_error": float(np.median(errors.max(0)))}
+    return record, errors, exact[-1]
+
+
+def _listed(array: np.ndarray) -> list:
+    """Nested lists with None for nan and infinity, which JSON does not have."""
+    return [[float(x) if np.isfinite(x) else None for x in row] for row in array]

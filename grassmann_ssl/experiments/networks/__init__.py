@@ -1,0 +1,1 @@
+"""Fully connected networks: width, tangent kernels and how they move."""

@@ -1,0 +1,298 @@
+"""Does the kernel of a wide network stay as it was? Supervised, free and constrained training of two-layer ReLU networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grassmann_ssl.data import SOURCES, View, triplets
+from grassmann_ssl.experiments.networks.kernel_arms import (
+    ARMS,
+    LEFT,
+    LOOKS,
+    MEASURES,
+    Task,
+    Weights,
+    exact_change,
+    growth_rates,
+    measure,
+    predicted_exponent,
+    train,
+    train_free,
+)
+from grassmann_ssl.objectives import objective
+from grassmann_ssl.objectives.registry import TRACE_LOSSES
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+
+Arrays = dict[str, np.ndarray]
+
+FINER = 5  # the free trace loss grows exponentially: smaller steps
+TITLES = {
+    "last_layer": "last-layer kernel",
+    "whole": "whole tangent kernel",
+    "movement": "last-layer weights",
+    "switched": "units switched",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelChangeConfig(RunConfig):
+    """Measure how much training changes the kernel of two-layer ReLU networks of several widths, with and without constraint."""
+
+    NAME: ClassVar[str] = "kernel-change"
+    data: str = "gaussian"
+    """data set: digits, photos or gaussian"""
+    objective: str = "linear_contrastive"
+    """trace loss: linear_contrastive, squared_contrastive, linear_noncontrastive or squared_noncontrastive"""
+    dim: int = 3
+    """embedding dimension d"""
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """hidden widths, increasing, from the input dimension on (64 for digits and photos)"""
+    triplets: int = 30
+    """triplets (x, x+, x-) drawn from the data; the kernel is that of all their views, three times as many"""
+    seeds: int = 6
+    """networks of each width, all trained in one batch"""
+    lr: float = 0.1
+    """learning rate of t = learning rate x step; both weights move by lr / width times their gradient"""
+    horizon: float = 20.0
+    """time at which training ends; constrained weights start near a saddle, which they leave after a time that grows as log width"""
+    free_time: float = 1.0
+    """the early time at which the kernel of the free trace loss is compared; later it diverges"""
+    spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03)
+    """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data not in SOURCES:
+            raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
+        if self.objective not in TRACE_LOSSES:
+            raise ConfigError(f"objective: unknown trace loss {self.objective!r}; known are {', '.join(TRACE_LOSSES)}")
+        self.need("dim", "triplets", least=1)
+        self.need("seeds", least=2)
+        self.need("widths", least=self.dim + 1)
+        self.need("spectrum", least=0)
+        self.need("lr", "horizon", above=0)
+        self.need("free_time", above=0, most=self.horizon)
+        if len(self.widths) < 2 or any(a >= b for a, b in pairwise(self.widths)):
+            raise ConfigError(f"widths must be two or more, increasing, got {self.widths}")
+        if self.lr > self.free_time:
+            raise ConfigError(
+                f"lr must be at most free_time = {self.free_time:g}, so that a step fits, got {self.lr:g}"
+            )
+
+
+def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) -> Outcome:
+    """Train every arm at every width, fit exponents, compare with theory and write the run folder.
+
+    Gaussian views have noise of 0.1; those of digits and photos shifts of up to one pixel and rotations of up to 5 degrees as well.
+    Raises ConfigError, before any training, for settings that cannot be run.
+    """
+    run = Run(config)
+    generator = run.generator()
+    task = _task(config, run, generator)
+    steps, free_steps = (max(1, round(config.horizon / rate)) for rate in (config.lr, config.lr / FINER))
+    early = round(config.free_time * FINER / config.lr)
+    total = len(config.widths) * ((len(ARMS) - 1) * steps + free_steps)
+    tick = progress(total) if progress else lambda label, n=1: None
+    table = {name: np.full((len(ARMS), len(config.widths), config.seeds), np.inf) for name in MEASURES}
+    exact = np.zeros((len(config.widths), config.seeds))
+    lazy: dict[str, list[np.ndarray]] = {"left": [], "diverged": [], "change": []}
+    growth = []
+    for i, h in enumerate(config.widths):
+        start = _start(config, h, task, generator)
+        exact[i] = exact_change(task, start, config.lr * steps)
+        growth.append(growth_rates(task, start))
+        for j, (name, arm) in enumerate(ARMS.items()):
+            on_step = partial(tick, f"{arm.title}, width {h}")
+            if name == "free":
+                measured, path = train_free(task, start, config.lr / FINER, early, free_steps, on_step)
+                for key, value in path.items():
+                    lazy[key].append(value)
+            else:
+                measured = measure(task, start, train(task, start, arm, config.lr, steps, on_step), arm)
+            for key, value in measured.items():
+                table[key][j, i] = np.where(np.isfinite(value), value, np.inf)
+    record, arrays = _record(config, table, exact, lazy, np.array(growth))
+    metrics = _metrics(config, table)
+    return run.finish(_findings(config, record), record, metrics, arrays)
+
+
+def _task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
+    try:
+        data = triplets(config.data, View(), generator, config.spectrum)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    m = data.x.shape[-1]
+    if config.widths[0] < m:
+        raise ConfigError(
+            f"widths must be at least the input dimension m = {m} of {config.data}, got {config.widths[0]}"
+        )
+    if config.triplets > len(data.x):
+        raise ConfigError(f"triplets must be at most the {len(data.x)} of {config.data}, got {config.triplets}")
+    chosen = torch.randperm(len(data.x), generator=generator)[: config.triplets]
+    views = torch.cat([data.x[chosen], data.x_positive[chosen], data.x_negative[chosen]])
+    targets = views @ torch.randn(m, config.dim, dtype=torch.float64, generator=generator)
+    targets = (targets / targets.square().mean().sqrt()).to(run.device)
+    trace, barlow = (_of_outputs(name, config.triplets) for name in (config.objective, "barlow_twins"))
+
+    def supervised(f: Tensor) -> Tensor:
+        return (f - targets).square().sum(-1).mean(-1)
+
+    losses = {"supervised": supervised, "barlow_twins": barlow, "trace": trace}
+    return Task(views.to(run.device), losses, _graph(trace, len(views)).to(run.device))
+
+
+def _of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
+    """An objective as a function of the outputs (S, 3 count, d) for all views x, x+, x- -> (S,)."""
+    chosen = objective(name)
+
+    def loss(f: Tensor) -> Tensor:
+        names = ("z", "z_positive", "z_negative")[: 3 if chosen.triplets else 2]
+        return chosen.from_views(**dict(zip(names, f.split(count), strict=False)))
+
+    return torch.vmap(loss)
+
+
+def _graph(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
+    """A (n, n) of a trace loss of outputs: one output column u has the loss u^T A u."""
+    units = torch.eye(n, dtype=torch.float64)[..., None].requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(units).sum(), units)  # 2 A e_i for every unit vector e_i
+    graph = gradient[..., 0] / 2
+    return (graph + graph.T) / 2
+
+
+def _start(config: KernelChangeConfig, h: int, task: Task, generator: torch.Generator) -> Weights:
+    """Q (S, h, m) and W2 (S, h, d) with orthonormal columns, uniformly drawn."""
+    drawn = (
+        torch.randn(config.seeds, h, columns, dtype=torch.float64, generator=generator)
+        for columns in (task.views.shape[-1], config.dim)
+    )
+    q, w = (torch.linalg.qr(gaussian)[0].to(task.views) for gaussian in drawn)
+    return q, w
+
+
+def _fit(widths: tuple[int, ...], values: np.ndarray, logarithm: bool = True) -> dict[str, Any]:
+    """Slope of log values (or values) against log width, one fit per seed: mean and standard error; values (widths, S).
+
+    Widths at which some seed is not finite or 0 are left out; fewer than two leave no fit.
+    """
+    usable = np.isfinite(values).all(1) & ((values > 0).all(1) | (not logarithm))
+    if usable.sum() < 2:
+        return {"slope": None, "standard_error": None, "widths": int(usable.sum())}
+    rows = np.log(values[usable]) if logarithm else values[usable]
+    slopes = np.polyfit(np.log(np.array(widths)[usable]), rows, 1)[0]
+    return {
+        "slope": float(slopes.mean()),
+        "standard_error": float(slopes.std(ddof=1) / np.sqrt(len(slopes))),
+        "widths": int(usable.sum()),
+    }
+
+
+def _record(
+    config: KernelChangeConfig, table: Arrays, exact: np.ndarray, lazy: dict[str, list[np.ndarray]], growth: np.ndarray
+) -> tuple[dict[str, Any], Arrays]:
+    left, diverged = (np.stack(lazy[name]) for name in ("left", "diverged"))
+    rate = float(np.median(growth[-1]))
+    finite = np.all(np.isfinite(table["whole"]), axis=-1)
+    last = list(ARMS).index("last")
+    held = np.isfinite(table["last_layer"][last])
+    record = {
+        "arms": {
+            name: {
+                what: _fit(config.widths, table[what][j]) | {"median": _medians(table[what][j])}
+                for what in MEASURES
+                if name != "last" or what in ("last_layer", "movement")
+            }
+            | {"diverged_widths": [h for h, good in zip(config.widths, finite[j], strict=True) if not good]}
+            for j, name in enumerate(ARMS)
+        },
+        "exact_last": {
+            "median": _medians(exact),
+            "max_difference": float(np.abs(exact - table["last_layer"][last])[held].max(initial=0.0)),
+        },
+        "laziness": {
+            "lambda": rate,
+            "predicted_slope": -1 / (4 * rate) if rate < 0 else None,
+            "left": _medians(left),
+            "diverged": _medians(diverged),
+            "left_fit": _fit(config.widths, left, logarithm=False),
+            "diverged_fit": _fit(config.widths, diverged, logarithm=False),
+        },
+    }
+    longest = max(len(path) for path in lazy["change"])
+    paths = np.full((len(config.widths), longest, config.seeds), np.inf)
+    for i, path in enumerate(lazy["change"]):
+        paths[i, : len(path)] = path
+    time = np.arange(longest) * LOOKS * config.lr / FINER
+    return record, {**table, "exact_last": exact, "left": left, "diverged": diverged, "path": paths, "path_time": time}
+
+
+def _medians(values: np.ndarray) -> list[float | None]:
+    """The median over seeds (last axis) of each width, None where it is not finite."""
+    return [float(x) if np.isfinite(x) else None for x in np.median(values, -1)]
+
+
+def _metrics(config: KernelChangeConfig, table: Arrays) -> Arrays:
+    arms, widths, seeds = np.meshgrid(list(ARMS), config.widths, range(config.seeds), indexing="ij")
+    return {"arm": arms.ravel(), "width": widths.ravel(), "seed": seeds.ravel()} | {
+        name: np.where(np.isfinite(values), values, np.inf).ravel() for name, values in table.items()
+    }
+
+
+def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Finding]:
+    """The record in words and numbers."""
+    ends = f"{config.widths[0]} to {config.widths[-1]}"
+    growing = record["laziness"]["predicted_slope"] is not None
+    lines = []
+    for name, arm in ARMS.items():
+        values = record["arms"][name]
+        blown = ", ".join(str(h) for h in values["diverged_widths"])
+        when = config.free_time if name == "free" else config.horizon
+        note = f"; networks diverged before t = {when:g} at h = {blown}" if blown else ""
+        for what, title in TITLES.items():
+            if what in values:
+                fit, expected = values[what], predicted_exponent(arm, what, growing)
+                median = [x for x in fit["median"] if x is not None]
+                size = f"{median[0]:.2g} to {median[-1]:.2g} for h = {ends}" if median else "no network finite"
+                fitted = fit["slope"] is not None
+                lines.append(
+                    Finding(
+                        f"{title}, {arm.title}",
+                        f"h^{expected:g}" if expected is not None else "–",
+                        f"h^{fit['slope']:.2f} ± {fit['standard_error']:.2f}" if fitted else "no fit",
+                        (f"{abs(fit['slope'] - expected):.2f} apart; " if fitted and expected is not None else "")
+                        + size
+                        + note,
+                    )
+                )
+    exact, lazy = record["exact_last"], record["laziness"]
+    lines.append(
+        Finding(
+            "last-layer kernel with W₁ fixed, against the exact flow",
+            ", ".join(f"{x:.3f}" for x in exact["median"]),
+            ", ".join("–" if x is None else f"{x:.3f}" for x in record["arms"]["last"]["last_layer"]["median"]),
+            f"within {exact['max_difference']:.1g} in every network",
+        )
+    )
+    fit, predicted = lazy["left_fit"], lazy["predicted_slope"]
+    never = "the trace loss has no growing mode: free training stays lazy"
+    lines.append(
+        Finding(
+            f"time at which the free trace loss changes its last-layer kernel by {100 * LEFT:.0f} %",
+            f"log(h) / (4 |λ|) + const: {predicted:.3f} log h" if predicted else never,
+            f"({fit['slope']:.2f} ± {fit['standard_error']:.2f}) log h"
+            if fit["slope"] is not None
+            else "not in this run",
+            "diverges at t = "
+            + ", ".join("–" if x is None else f"{x:.3g}" for x in lazy["diverged"])
+            + f" for h = {ends}",
+        )
+    )
+    return lines

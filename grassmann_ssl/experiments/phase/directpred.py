@@ -1,0 +1,161 @@
+"""Predictors that are set against one that is trained: which features a network keeps, and when it learns them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import theory
+from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick
+from grassmann_ssl.training import simulate
+
+ARMS = ("trained", "directpred", "directcopy")
+EXPONENTS = {"directpred": 0.5, "directcopy": 1.0}
+LOGGED = 60
+ALIVE = 1e-3
+MARGIN = 0.05  # weight decays so near a threshold, relatively, are left out of the count: there nothing settles
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectPredConfig(RunConfig):
+    """DirectPred and DirectCopy against a trained predictor, on features of different augmentation variance."""
+
+    NAME: ClassVar[str] = "phase-directpred"
+    variance: tuple[float, ...] = (0.0, 0.25, 1.0, 3.0)
+    """augmentation variances of the features; the data have X = I"""
+    eta: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.22, 0.3)
+    """weight decays"""
+    seeds: int = 5
+    """networks of every setting"""
+    start: float = 1.0
+    """the weights start as this times a random rotation, the trained predictor as this times the identity"""
+    until: float = 150.0
+    """time simulated"""
+    step: float = 0.05
+    """step of Runge-Kutta 4"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.need("variance", "eta", least=0)
+        self.need("start", "until", above=0)
+        self.need("step", above=0, most=0.2)
+        self.need("seeds", least=1)
+
+
+def set_from_correlation(weights: Tensor, *, variance: Tensor, eta: Tensor, exponent: Tensor) -> dict[str, Tensor]:
+    """DirectSet: W_p = F^exponent at every moment, F = W^T W; dW/dt = (W - (I + X') W W_p) W_p - eta W for symmetric W_p."""
+    values, vectors = torch.linalg.eigh(correlation(weights))
+    powers = values.clamp_min(0)[..., None, :] ** exponent
+    predictor = (vectors * powers) @ vectors.mT
+    residual = weights - (1 + variance[..., None]) * (weights @ predictor)
+    return {"weights": residual @ predictor - eta * weights}
+
+
+def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Outcome:
+    """Simulate every arm x weight decay x seed and hold the strengths of the features against the fixed points.
+
+    The strength of feature i is the i-th diagonal entry of W W^T. A feature is kept iff eta is below 1 / (4 (1 + sigma_i^2)) and it
+    starts above the unstable fixed point; DirectSet then gives it lambda = p_+^{1/exponent}, the trained predictor (alpha_p = 1) p_+^2.
+    """
+    run = Run(config)
+    m, device = len(config.variance), run.device
+    draw = torch.randn(config.seeds, m, m, dtype=torch.float64, generator=run.generator())
+    weights = (config.start * torch.linalg.qr(draw)[0]).repeat(len(config.eta), 1, 1).to(device)
+    eta = np.repeat(config.eta, config.seeds)
+    count, one = len(eta), np.ones(len(eta))
+    steps = max(LOGGED, round(config.until / config.step))
+    tick = progress(len(ARMS) * count * steps) if progress else lambda label, n=1: None
+    variance = torch.tensor(config.variance, dtype=torch.float64, device=device).repeat(count, 1)
+    shared: dict[str, Any] = {"step": config.step, "steps": steps, "log_every": steps // LOGGED}
+    strengths = []
+    for arm in ARMS:
+        if arm == "trained":
+            identity = config.start * torch.eye(m, dtype=torch.float64, device=device).repeat(count, 1, 1)
+            simulation = simulate(
+                trained,
+                {"weights": weights, "predictor": identity},
+                {"variance": variance} | settings(device, alpha_p=one, eta=eta, tau=one),
+                **shared,
+                on_step=partial(_count, tick, arm),
+            )
+        else:
+            simulation = simulate(
+                set_from_correlation,
+                {"weights": weights},
+                {"variance": variance} | settings(device, eta=eta, exponent=EXPONENTS[arm] * one),
+                **shared,
+                on_step=partial(_count, tick, arm),
+            )
+        w = simulation["weights"]
+        strengths.append(w.square().sum(-1).reshape(-1, len(config.eta), config.seeds, m).numpy())
+    time, measured = simulation.time.numpy(), np.stack(strengths)  # (arms, K, etas, seeds, m)
+    predicted = predict(config)
+    findings: list[Finding] = []
+    record: dict[str, Any] = {"steps": steps, "arms": {}}
+    near = np.abs(np.array(config.eta)[:, None] / thresholds(config) - 1) < MARGIN
+    for k, arm in enumerate(ARMS):
+        end = measured[k, -1]
+        kept, expected = end > ALIVE, np.broadcast_to((predicted[k] > 0)[:, None], end.shape)
+        judged = np.broadcast_to(~near[:, None], end.shape)
+        same = int((kept == expected)[judged].sum())
+        both = kept & expected & judged
+        error = float((np.abs(end / np.where(expected, predicted[k][:, None], 1.0) - 1))[both].max(initial=0.0))
+        record["arms"][arm] = {"features": int(judged.sum()), "as_predicted": same, "strength_error": error}
+        findings.append(
+            Finding(
+                f"{arm}: features kept",
+                f"{int(expected[judged].sum())} of {int(judged.sum())}",
+                f"{int(kept[judged].sum())} of {int(judged.sum())}",
+                f"{same} as predicted, strengths within {error:.1e}",
+            )
+        )
+    findings.append(
+        Finding(
+            "weight decay above which a feature is dropped",
+            ", ".join(f"{v:.3g}" for v in thresholds(config)),
+            "see the figure",
+            f"for variances {', '.join(f'{v:g}' for v in config.variance)}",
+        )
+    )
+    shape = measured[:, -1].shape
+    index = np.indices(shape).reshape(4, -1)
+    metrics = {
+        "arm": np.array(ARMS)[index[0]],
+        "eta": np.array(config.eta)[index[1]],
+        "seed": index[2],
+        "feature": index[3],
+        "strength": measured[:, -1].ravel(),
+        "predicted": np.broadcast_to(predicted[:, :, None], shape).ravel(),
+    }
+    return run.finish(findings, record, metrics, {"time": time, "measured": measured, "predicted": predicted})
+
+
+def _count(tick: Tick, label: str, cells: int) -> None:
+    tick(label, cells)
+
+
+def thresholds(config: DirectPredConfig) -> np.ndarray:
+    """Weight decay above which each feature is dropped, (m,)."""
+    return theory.predictor.direct.direct_set_threshold(np.array(config.variance))
+
+
+def predict(config: DirectPredConfig) -> np.ndarray:
+    """Final strengths (arms, etas, m) from the start of all features, 0 where dropped."""
+    result = np.zeros((len(ARMS), len(config.eta), len(config.variance)))
+    for k, arm in enumerate(ARMS):
+        exponent = EXPONENTS.get(arm, 0.5)
+        for i, eta in enumerate(config.eta):
+            for j, variance in enumerate(config.variance):
+                if eta < thresholds(config)[j]:
+                    low, high = theory.predictor.direct.direct_set_fixed_points(eta, exponent=exponent, sigma2=variance)
+                    if arm == "trained":
+                        start = (config.start, config.start**2)
+                        lost = theory.predictor.basin.collapses(*start, tau=1.0, alpha_p=1.0, eta=eta, sigma2=variance)
+                        result[k, i, j] = 0.0 if lost else high
+                    elif config.start**2 > low:
+                        result[k, i, j] = high
+    return result

@@ -1,0 +1,193 @@
+"""The report of `kernel-change`: exponents in the width, what moves, and how long free training stays lazy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from grassmann_ssl.experiments.networks.kernel_arms import ARMS, BLOWN_UP, LEFT
+from grassmann_ssl.report.page import Page, Section
+from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels
+from grassmann_ssl.runs import Outcome
+
+
+def page(outcome: Outcome) -> Page:
+    """Lede and figures of a finished run."""
+    config, record = outcome.record["config"], outcome.record
+    inputs = 3 * config["triplets"]
+    lede = (
+        f"Two-layer ReLU networks f(x) = √h W₂ᵀφ(W₁ᵀx) with d = {config['dim']} outputs, trained on the {inputs} views of "
+        f"{config['triplets']} triplets of {config['data']} data; all arms start from the same weights with orthonormal columns, "
+        f"{config['seeds']} draws for each width. Supervised: squared distance to a random linear map. Barlow Twins: λ = 1, without "
+        f"normalisation. Trace loss: {config['objective']}. Measured: relative change ‖K − K₀‖/‖K₀‖ of the kernel that the training "
+        f"sees, at t = {config['horizon']:g} (free trace loss: t = {config['free_time']:g}); under the constraint that is the projected "
+        "one, Φ(I − W₂W₂ᵀ)Φᵀ for the last layer. Time t = learning rate × step, where each weight moves by learning rate / h times its "
+        "gradient. The question is that of Esser, Mukherjee & Ghoshdastidar, arXiv 2309.02011; data, widths, times and rates are our "
+        "settings."
+    )
+    sections = (
+        ("kernels", "How much the kernel changes", _kernels(outcome)),
+        ("movement", "What moves", _movement(outcome)),
+        ("laziness", "How long the free trace loss stays lazy", _laziness(outcome)),
+    )
+    captions = (_kernels_caption(record), MOVEMENT_CAPTION, _laziness_caption(record))
+    return Page(
+        "Kernel change against width",
+        lede,
+        tuple(Section(*section, caption) for section, caption in zip(sections, captions, strict=True)),
+    )
+
+
+MOVEMENT_CAPTION = (
+    "Left: relative movement of W₂. Right: share of units and inputs at which a ReLU switched. Predicted without constraint: every weight "
+    "moves by h^-1/2 of itself with signs that cancel in the last-layer kernel, which changes by h^-1; a share h^-1/2 of the units "
+    "switches, and the sum of these jumps, with random signs, changes the first layer's kernel by h^-3/4."
+)
+
+
+def _kernels_caption(record: dict[str, Any]) -> str:
+    if record["laziness"]["predicted_slope"] is not None:
+        constrained = "0, since the projection moves with W₂ at any width"
+    else:
+        constrained = "−1 with W₁ fixed, since this trace loss has no negative eigenvalue and W₂ hardly has to move"
+    diverged = {name: arm["diverged_widths"] for name, arm in record["arms"].items() if arm["diverged_widths"]}
+    missing = "".join(
+        f" Not drawn, since some networks diverged: {ARMS[name].title} at h = {', '.join(map(str, widths))}."
+        for name, widths in diverged.items()
+    )
+    return (
+        "Left: kernel of the last layer. Right: the whole tangent kernel. Medians and ranges over networks, power laws fitted network by "
+        "network. Predicted exponents: −1 (left) and −3/4 (right) where nothing is constrained; under the constraint "
+        f"{constrained}. Crosses: the exact flow of W₂ with W₁ fixed, at most {record['exact_last']['max_difference']:.1g} from the "
+        f"measured change.{missing}"
+    )
+
+
+def _laziness_caption(record: dict[str, Any]) -> str:
+    lazy = record["laziness"]
+    if lazy["predicted_slope"] is None:
+        return "Relative change of the last-layer kernel in time, median over networks. This trace loss has no growing mode."
+    times = ", ".join("–" if x is None else f"{x:.3g}" for x in lazy["diverged"])
+    return (
+        "Left: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
+        f"diverged (t = {times}). Right: time at which the change reaches {LEFT:g}, and at which a network diverged. Outputs grow as "
+        "exp(2|λ|t), λ the smallest eigenvalue of the trace loss in the kernel at the start, so that the kernel changes by exp(4|λ|t) "
+        f"/ h and leaves the lazy regime after log(h)/(4|λ|); here λ = {lazy['lambda']:.3g}. Lines have the predicted slope and the "
+        "height of the measurements."
+    )
+
+
+def _with_fits(axes: Axes, outcome: Outcome, measure: str, arms: tuple[str, ...]) -> None:
+    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    for arm in arms:
+        series = list(ARMS).index(arm)
+        style, fit = SERIES[series], outcome.record["arms"][arm][measure]
+        values = outcome.arrays[measure][series]
+        good = np.isfinite(values).all(1) & (values > 0).all(1)
+        label = ARMS[arm].title
+        if fit["slope"] is not None:
+            label += f": {fit['slope']:.2f} ± {fit['standard_error']:.2f}"
+            logs = np.log(values[good])
+            line = np.exp(logs.mean() + fit["slope"] * (np.log(widths) - np.log(widths[good]).mean()))
+            axes.plot(widths, line, color=style["color"], linestyle=style["linestyle"], lw=1)
+        elif not good.all():
+            label += ": diverged"
+        _points(axes, widths[good] * 1.03 ** (series - 2), values[good], style, label)
+    axes.set(xscale="log", yscale="log", xlabel="width h")
+    axes.set_xticks(widths, [f"{h:g}" for h in widths])
+    axes.minorticks_off()
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.legend(
+        frameon=False, fontsize=8, title="exponent of h ± standard error", title_fontsize=8, loc="upper center",
+        bbox_to_anchor=(0.5, -0.13), ncols=2,
+    )  # fmt: skip
+
+
+def _points(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any], label: str) -> None:
+    """Medians with ranges over networks, values (widths, S)."""
+    middle = np.median(values, -1)
+    spread = np.stack([middle - values.min(-1), values.max(-1) - middle]) if len(x) else np.zeros((2, 0))
+    axes.errorbar(
+        x, middle, spread, marker=style["marker"], color=style["color"], mfc="none", linestyle="none", capsize=2, ms=5, label=label
+    )  # fmt: skip
+
+
+def _kernels(outcome: Outcome) -> Figure:
+    figure, axes = panels(1, 2, height=5.2)
+    _with_fits(axes[0, 0], outcome, "last_layer", tuple(ARMS))
+    exact = np.median(outcome.arrays["exact_last"], -1)
+    axes[0, 0].plot(
+        np.array(outcome.record["config"]["widths"]) * 1.03, exact, "x", color="black", ms=7, label="exact flow of W₂"
+    )
+    _with_fits(axes[0, 1], outcome, "whole", tuple(name for name in ARMS if name != "last"))
+    axes[0, 0].set(title="last-layer kernel", ylabel="relative change ‖K − K₀‖ / ‖K₀‖")
+    axes[0, 1].set(title="whole tangent kernel", ylabel="relative change ‖Θ − Θ₀‖ / ‖Θ₀‖")
+    for panel in axes[0]:
+        _legend_below(panel)
+    return figure
+
+
+def _movement(outcome: Outcome) -> Figure:
+    figure, axes = panels(1, 2, height=5.0)
+    _with_fits(axes[0, 0], outcome, "movement", tuple(ARMS))
+    _with_fits(axes[0, 1], outcome, "switched", tuple(name for name in ARMS if name != "last"))
+    axes[0, 0].set(title="last layer", ylabel="‖W₂ − W₂(0)‖ / ‖W₂(0)‖")
+    axes[0, 1].set(title="first layer", ylabel="share of (unit, input) that switched")
+    for panel in axes[0]:
+        _legend_below(panel)
+    return figure
+
+
+def _laziness(outcome: Outcome) -> Figure:
+    arrays, lazy = outcome.arrays, outcome.record["laziness"]
+    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    figure, axes = panels(1, 2)
+    for i, h in enumerate(widths):
+        style = SERIES[i % len(SERIES)]
+        middle = np.sort(arrays["path"][i], -1)[:, arrays["path"].shape[-1] // 2]
+        good = np.isfinite(middle) & (middle > 0) & (middle < BLOWN_UP)
+        axes[0, 0].plot(
+            arrays["path_time"][good],
+            middle[good],
+            color=style["color"],
+            linestyle=style["linestyle"],
+            label=f"h = {h:g}",
+        )
+        if not good[1:].all() and good.any():
+            end = np.flatnonzero(good)[-1]
+            axes[0, 0].plot(arrays["path_time"][end], middle[end], "x", color=style["color"], ms=8)
+    axes[0, 0].axhline(LEFT, color="0.6", lw=0.8, ls=":")
+    axes[0, 0].set(
+        xlabel=TIME, ylabel="relative change of the last-layer kernel", yscale="log", title="free trace loss"
+    )
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    for series, (name, label) in enumerate((("left", f"change above {LEFT:g}"), ("diverged", "diverged"))):
+        reached = np.isfinite(arrays[name]).all(1)
+        if not reached.any():
+            continue
+        fit = lazy[f"{name}_fit"]
+        text = label + (f": slope {fit['slope']:.2f} ± {fit['standard_error']:.2f}" if fit["slope"] is not None else "")
+        _points(axes[0, 1], widths[reached], arrays[name][reached], SERIES[series], text)
+        if lazy["predicted_slope"] is not None:
+            logs = np.log(widths)
+            line = arrays[name][reached].mean() + lazy["predicted_slope"] * (logs - logs[reached].mean())
+            axes[0, 1].plot(
+                widths,
+                line,
+                **THEORY,
+                label=f"theory: slope 1/(4|λ|) = {lazy['predicted_slope']:.2f}" if series == 0 else None,
+            )
+    if not np.isfinite(arrays["left"]).all(1).any():
+        axes[0, 1].text(0.5, 0.5, "stays lazy in this run", ha="center", transform=axes[0, 1].transAxes)
+        axes[0, 1].set_axis_off()
+    axes[0, 1].set(xscale="log", xlabel="width h", ylabel=TIME, title="end of the lazy regime, against log h")
+    axes[0, 1].set_xticks(widths, [f"{h:g}" for h in widths])
+    axes[0, 1].minorticks_off()
+    if axes[0, 1].get_legend_handles_labels()[0]:
+        axes[0, 1].legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,173 @@
+"""The pictures of a network against its tangent kernel: the staircase, errors of step times, angles and kernels by width."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from grassmann_ssl.experiments.networks.ntk import ANGLES, TIMES
+from grassmann_ssl.experiments.networks.tangent_networks import STARTS
+from grassmann_ssl.report.page import Page, Section
+from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels, points
+from grassmann_ssl.runs import Outcome
+
+LINEARISED = {"color": "0.45", "lw": 1.4, "ls": (0, (4, 2))}
+FLOOR = 1e-17  # where a logarithmic axis puts 0
+TITLES = {"grouped": "grouped start: scalar kernel", "independent": "independent start: outputs share units"}
+LEGENDS = {
+    "prediction": "network – prediction, kernel at the start",
+    "afterwards": "network – prediction, kernel after training",
+    "linearised": "network – linearised network",
+    "closed_form": "linearised network – prediction",
+}
+
+
+def page(outcome: Outcome) -> Page:
+    """Staircase, step times, angles and kernels."""
+    config = outcome.record["config"]
+    widths = ", ".join(str(h) for h in config["widths"])
+    return Page(
+        "Stepwise learning of networks from their neural tangent kernel",
+        f"Networks f(x) = h^(−1/2) Vᵀ tanh(Uᵀx), less their output at the centre of the start, d = {config['dim']} outputs, width "
+        f"h = {widths}, {config['seeds']} of each, trained with Barlow Twins ‖C − I‖² by full-batch gradient descent of all weights on "
+        f"{config['pairs']} pairs of {config['data']}. At the centre f = 0, a saddle: weights start beside it by a Gaussian draw of size "
+        f"{config['init_scale']:g}. Theory: kernel form of Simon et al. 2023, arXiv 2303.15438, with the empirical tangent kernel averaged "
+        "over outputs; step times from the initial outputs projected on its functions, at the learning rate of the run. Grouped start: "
+        "that kernel is the same for every output and none couples two of them; independent start: only up to h^(−1/2). The linearised "
+        "network keeps its whole kernel of the start. Time is t = learning rate × step. All of these are our settings.",
+        (
+            Section(
+                "staircase",
+                f"Eigenvalues of C, width {config['widths'][-1]}",
+                staircase(outcome),
+                "First network. Markers: the network. Grey, dashed: the linearised network. Black: closed form from the kernel, dotted "
+                "its step times.",
+            ),
+            Section(
+                "step_times",
+                "Step times against width",
+                step_times(outcome),
+                "Every step of every network, and medians. With a scalar kernel both errors shrink as the kernel changes less, about as "
+                "1/h. With shared units the network still follows its linearisation, and the closed form, which takes the kernel for "
+                "scalar, misses h^(−1/2) of it.",
+            ),
+            Section(
+                "agreement",
+                "Subspaces and kernels against width",
+                agreement(outcome),
+                "Left and middle: largest principal angle between spans of training embeddings, median and range over networks. A finite "
+                "start leaves an angle between linearised network and prediction at any width. Right: relative change of the kernel by "
+                "training, and share of it that is not scalar (0 to rounding for the grouped start), with the predicted slopes.",
+            ),
+        ),
+    )
+
+
+def staircase(outcome: Outcome) -> Figure:
+    """Eigenvalues of the widest networks in time, one panel for each start."""
+    figure, axes = panels(1, len(STARTS))
+    for panel, start in zip(axes[0], STARTS, strict=True):
+        time, trained, linearised, predicted = (
+            outcome.arrays[f"{start}_{name}"] for name in ("time", "trained", "linearised", "predicted")
+        )
+        for k in range(trained.shape[1]):
+            points(panel, time, trained[:, k], k, f"network, mode {k + 1}")
+            panel.plot(time, linearised[:, k], **LINEARISED, label="linearised network" if k == 0 else None)
+            panel.plot(time, predicted[:, k], **THEORY, label="theory" if k == 0 else None)
+        for k, step in enumerate(outcome.arrays["times"][STARTS.index(start), -1, TIMES.index("predicted"), 0]):
+            panel.axvline(step, color="0.4", lw=0.9, ls=":", label="predicted step times" if k == 0 else None)
+        panel.set(title=TITLES[start], xlabel=TIME, ylabel="eigenvalues of C", ylim=(-0.05, 1.15))
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def step_times(outcome: Outcome) -> Figure:
+    """Relative errors of all step times, against theory and against the linearised network."""
+    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    figure, axes = panels(1, len(STARTS))
+    for panel, start, times in zip(axes[0], STARTS, outcome.arrays["times"], strict=True):
+        predicted, linearised, trained = np.moveaxis(times, 1, 0)
+        for k, (name, reference) in enumerate((("theory", predicted), ("the linearised network", linearised))):
+            _errors(panel, widths, 100 * np.abs(trained / reference - 1), k, f"against {name}")
+        panel.set(title=TITLES[start], xlabel="width h", ylabel="relative error of step times [%]")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    low, high = (f(panel.get_ylim()[i] for panel in axes.flat) for i, f in ((0, min), (1, max)))
+    for panel in axes.flat:
+        panel.set_ylim(low, high)
+    return figure
+
+
+def _errors(panel: Axes, widths: np.ndarray, errors: np.ndarray, series: int, label: str) -> None:
+    """Every error (widths, S, d) as a marker, and a line through the medians of those that were seen."""
+    style, errors = SERIES[series], np.maximum(errors, FLOOR)
+    shifted = widths * 1.15 ** (series - 0.5)
+    seen = np.isfinite(errors)
+    x = np.broadcast_to(shifted[:, None, None], errors.shape)
+    panel.plot(x[seen], errors[seen], style["marker"], ms=5, color=style["color"], mfc="none", label=label)
+    some = seen.any((1, 2))
+    medians = [np.median(row[good]) for row, good in zip(errors[some], seen[some], strict=True)]
+    panel.plot(shifted[some], medians, color=style["color"], ls=style["linestyle"], lw=1.1, label="median")
+    panel.set(xscale="log", yscale="log")
+    _width_ticks(panel, widths)
+
+
+def agreement(outcome: Outcome) -> Figure:
+    """Angles for each start, and the two ways in which a kernel is not what theory takes it for."""
+    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    figure, axes = panels(1, len(STARTS) + 1, width=13.5, height=4.6)
+    for panel, start, angles in zip(axes[0], STARTS, outcome.arrays["angles"], strict=False):
+        for k, name in enumerate(ANGLES):
+            _range(panel, widths, angles[:, k], k, LEGENDS[name])
+        panel.set(title=TITLES[start], xlabel="width h", ylabel="largest principal angle [rad]")
+        _legend_below(panel)
+    low = min(panel.get_ylim()[0] for panel in axes[0, :-1])
+    for panel in axes[0, :-1]:
+        panel.set_ylim(low, 2)
+    kernels = axes[0, -1]
+    change, rest = outcome.arrays["kernel_change"], outcome.arrays["off_diagonal"]
+    curves = [(change[i], f"change, {start} start", -1.0) for i, start in enumerate(STARTS)]
+    if outcome.record["config"]["dim"] > 1:
+        curves.append((rest[STARTS.index("independent")], "not scalar, independent start", -0.5))
+    for k, (values, label, slope) in enumerate(curves):
+        _range(kernels, widths, values, k, label, joined=False)
+        middle = np.exp(np.log(np.median(values, -1)).mean())
+        line = middle * (widths / np.exp(np.log(widths).mean())) ** slope
+        kernels.plot(widths, line, color="black", lw=1.1, ls=SERIES[k]["linestyle"], label=f"theory: slope −{-slope:g}")
+    kernels.yaxis.set_minor_formatter(NullFormatter())
+    low, high = kernels.get_ylim()
+    kernels.set(title="the kernel", xlabel="width h", ylabel="relative Frobenius norm")
+    kernels.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
+    _legend_below(kernels)
+    return figure
+
+
+def _range(panel: Axes, widths: np.ndarray, values: np.ndarray, series: int, label: str, joined: bool = True) -> None:
+    """Median and range over networks of values (widths, S)."""
+    style, values = SERIES[series % len(SERIES)], np.maximum(values, FLOOR)
+    shifted, median = widths * 1.04 ** (series - 1.5), np.median(values, -1)
+    panel.errorbar(
+        shifted,
+        median,
+        (median - values.min(-1), values.max(-1) - median),
+        marker=style["marker"],
+        ls=style["linestyle"] if joined else "none",
+        color=style["color"],
+        mfc="none",
+        lw=1.1,
+        elinewidth=0.8,
+        capsize=2,
+        label=label,
+    )
+    panel.set(xscale="log", yscale="log")
+    _width_ticks(panel, widths)
+
+
+def _width_ticks(panel: Axes, widths: np.ndarray) -> None:
+    panel.set_xticks(widths, [f"{h:g}" for h in widths])
+    panel.xaxis.minorticks_off()
+
+
+def _legend_below(panel: Axes) -> None:
+    panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))

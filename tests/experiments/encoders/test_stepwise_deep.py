@@ -1,0 +1,68 @@
+"""Stepwise learning of encoders: the experiment on few images and steps, its overlap, and bad settings."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
+from grassmann_ssl.experiments.encoders.image_batches import Split, load_split
+from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
+
+
+@pytest.fixture
+def few(monkeypatch):
+    whole = load_split("digits", torch.Generator().manual_seed(1))
+    split = Split(whole.train[:256], whole.train_labels[:256], whole.test[:60], whole.test_labels[:60])
+    monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
+
+
+def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tells_them(tmp_path, few):
+    config = StepwiseDeepConfig(
+        objectives=("barlow_twins",), dim=4, batch=256, steps=150, records=50, pairs=24, out=tmp_path / "run"
+    )
+    outcome = run(config)
+    one = outcome.record["runs"]["barlow_twins"]
+    times = one["steps_of_z"]
+    assert len(times) >= 3 and all(b > 1.05 * a for a, b in itertools.pairwise(times))
+    assert one["overlap"]["after"] > max(0.6, one["overlap"]["before"]) and outcome.record["chance"] == 4 / 48
+    folder = tmp_path / "run"
+    assert json.loads((folder / "run.json").read_text())["runs"] == outcome.record["runs"]
+    assert {"steps.png", "kernel.png", "report.html"} <= {p.name for p in folder.iterdir()}
+
+
+def test_overlap_of_subspaces():
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(40, 3))
+    turn = generator.normal(size=(3, 3))
+    assert abs(overlap(a, a @ turn) - 1) < 1e-12
+    basis = np.linalg.qr(generator.normal(size=(40, 40)))[0]
+    assert overlap(basis[:, :3], basis[:, 3:6]) < 1e-28
+    assert abs(overlap(basis[:, :3], basis[:, 1:5]) - 2 / 3) < 1e-12
+    chance = np.mean([overlap(a, generator.normal(size=(40, 3))) for _ in range(200)])
+    assert abs(chance - 3 / 40) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objectives": ("byol",)}, "objectives must be some of barlow_twins, nt_xent, vicreg, got byol"),
+        ({"objectives": ()}, "got none"),
+        ({"pairs": 4}, "pairs must be above dim / 2 = 4, got 4"),
+        ({"init_scale": 0.0}, "init_scale must be finite and > 0"),
+        ({"records": 5}, "records must be finite and >= 10"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        StepwiseDeepConfig(**settings)
+
+
+def test_more_pairs_than_images_are_refused_before_training(tmp_path, few, monkeypatch):
+    monkeypatch.setattr(experiment, "fit", None)
+    with pytest.raises(ConfigError, match="pairs must be at most 256, got 300"):
+        run(StepwiseDeepConfig(pairs=300, out=tmp_path / "run"))

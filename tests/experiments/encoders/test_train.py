@@ -1,0 +1,387 @@
+"""The experiments `train` and `compare-encoders`: what trains, what is kept, several processes, refusals, and what a run leaves."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from grassmann_ssl.experiments.encoders import compare_encoders
+from grassmann_ssl.experiments.encoders import train as experiment
+from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
+from grassmann_ssl.experiments.encoders.encoder_arms import assemble
+from grassmann_ssl.experiments.encoders.image_batches import Split, Views, augmentations, load_split
+from grassmann_ssl.experiments.encoders.train import CONSTRAINTS, TrainConfig, fit
+from grassmann_ssl.nn.predictors import PREDICTORS
+from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.training.watch import Diverged
+
+BIN = Path(sys.executable).parent
+ALONE = Process(0, 1, torch.device("cpu"))
+QUICK = {"steps": 4, "batch": 32, "records": 4}
+
+
+@pytest.fixture(scope="module")
+def split():
+    whole = load_split("digits", torch.Generator().manual_seed(1))
+    return Split(whole.train[:96], whole.train_labels[:96], whole.test[:60], whole.test_labels[:60])
+
+
+@pytest.fixture
+def few(monkeypatch, split):
+    """Runs on few images."""
+    monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
+    monkeypatch.setattr(compare_encoders, "load_split", lambda *_: split)
+
+
+def weights(arm):
+    return {name: value.detach().clone() for name, value in arm.method.state_dict().items()}
+
+
+def quick(**settings):
+    return TrainConfig(**(QUICK | settings))
+
+
+def rows_of(weight):
+    matrix = weight.flatten(1)
+    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lars"])
+def test_constraints_hold_whatever_steps(constraint, optimizer, split):
+    if constraint == "geoopt-stiefel" and optimizer == "lars":
+        pytest.skip("refused, see below")
+    config = quick(constraint=constraint, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 0.01)
+    before = weights(assemble(config, 1, 8, ALONE))
+    arm = fit(config, split, ALONE).arm
+    after = weights(arm)
+    moved = [
+        name for name in after if after[name].dtype.is_floating_point and not torch.equal(after[name], before[name])
+    ]
+    assert any("online.0.0" in name for name in moved) and any("online.1" in name for name in moved)
+    last = arm.method.projector.last.weight.detach()
+    error = (rows_of(last) - torch.eye(8)).abs().max()
+    if constraint in ("grassmann", "stiefel", "parametrization", "geoopt-stiefel"):
+        assert error < 50 * torch.finfo(torch.float32).eps
+    elif constraint == "feature-orthonormal":
+        metric = arm.feature_layer.metric
+        assert (last @ metric @ last.T - torch.eye(8)).abs().max() < 1e-3  # the condition of the metric, times eps
+        assert error > 1e-2
+    else:
+        assert error > 1e-2
+    assert bool(arm.constrained) == (constraint != "none")
+
+
+@pytest.mark.parametrize("where", ["linear", "conv"])
+def test_inner_layers_can_be_constrained(where, split):
+    arm = fit(quick(constraint="stiefel", where=where), split, ALONE).arm
+    assert len(arm.constrained) == (2 if where == "linear" else 3) and arm.constraint_rank is None
+    for name in arm.constrained:
+        weight = arm.method.online.get_submodule(name).weight.detach()
+        assert (rows_of(weight) - torch.eye(min(weight.flatten(1).shape))).abs().max() < 50 * torch.finfo(
+            torch.float32
+        ).eps
+
+
+def test_muon_moves_its_layers_by_equal_singular_values(split):
+    config = quick(optimizer="muon", steps=1, lr=0.02, weight_decay=0.0)
+    before = weights(assemble(config, 1, 8, ALONE))
+    after = weights(fit(config, split, ALONE).arm)
+    name = next(name for name in after if after[name].shape == (8, 64))
+    values = torch.linalg.svdvals(after[name] - before[name])
+    assert values.min() > 0.5 * values.max() > 0
+
+
+@pytest.mark.parametrize("objective", EMBEDDING_LOSSES)
+def test_every_objective_trains(objective, split):
+    predictor = "directpred" if objective.startswith("isoloss") else "none"
+    trained = fit(quick(objective=objective, lr=1e-3, predictor=predictor, hidden=32, dim=4), split, ALONE)
+    _, values = trained.recorder.stacked()
+    assert torch.isfinite(values["loss"][1:]).all() and trained.done == 4 and values["z"].shape == (4, 4)
+    assert (values["z"] >= 0).all() and (values["z"][:, :-1] >= values["z"][:, 1:]).all()
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("teacher", [0.0, 0.99])
+def test_every_predictor_and_a_teacher_train(predictor, teacher, split):
+    arm = fit(quick(predictor=predictor, teacher=teacher), split, ALONE).arm
+    matrix = next(p for p in arm.method.predictor.parameters())
+    assert torch.isfinite(matrix).all()
+    if predictor.startswith("direct"):
+        f = arm.method.predictor.correlation
+        assert (matrix @ f - f @ matrix).abs().max() < 1e-4 * matrix.norm() * f.norm()  # W is a function of F
+    if teacher:
+        mine, other = arm.method.teacher.model[1].last.weight, arm.method.projector.last.weight
+        assert 0 < (mine - other).norm() < other.norm()
+
+
+def test_views_do_not_depend_on_the_processes_nor_on_what_ran_before(split):
+    pair = augmentations("auto", "digits", 8)
+    whole = Views(split.train, pair, 32, 5, ALONE)
+    parts = [Views(split.train, pair, 32, 5, Process(rank, 2, torch.device("cpu"))) for rank in (0, 1)]
+    for step in (0, 2, 3, 7):
+        for view in (0, 1):
+            assert torch.equal(whole(step)[view], torch.cat([part(step)[view] for part in parts]))
+    again = Views(split.train, pair, 32, 5, ALONE)
+    assert torch.equal(again(7)[0], whole(7)[0]) and not torch.equal(whole(7)[0], whole(7)[1])
+    assert not torch.equal(whole(0)[0], whole(3)[0])  # another epoch, another order
+    seen = torch.cat([whole._chosen(step) for step in range(3)])
+    assert sorted(seen.tolist()) == list(range(96))
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
+    for extra in (
+        {"constraint": "feature-orthonormal"},
+        {"predictor": "directset", "teacher": 0.9, "constraint": "grassmann"},
+    ):
+        whole = fit(quick(steps=6, **extra), split, ALONE)
+        config = quick(steps=6, checkpoint=str(tmp_path / f"{len(extra)}.safetensors"), save_every=3, **extra)
+
+        def stop(label, state={"left": 4}):  # noqa: B006
+            state["left"] -= 1
+            if not state["left"]:
+                raise KeyboardInterrupt
+
+        first = fit(config, split, ALONE, stop)
+        assert first.interrupted and first.done == 4
+        rest = fit(config, split, ALONE)
+        assert rest.done == 6
+        for (name, a), b in zip(weights(whole.arm).items(), weights(rest.arm).values(), strict=True):
+            # Loaded tensors may lie in memory otherwise, which is rounding in the products of a step.
+            assert (a.double() - b.double()).abs().max() <= 1e-6 * (1 + a.double().abs().max()), name
+    with pytest.raises(ConfigError, match=r"checkpoint: .* other settings: lr: 0.05 then, 0.1 now"):
+        fit(quick(steps=6, checkpoint=config.checkpoint, lr=0.1, **extra), split, ALONE)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, split, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    config = quick(steps=8, checkpoint=str(path), save_every=2)
+    original = experiment.assemble
+
+    def breaking(*arguments):
+        arm = original(*arguments)
+
+        def spoil(step):
+            if step == 5:
+                arm.method.projector.last.weight.data[0, 0] = float("nan")
+
+        arm.followers.append(spoil)
+        return arm
+
+    monkeypatch.setattr(experiment, "assemble", breaking)
+    with pytest.raises(Diverged, match=r"weights are not finite at step 6: online\.1\.3\.weight"):
+        fit(config, split, ALONE)
+    monkeypatch.undo()
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["checkpoint"])["step"] == 4
+        assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--constraint feature-orthonormal",
+        "--objective nt_xent --constraint grassmann",
+        "--predictor directpred --teacher 0.9",
+    ],
+)
+def test_two_processes_are_one(options, tmp_path):
+    """torchrun on two halves of every batch: the same weights to rounding, written by one of them."""
+    given = f"train --steps 3 --batch 64 --records 3 {options}".split()
+    launchers = {1: [sys.executable], 2: [BIN / "torchrun", "--standalone", "--nproc-per-node", "2"]}
+    ends = {}
+    for count, launcher in launchers.items():
+        path = tmp_path / f"{count}.safetensors"
+        command = [
+            *launcher,
+            "-m",
+            "grassmann_ssl.cli",
+            *given,
+            "--out",
+            str(tmp_path / str(count)),
+            "--checkpoint",
+            str(path),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("report:") == 1
+        ends[count] = load_file(path)
+    weights_and_buffers = {name: value for name, value in ends[1].items() if name.startswith("model/")}
+    for name, alone in weights_and_buffers.items():
+        if alone.dtype.kind == "f":
+            # float32, three steps of momentum and batch norms
+            assert np.abs(ends[2][name] - alone).max() < 2e-4 * (1 + np.abs(alone).max()), name
+
+
+def test_the_folder(tmp_path, few):
+    config = quick(out=tmp_path / "run", constraint="grassmann")
+    outcome = run(config)
+    folder = tmp_path / "run"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == ["1.4"]
+    assert record["verdict"]["guaranteed"] == ["W has rank 8 by construction (64 features in)"]
+    assert set(record["probes"]) == {"knn", "ridge", "logistic"}
+    assert all(0 <= p["interval"][0] <= p["accuracy"] <= p["interval"][1] <= 1 for p in record["probes"].values())
+    frame = pd.read_parquet(folder / "metrics.parquet")
+    assert len(frame) == 4 and {"step", "time", "loss", "z_1", "z_8", "directions_8"} <= set(frame)
+    assert {"training.png", "spectra.png", "report.html", "arrays.safetensors"} <= {p.name for p in folder.iterdir()}
+    assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
+    again = run(quick(out=tmp_path / "again", constraint="grassmann"))
+    assert np.array_equal(outcome.arrays["spectrum_z"], again.arrays["spectrum_z"])
+    rates = (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
+    assert np.allclose(frame["time"], 0.05 * np.concatenate([[0], np.cumsum(rates)])[frame["step"]] / 0.1)
+
+
+def test_records_at_every_step_are_no_trouble(tmp_path, few):
+    outcome = run(quick(out=tmp_path / "run", steps=12, records=40))
+    time = outcome.metrics["time"]
+    assert len(time) == 13 and (np.diff(time) > 0).all()
+    for name in ("steps_detected", "steps_of_loss"):
+        steps = outcome.record[name]
+        assert steps["count"] == len(steps["times"]) and steps["times"] == sorted(steps["times"])
+
+
+def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
+    bare = Split(split.train, None, split.test, None)
+    monkeypatch.setattr(experiment, "load_split", lambda data, generator: bare)
+    outcome = run(quick(out=tmp_path / "run"))
+    assert outcome.record["probes"] is None and (tmp_path / "run" / "report.html").exists()
+
+
+def test_arms_side_by_side(tmp_path, few):
+    arms = ("constraint=none", "constraint=grassmann,dim=4", "objective=vicreg,lr=1e9", "predictor=linear")
+    arms = tuple(f"{arm},batch=32" for arm in arms)
+    outcome = run(CompareEncodersConfig(out=tmp_path / "run", arms=arms, seeds=2, steps=3, records=3))
+    summaries = {one["arm"]: one for one in outcome.record["arms"]}
+    assert summaries[arms[2]]["kinds"]["diverged"] == 2 and summaries[arms[2]]["ridge"] is None
+    for arm in (arms[0], arms[1], arms[3]):
+        assert (
+            sum(summaries[arm]["kinds"].values()) == 2
+            and summaries[arm]["ridge"]["low"] <= summaries[arm]["ridge"]["mean"]
+        )
+    runs = [row for row in outcome.record["runs"] if row["arm"] == arms[1]]
+    base = [row for row in outcome.record["runs"] if row["arm"] == arms[0]]
+    difference = np.mean([a["ridge"] - b["ridge"] for a, b in zip(runs, base, strict=True)])
+    assert abs(summaries[arms[1]]["ridge_against_first"]["mean"] - difference) < 1e-15
+    assert "ridge_against_first" not in summaries[arms[0]] and len(outcome.findings) == 4
+    frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    assert len(frame) == 8 and (tmp_path / "run" / "arms.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "simsiam"}, "objective must be one of nt_xent, "),
+        (
+            {"constraint": "grassmann", "objective": "vicreg"},
+            "vicreg is not rotation-invariant, .* use --constraint stiefel",
+        ),
+        (
+            {"constraint": "grassmann", "where": "conv"},
+            "constraint grassmann on the conv layers: .* use --constraint stiefel",
+        ),
+        ({"constraint": "grassmann", "predictor": "mlp"}, "an mlp predictor is not rotation-equivariant"),
+        ({"constraint": "feature-orthonormal", "where": "linear"}, "for the last layer of the head"),
+        ({"constraint": "feature-orthonormal", "objective": "w_mse"}, "no function of a subspace"),
+        ({"constraint": "geoopt-stiefel", "optimizer": "lars"}, "by sgd or adam, not by lars"),
+        ({"constraint": "stiefel", "optimizer": "muon"}, "a comparator for constraints"),
+        ({"optimizer": "muon", "where": "conv"}, "muon is for matrices"),
+        ({"objective": "nt_xent", "predictor": "linear"}, "takes no predictor and no teacher"),
+        ({"objective": "isoloss"}, "isoloss needs a predictor"),
+        ({"objective": "w_mse", "batch": 8}, "batch must be above dim = 8, got 8"),
+        ({"batch": 1}, "batch must be finite and >= 2, got 1"),
+        ({"objective": "vicreg", "temperature": 0.1}, "vicreg has none"),
+        ({"dim": 64}, "dim = 64 must be below hidden = 64"),
+        ({"warmup": 4, "steps": 4}, "warmup must be below steps = 4, got 4"),
+        ({"lr": float("nan")}, "lr must be finite and > 0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        quick(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "cifar10"}, "unknown data 'cifar10': give digits, photos, or FORMAT:PATH"),
+        ({"data": "cifar10:/nowhere"}, r"data: .*nowhere"),
+        ({"data": "digits:here"}, "digits is embedded and takes no path"),
+        ({"batch": 2000}, "batch must be at most the 1198 images to train on, got 2000"),
+        ({"augmentation": "auto2"}, "augmentation: unknown preset 'auto2'"),
+        ({"encoder": "resnet19"}, "encoder: unknown encoder 'resnet19'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "pretrain", None)
+    with pytest.raises(ConfigError, match=message):
+        run(quick(out=tmp_path / "run", **settings))
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_that_cannot_be_shared_are_refused():
+    with pytest.raises(ConfigError, match="batch = 33 cannot be shared equally by 2 processes"):
+        Process(0, 2, torch.device("cpu")).rows(33)
+
+
+def test_arms_that_cannot_be_run_are_named():
+    for arm, message in (
+        ("constraint=grass", "arm 'constraint=grass': constraint must be one of"),
+        ("limit=3", "'limit=3' is not NAME=VALUE with NAME one of augmentation, "),
+        ("lr=fast", "lr must be a float, got 'fast'"),
+        ("steps=3", "'steps=3' is not NAME=VALUE"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CompareEncodersConfig(arms=(arm,))
+    with pytest.raises(ConfigError, match="names one twice"):
+        CompareEncodersConfig(arms=("dim=4", "dim=4"))
+
+
+def test_directions_of_lejepa_are_those_of_the_step(split):
+    config = quick(objective="lejepa", lr=1e-3)
+    arm = fit(config, split, ALONE).arm
+    fresh = embedding_loss("lejepa", dimension=8, seed=config.seed, device=torch.device("cpu")).loss
+    fresh.renew(4)
+    assert torch.equal(arm.loss.loss.directions, fresh.directions)
+
+
+@pytest.fixture(scope="module")
+def arms_on_digits(tmp_path_factory):
+    """What the project claims of collapse on digits: all images, fewer steps and smaller batches than by default."""
+    arms = {
+        "free": "constraint=none",
+        "grassmann": "constraint=grassmann",
+        "feature": "constraint=feature-orthonormal",
+        "directpred": "predictor=directpred",
+        "vicreg": "objective=vicreg,lr=0.005",
+    }
+    given = tuple(f"{arm},batch=128" for arm in arms.values())
+    folder = tmp_path_factory.mktemp("arms") / "run"
+    outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=450, records=10))
+    return dict(zip(arms, outcome.record["arms"], strict=True))
+
+
+def test_without_predictor_and_constraint_every_seed_collapses(arms_on_digits):
+    assert arms_on_digits["free"]["kinds"]["complete"] == 2
+
+
+@pytest.mark.parametrize("arm", ["grassmann", "feature", "directpred", "vicreg"])
+def test_with_one_of_them_none_does(arm, arms_on_digits):
+    assert arms_on_digits[arm]["kinds"]["none"] == 2
+    assert arms_on_digits[arm]["ridge"]["mean"] > 0.93
+
+
+def test_a_feature_orthonormal_layer_keeps_all_dimensions_alike(arms_on_digits):
+    ranks = {name: one["directions_rank"]["mean"] for name, one in arms_on_digits.items()}
+    assert ranks["feature"] > 7.5 and all(ranks["feature"] > ranks[name] for name in ("free", "grassmann"))

@@ -1,0 +1,162 @@
+"""The collapse experiment: verdicts against closed forms, the population it trains on, what it leaves, what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from grassmann_ssl.experiments.linear import collapse as experiment
+from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
+
+SMALL = {
+    "seeds": 3,
+    "spectrum": (1.0, 0.7, 0.4, 0.2),
+    "dim": 2,
+    "noise": (0.2, 1.5),
+    "steps": 400,
+    "slices": 16,
+    "sliced_normality": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return run(CollapseConfig(out=tmp_path_factory.mktemp("collapse") / "run", **SMALL))
+
+
+def cells(outcome, **chosen):
+    return [cell for cell in outcome.record["cells"] if all(cell[key] == value for key, value in chosen.items())]
+
+
+def test_every_seed_off_the_boundary_ends_as_predicted(outcome):
+    judged = [cell for cell in outcome.record["cells"] if cell["predicted_kind"] and not cell["on_boundary"]]
+    assert len(judged) > 60
+    for cell in judged:
+        assert cell["kinds"][cell["predicted_kind"]] == cell["seeds"], cell
+    kinds = {cell["predicted_kind"] for cell in judged}
+    assert kinds == {"none", "dimensional", "complete"}  # the test sees all of them
+
+
+def test_final_spectra_are_the_predicted_ones(outcome):
+    config = CollapseConfig(**SMALL)
+    inputs = Inputs.of(config)
+    checked = 0
+    for name in config.objectives:
+        for constraint in ("free", "weight_decay", "orthogonality", "variance"):
+            predicted = experiment.predicted_variances(config, inputs, name, constraint)
+            if name == "barlow_twins" and constraint != "weight_decay":
+                continue  # its modes gain (nearly) the same: it stays long where it arrives first
+            measured = outcome.arrays[f"variances/{name}/{constraint}"]
+            for b, level in enumerate(cells(outcome, objective=name, constraint=constraint)):
+                determined = level["predicted_effective_rank"] is not None and np.isfinite(predicted[b]).all()
+                if level["on_boundary"] or not determined or level["predicted_kind"] == "complete":
+                    continue
+                # 3e-3: gaps between growth rates of a few per cent leave e^{-gap t} of the start behind
+                assert np.abs(measured[b] - predicted[b]).max() < 3e-3 * predicted[b].max(), (name, constraint, b)
+                checked += 1
+    assert checked > 20
+
+
+def test_constraints_hold_whatever_the_objective(outcome):
+    for constraint in ("stiefel", "grassmann"):
+        assert all(cell["collapse_probability"] == 0 for cell in cells(outcome, constraint=constraint))
+        inputs = Inputs.of(CollapseConfig(**SMALL))
+        for name in CollapseConfig().objectives:  # Cauchy's interlacing
+            variances = outcome.arrays[f"variances/{name}/{constraint}"]
+            assert np.all(variances >= inputs.sigma[:, None, -2:] - 1e-12)
+            assert np.all(variances <= inputs.sigma[:, None, :2] + 1e-12)
+
+
+def test_the_predictor_holds_below_the_critical_decay_and_not_above(tmp_path):
+    # gamma_1^2 / (4 sigma_1) = 0.25 / (1 + noise^2)^2 of the largest mode: 0.231 and 0.024
+    config = CollapseConfig(
+        objectives=("squared_noncontrastive",),
+        constraints=("predictor",),
+        predictor_decay=0.03,
+        out=tmp_path / "run",
+        **(SMALL | {"steps": 3000}),
+    )
+    weak, strong = cells(run(config), constraint="predictor")
+    assert weak["predicted_kind"] == "none" and weak["kinds"]["none"] == 3
+    assert strong["predicted_kind"] == "complete" and strong["kinds"]["complete"] == 3
+
+
+def test_wilson_intervals_contain_the_frequency_and_stay_in_the_unit_interval(outcome):
+    for cell in outcome.record["cells"]:
+        low, high = cell["wilson_95"]
+        assert 0 <= low <= cell["collapse_probability"] <= high <= 1
+    assert cells(outcome, constraint="grassmann")[0]["wilson_95"][1] == pytest.approx(0.5615, abs=1e-4)  # 0 of 3
+
+
+def test_the_gradient_with_a_predictor_is_that_of_the_loss_with_its_target_stopped():
+    config = CollapseConfig(**(SMALL | {"noise": (0.5,), "seeds": 1}), predictor_decay=0.0)
+    moments = Inputs.of(config).moments(torch.device("cpu"))
+    cross, second = moments.cross[0, 0], moments.second[0, 0]
+    draw = torch.randn(1, 1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one = experiment._train_predictor(
+        CollapseConfig(**(SMALL | {"steps": 1, "noise": (0.5,), "seeds": 1}), predictor_decay=0.0),
+        moments,
+        draw,
+        0.1,
+        lambda: None,
+    )
+    w = torch.linalg.qr(draw[0, 0])[0].requires_grad_()
+    target, predictor = w.detach(), torch.eye(2, dtype=torch.float64)
+    # J = (1/2) E||W_p z - stop(z')||^2, of which only the terms with a gradient
+    p = w @ predictor.mT
+    loss = (p.mT @ second @ p).trace() / 2 - (p.mT @ cross @ target).trace()
+    (gradient,) = torch.autograd.grad(loss, w)
+    assert (one[0, 0] - (w - 0.1 * gradient)).abs().max() < 1e-14
+
+
+def test_slices_are_whole_bases():
+    u = experiment.directions(CollapseConfig(**SMALL))
+    assert u.shape == (16, 2)
+    assert (u.mT @ u - 8 * torch.eye(2, dtype=u.dtype)).abs().max() < 1e-13
+
+
+def test_judging():
+    kinds, ranks, live = experiment.judge(
+        np.array([[1.0, 1.0], [1.0, 1e-6], [1e-7, 1e-7], [np.inf, np.inf]]), 1.0, np.zeros(4)
+    )
+    assert kinds == ["none", "dimensional", "complete", "diverged"]
+    assert ranks[0] == pytest.approx(2) and 1 <= ranks[1] < 1.001 and list(ranks[2:]) == [0, 0]
+    assert live.tolist() == [2, 1, 0, 0]
+
+
+def test_the_folder(outcome, tmp_path):
+    folder = outcome.folder
+    record = json.loads((folder / "run.json").read_text())
+    assert {"verdicts.png", "ranks.png", "report.html", "metrics.parquet", "arrays.safetensors"} <= {
+        path.name for path in folder.iterdir()
+    }
+    table = pd.read_parquet(folder / "metrics.parquet")
+    pairs = 6 * 7 + 1
+    assert len(record["cells"]) == 2 * pairs and len(table) == 2 * pairs * 3
+    assert load_file(folder / "arrays.safetensors")["gamma"].shape == (2, 4)
+    again = run(CollapseConfig(out=tmp_path / "again", **(SMALL | {"steps": 20})))
+    same = run(CollapseConfig(out=tmp_path / "same", **(SMALL | {"steps": 20})))
+    assert again.record["cells"] == same.record["cells"]
+    assert len(outcome.findings) == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objectives": ("simclr",)}, "objectives must be different ones of barlow_twins"),
+        ({"constraints": ()}, "constraints must be different ones of free, .* got none"),
+        ({"noise": (-1.0,)}, "noise must be finite and >= 0"),
+        ({"spectrum": (1.0, 0.0)}, "spectrum must be finite and > 0"),
+        ({"dim": 8}, "dim must be below the input dimension 8, got 8"),
+        ({"seeds": 0}, "seeds must be finite and >= 1"),
+        ({"weight_decay": float("inf")}, "weight_decay must be finite"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        CollapseConfig(**settings)

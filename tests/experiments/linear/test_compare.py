@@ -1,0 +1,433 @@
+"""The comparison as its users see it: the promised numbers on digits, the run folder, and refusals before any work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import theory
+from grassmann_ssl.experiments.linear.compare import CompareConfig
+from grassmann_ssl.experiments.linear.measure import collapse_slope, half_rise_times
+from grassmann_ssl.objectives import OBJECTIVES, trace_loss
+from grassmann_ssl.run import compare
+from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training import ARMS, train
+
+TRACE = OBJECTIVES[2:]
+UNBOUNDED = OBJECTIVES[2:5]
+EPS = np.finfo(float).eps
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """One full run with the default settings: what `make demo` does."""
+    out = tmp_path_factory.mktemp("compare") / "run"
+    return compare(CompareConfig(out=out)), out
+
+
+def small(out, **changes):
+    settings = {"objectives": ("linear_contrastive",), "seeds": 2, "steps": 60, "dim": 3, "init_scales": (), "out": out}
+    return CompareConfig(**(settings | changes))
+
+
+# --- what the demo must reach on digits ---------------------------------------------------------------------------
+
+
+def test_step_times_are_within_three_per_cent_in_every_seed(digits):
+    agreement = digits[0].result["agreement"]["barlow_twins"]["step_times"]
+    assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (20, 8)
+    assert agreement["max_relative_error"] < 0.03
+    error = np.abs(np.array(agreement["measured"]) / np.array(agreement["predicted"]) - 1)
+    assert error.max() == pytest.approx(agreement["max_relative_error"])
+
+
+def test_constrained_barlow_twins_finds_the_predicted_subspace(digits):
+    subspace = digits[0].result["agreement"]["barlow_twins"]["subspace"]
+    assert subspace["grassmann"]["max_principal_angle"] < 1e-3
+    assert 1e-3 < subspace["free"]["median_principal_angle"] < 0.5
+
+
+def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
+    law = digits[0].result["agreement"]["barlow_twins"]["initialisation_law"]
+    gamma = digits[0].result["data"]["gamma"]
+    assert law["predicted_exponent"] == pytest.approx(1 - gamma[8] / gamma[7])
+    assert abs(law["measured_exponent"] - law["predicted_exponent"]) < 0.03
+    assert np.all(np.diff(law["median_angles"]) < 0)  # scales run from large to small
+
+
+@pytest.mark.parametrize("name", TRACE)
+def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name):
+    arms = digits[0].result["arms"][name]
+    assert arms["free"]["collapsed"] is True and arms["free"]["collapsed_seeds"] == 20
+    assert arms["grassmann"]["collapsed"] is False and arms["grassmann"]["collapsed_seeds"] == 0
+    assert arms["free"]["kind"] == ("dimensional" if name in UNBOUNDED else "complete")
+    assert digits[0].result["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_the_collapse_slope_is_as_predicted(digits, name):
+    assert digits[0].result["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
+    slope = digits[0].result["agreement"][name]["collapse_slope"]
+    # What is left of the difference is the finite learning rate.
+    assert slope["measured"] == pytest.approx(slope["at_learning_rate"], rel=2e-3)
+    assert digits[0].result["arms"][name]["free"]["effective_rank"] < 1.01
+
+
+def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
+    slope = digits[0].result["agreement"]["squared_noncontrastive"]["collapse_slope"]
+    assert slope["relative_error"] is None and "does not reach the asymptotic regime" in slope["reason"]
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
+def test_losses_with_a_scale_do_not_collapse(digits, name):
+    for arm in ("free", "grassmann"):
+        assert digits[0].result["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
+
+
+def test_spectral_contrastive_reaches_the_predicted_minimiser_as_far_as_its_start_lets_it(digits):
+    subspace = digits[0].result["agreement"]["spectral_contrastive"]["subspace"]
+    assert subspace["free"]["median_principal_angle"] < 0.5
+    assert subspace["grassmann"]["max_principal_angle"] is None and "no closed form" in subspace["grassmann"]["reason"]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_weights_stay_orthonormal(digits, name):
+    arms = digits[0].result["arms"][name]
+    assert arms["grassmann"]["orthonormality_error"] <= 1e-13 and arms["free"]["orthonormality_error"] is None
+
+
+# --- what a run leaves --------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_is_complete_and_open(digits):
+    comparison, out = digits
+    assert {p.name for p in out.iterdir()} == {
+        "run.json",
+        "metrics.parquet",
+        "arrays.safetensors",
+        "report.html",
+        "staircase.png",
+    }
+    result = json.loads((out / "run.json").read_text())
+    assert result == json.loads(json.dumps(comparison.result))
+    assert {"config", "versions", "git_commit", "device", "wall_time_s", "collapse_rule", "arms", "agreement"} <= set(
+        result
+    )
+    assert result["config"]["objectives"] == list(OBJECTIVES) and result["interrupted"] is None
+
+    metrics = pd.read_parquet(out / "metrics.parquet")
+    last = metrics[(metrics.objective == "barlow_twins") & (metrics.arm == "free") & (metrics.step == 6000)]
+    assert len(last) == 20
+    assert last.effective_rank.median() == pytest.approx(result["arms"]["barlow_twins"]["free"]["effective_rank"])
+    eigenvalues = np.stack(last.cross_eigenvalues)
+    assert eigenvalues.shape == (20, 8) and np.abs(eigenvalues - 1).max() < 1e-2  # C = I is reached
+    for column in (
+        "loss",
+        "gradient_norm",
+        "log_norm",
+        "rankme",
+        "participation_ratio",
+        "orthonormality_error",
+        "principal_angle",
+    ):
+        assert metrics[column].dtype == float
+
+    arrays = load_file(out / "arrays.safetensors")
+    w, gamma = arrays["weights/barlow_twins/free"], arrays["moments/cross"]
+    c = w.mT @ gamma @ w
+    assert torch.linalg.eigvalsh(c).flip(-1).numpy() == pytest.approx(eigenvalues)
+
+
+def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
+    html = (digits[1] / "report.html").read_text()
+    assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 1
+    assert 'src="http' not in html and "<link" not in html and "<script" not in html
+    assert html.index("<h2>Verdicts</h2>") < html.index("<figure>")
+    assert "l_k &lt; 0.0001 l_1" in html  # the rule behind the verdicts, escaped
+    for name in OBJECTIVES:
+        assert f"<h2>{name}</h2>" in html
+
+
+# --- the equations behind it --------------------------------------------------------------------------------------
+
+
+def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
+    errors = []
+    for k, lr in enumerate((0.08, 0.04, 0.02)):
+        config = small(tmp_path / str(k), objectives=("linear_noncontrastive",), arms=("grassmann",), dim=8, seeds=4, lr=lr,
+                       steps=round(80 / lr))  # fmt: skip
+        errors.append(compare(config).result["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
+    ratios = np.array(errors[:-1]) / errors[1:]
+    assert np.abs(ratios - 2).max() < 0.1  # the next order contributes O(lr lambda), 4 % at lr = 0.08
+
+
+def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_riemannian_one():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(10, 10, dtype=torch.float64, generator=generator)
+    matrix, start = (a + a.T) / 4, torch.linalg.qr(torch.randn(10, 3, dtype=torch.float64, generator=generator))[0]
+    differences = []
+    for lr, steps in ((0.02, 50), (0.01, 100)):
+        law = torch.as_tensor(theory.constrained.orthogonal_iteration(steps, start.numpy(), matrix.numpy(), lr))
+        projected = start
+        for _ in range(steps):
+            projected = torch.linalg.qr(projected - 2 * lr * matrix @ projected)[0]
+        assert (projected @ projected.T - law @ law.T).abs().max() < 1e-12
+        run = train(
+            lambda w: trace_loss(weights=w, matrix=matrix), start, ARMS["grassmann"](), learning_rate=lr, steps=steps
+        )
+        riemannian = run.weights[-1]
+        differences.append(float((riemannian @ riemannian.T - law @ law.T).abs().max()))
+    # O(lr^2) a step: over a fixed time the difference halves with the learning rate.
+    assert differences[1] > 1e-4 and 1.8 < differences[0] / differences[1] < 2.2
+
+
+def test_half_rise_times_interpolate_a_straight_rise():
+    time = np.array([0.0, 1.0, 2.0, 4.0])
+    eigenvalues = np.array([[[0.0, 0.0, 0.6]], [[0.4, 0.0, 0.7]], [[0.8, 0.1, 0.8]], [[1.0, 0.9, 0.9]]])
+    assert half_rise_times(time, eigenvalues)[0] == pytest.approx([1.25, 3.0, 0.0])
+    assert np.isnan(half_rise_times(time, eigenvalues * 0.4)).all()
+
+
+def test_collapse_slope_needs_the_asymptotic_regime():
+    time = np.linspace(0, 10, 101)
+    singular = np.stack([np.ones((101, 1)), np.exp(-2.0 * time)[:, None]], -1)
+    assert collapse_slope(time, singular) == pytest.approx([-2.0])
+    assert collapse_slope(time[:20], singular[:20]) is None
+    assert collapse_slope(time, singular[..., :1]) is None
+
+
+@pytest.mark.parametrize("data", ["photos", "gaussian"])
+def test_other_data_run_too(tmp_path, data):
+    result = compare(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).result
+    assert set(result["arms"]) == set(OBJECTIVES)
+
+
+@pytest.fixture(scope="module", params=[1, 12])
+def edge(request, tmp_path_factory):
+    """A run at the smallest and at the largest dimension: gaussian data have m = 12."""
+    out = tmp_path_factory.mktemp("edge") / "run"
+    return compare(small(out, data="gaussian", objectives=OBJECTIVES, dim=request.param, init_scales=(1e-3, 1e-4)))
+
+
+def test_edge_dimensions_train_every_arm(edge):
+    dim = edge.config.dim
+    for (name, arm), trained in edge.arms.items():
+        record = edge.result["arms"][name][arm]
+        assert trained.trajectory.weights.shape == (61, 2, 12, dim) and torch.isfinite(trained.trajectory.weights).all()
+        assert record["kinds"] == {"none": 2 * (arm == "grassmann"), "dimensional": 0, "complete": 2 * (arm == "free")}
+        for rank in ("effective_rank", "rankme", "weight_effective_rank"):
+            assert 1 - EPS <= record[rank] <= dim * (1 + 10 * EPS)
+        if arm == "grassmann":
+            # ||W^T W - I||_F has d^2 entries, each a sum of 12 products.
+            assert record["orthonormality_error"] <= 12 * dim * EPS
+            assert record["weight_effective_rank"] == pytest.approx(dim, rel=12 * EPS)
+    assert len(edge.arms) == 2 * len(OBJECTIVES)
+
+
+@pytest.mark.parametrize("name", TRACE)
+def test_edge_dimensions_follow_the_trace_losses(edge, name):
+    """Free: 60 times I - 2 lr C, to the rounding of 60 products. Constrained: the exact flow, to first order in the learning rate."""
+    matrix, agreement = torch.as_tensor(edge.predictions[name].matrix), edge.result["agreement"][name]
+    free = edge.arms[name, "free"].trajectory
+    step = torch.eye(12, dtype=torch.float64) - 2 * free.learning_rate * matrix
+    exact = torch.linalg.matrix_power(step, 60) @ (edge.config.init_scale * edge.initial)
+    end = free.log_norm[-1].exp()[:, None, None] * free.weights[-1]
+    assert torch.dist(end, exact) <= 60 * 12 * EPS * exact.norm()
+
+    flow, subspace = agreement["flow"], agreement["subspace"]["grassmann"]
+    rate = edge.result["learning_rates"][name]["grassmann"]
+    # A step errs by (lr (lambda_m - lambda_1))^2, and there are 1 / that many to a time of order one; on one point nothing moves.
+    bound = 12 * EPS if edge.config.dim == 12 else rate["default"] / rate["limit"]
+    assert flow["max_projector_error"] <= bound
+    # Largest principal angles obey the triangle inequality.
+    between = np.arcsin(flow["max_projector_error"])
+    assert abs(subspace["max_principal_angle"] - subspace["expected_max_principal_angle"]) <= between + 12 * EPS
+
+
+@pytest.mark.parametrize("edge", [1], indirect=True)
+def test_one_dimension_has_one_mode(edge):
+    gamma, agreement = edge.result["data"]["gamma"], edge.result["agreement"]
+    for name in TRACE:
+        assert agreement[name]["collapse_slope"] == {
+            "predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"
+        }  # fmt: skip
+    for name, arm in edge.arms:
+        for rank in ("effective_rank", "rankme", "weight_effective_rank", "live_dimensions"):
+            assert edge.result["arms"][name][arm][rank] == 1
+    law, times = agreement["barlow_twins"]["initialisation_law"], agreement["barlow_twins"]["step_times"]
+    assert law["predicted_exponent"] == pytest.approx(1 - gamma[1] / gamma[0], rel=1e-14)
+    assert np.shape(law["angles"]) == (2, 2) and np.all(np.diff(law["median_angles"]) < 0)
+    # Discrete steps grow by log(1 + lr / limit) for lr / limit: half of it, 1.2 %, to first order.
+    rate = edge.result["learning_rates"]["barlow_twins"]["free"]
+    assert max(law["step_time_errors"]) < rate["default"] / rate["limit"]
+    # One mode, c = gamma s^2 with dc/dt = 8 gamma c (1 - c), reaches 1/2 at log((1 - c0) / c0) / 8 gamma.
+    leading = np.linalg.eigh(edge.moments.cross.numpy())[1][:, -1]
+    c0 = gamma[0] * (edge.config.init_scale * leading @ edge.initial[..., 0].numpy().T) ** 2
+    assert np.ravel(times["predicted"]) == pytest.approx(np.log((1 - c0) / c0) / (8 * gamma[0]), rel=1e-12)
+    assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise --steps" in times["reason"]
+
+
+@pytest.mark.parametrize("edge", [12], indirect=True)
+def test_all_dimensions_leave_the_constraint_one_point(edge):
+    """d = m: W W^T = I at every step, and each loss is that of any rotation."""
+    gamma, agreement = np.array(edge.result["data"]["gamma"]), edge.result["agreement"]
+    identity = torch.eye(12, dtype=torch.float64)
+    losses = {"barlow_twins": np.square(gamma - 1).sum()}
+    losses |= {name: np.trace(edge.predictions[name].matrix) for name in TRACE}
+    losses["spectral_contrastive"] = edge.moments.second.square().sum().item() - 2 * gamma.sum()
+    for name in OBJECTIVES:
+        trajectory = edge.arms[name, "grassmann"].trajectory
+        # Traces of products: sums of 12 x 12 terms.
+        assert (trajectory.loss - losses[name]).abs().max() <= 12 * 12 * EPS * abs(losses[name])
+        assert torch.linalg.matrix_norm(trajectory.weights @ trajectory.weights.mT - identity).max() <= 12 * 12 * EPS
+        subspace = agreement[name]["subspace"]["grassmann"]
+        assert name == "spectral_contrastive" or subspace["max_principal_angle"] <= 12 * EPS
+    assert "initialisation_law" not in agreement["barlow_twins"]  # it needs gamma_{d + 1}
+    times = agreement["barlow_twins"]["step_times"]
+    assert np.shape(times["predicted"]) == (2, 12) and times["beyond_horizon"] == 24
+    for name in TRACE:
+        low, next_low = np.linalg.eigvalsh(edge.predictions[name].matrix)[:2]
+        slope = agreement[name]["collapse_slope"]
+        assert slope["predicted"] == pytest.approx(-2 * (next_low - low), rel=1e-9)
+        assert slope["measured"] is None and "does not reach the asymptotic regime" in slope["reason"]
+
+
+def test_float32_stays_orthonormal(tmp_path):
+    result = compare(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).result
+    assert result["arms"]["linear_contrastive"]["grassmann"]["orthonormality_error"] <= 1e-6
+
+
+def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
+    config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free",), data="gaussian", dtype="float32",
+                   init_scales=(1e-2, 1e-4, 1e-9))  # fmt: skip
+    law = compare(config).result["agreement"]["barlow_twins"]["initialisation_law"]
+    assert law["fitted_scales"] == [1e-2, 1e-4] and law["measured_exponent"] is not None
+
+
+def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
+    config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free", "stiefel"), barlow_lambda=0.3)
+    result = compare(config).result
+    assert set(result["arms"]["barlow_twins"]) == {"free", "stiefel"}
+    assert "lambda other than 1" in result["agreement"]["barlow_twins"]["step_times"]["reason"]
+    assert result["agreement"]["barlow_twins"]["subspace"]["free"]["max_principal_angle"] is None
+
+
+def test_runs_repeat_to_the_bit(tmp_path):
+    first, second = (compare(small(tmp_path / name)).arms for name in "ab")
+    for key, arm in first.items():
+        assert torch.equal(arm.trajectory.weights, second[key].trajectory.weights)
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    config = small(
+        tmp_path / "run", objectives=("barlow_twins",), arms=("free",), lr=50.0, init_scale=1.0, allow_unstable=True
+    )
+    record = compare(config).result["arms"]["barlow_twins"]["free"]
+    assert record["collapsed"] is None and "diverged" in record["reason"]
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "--data mnist": "unknown data set 'mnist'; known are digits, photos, gaussian",
+    "--objectives barlow": "unknown objective 'barlow'; known are barlow_twins",
+    "--objectives barlow_twins barlow_twins": "names one twice",
+    "--arms sphere": "unknown arm 'sphere'; known are free, grassmann, stiefel",
+    "--dim 0": "dim must be at least 1",
+    "--dim 65": "dim = 65 is larger than the input dimension m = 64",
+    "--seeds 0": "seeds must be at least 1",
+    "--steps 0": "steps must be at least 1",
+    "--lr nan": "lr must be finite and positive",
+    "--lr 0.6": "above the stability limit",
+    "--init-scale 0": "init_scale must be finite and positive",
+    "--noise -1": "noise must be finite and not negative",
+    "--data gaussian --spectrum 1 nan": "spectrum must be finite",
+    "--device cuda:99": "device: cuda:99 is not there",
+    "--device abacus": "is not a torch device",
+    "--barlow-lambda 0.5": "barlow_twins with barlow_lambda = 0.5 is not rotation-invariant",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_bad_input_is_one_line_and_exit_code_two(tmp_path, arguments):
+    done = run_cli("compare", *arguments.split(), "--out", str(tmp_path / "run"))
+    assert done.returncode == 2, done.stderr
+    assert REFUSED[arguments] in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr and not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def run_cli(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "grassmann_ssl.cli", *arguments], capture_output=True, text=True, **options
+    )
+
+
+def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path):
+    compare(small(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="--overwrite"):
+        compare(small(tmp_path / "run"))
+    compare(small(tmp_path / "run", overwrite=True, seeds=1))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seeds"] == 1
+
+
+def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
+    with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with --allow-unstable"):
+        compare(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
+    compare(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
+
+
+def test_the_command_line_writes_prints_and_explains(tmp_path):
+    done = run_cli(
+        "compare",
+        "--objectives",
+        "linear_contrastive",
+        "--seeds",
+        "2",
+        "--steps",
+        "300",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "linear_contrastive  grassmann" in done.stdout and f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
+    )
+    explained = run_cli("compare", "--help").stdout
+    for option in (
+        "--data",
+        "--objectives",
+        "--dim",
+        "--seeds",
+        "--steps",
+        "--lr",
+        "--init-scale",
+        "--device",
+        "--dtype",
+        "--out",
+    ):
+        assert option in explained
+    assert "fraction of each arm's stability limit" in " ".join(explained.replace("│", " ").split())
+
+
+def test_an_interrupt_keeps_what_was_recorded(tmp_path):
+    calls = iter(range(1000))
+
+    def progress(total):
+        def tick(label):
+            if next(calls) == 100:
+                raise KeyboardInterrupt
+
+        return tick
+
+    out = tmp_path / "run"
+    result = compare(small(out), progress).result
+    assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
+    assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
+    assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}
+    assert "This run was interrupted" in (out / "report.html").read_text()

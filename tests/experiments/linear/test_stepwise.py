@@ -1,0 +1,144 @@
+"""The stepwise experiment: step times of every loss and source against theory, kernels against features, bad settings."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grassmann_ssl.experiments.linear import stepwise as experiment
+from grassmann_ssl.experiments.linear.stepwise import StepwiseConfig
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError
+
+
+def trained(tmp_path, **settings):
+    return run(StepwiseConfig(out=tmp_path / "run", **({"seeds": 3, "dim": 4} | settings)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "barlow_twins"},
+        {"loss": "spectral_contrastive"},
+        {"loss": "squared_vicreg", "beta": 0.5},
+        {"loss": "infonce", "data": "gaussian", "noise": 0.4},
+        {"loss": "barlow_twins", "data": "photos"},
+        {"loss": "barlow_twins", "data": "extent_bias", "dim": 2, "noise": 0.3, "share": 0.05, "init_scale": 1e-3},
+    ],
+    ids=lambda settings: "-".join(str(v) for v in settings.values()),
+)
+def test_step_times_are_within_three_per_cent(settings, tmp_path):
+    outcome = trained(tmp_path, **settings)
+    times = outcome.record["step_times"]
+    # 5 % where the settings make the learning rate cost that much. On photos two modes rise almost together in some seeds: while
+    # they mix, the sorted eigenvalues keep a distance, and single steps are off by 9 %.
+    which, limit = ("median_error", 0.03) if settings.get("data") == "photos" else ("worst_error", 0.03)
+    assert times["not_seen"] == 0 and times[which] < (0.05 if settings.get("share") else limit)
+    assert times["worst_error"] > 1e-5  # training is discrete, and starts at a finite scale: it cannot be exact
+    frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    assert np.allclose(np.abs(frame["measured"] / frame["predicted"] - 1).max(), times["worst_error"])
+
+
+def test_the_settings_of_the_requirement(tmp_path):
+    """On digits: five seeds and eight modes of each loss within 3 %."""
+    for k, loss in enumerate(("spectral_contrastive", "squared_vicreg")):
+        outcome = run(StepwiseConfig(out=tmp_path / str(k), loss=loss, seeds=5, dim=8, share=0.02))
+        assert outcome.record["step_times"]["worst_error"] < 0.03 and outcome.record["step_times"]["not_seen"] == 0
+
+
+def test_a_finite_learning_rate_costs_its_share(tmp_path):
+    errors = [
+        trained(tmp_path / str(share), data="gaussian", noise=0.3, share=share, dim=2).record["step_times"][
+            "median_error"
+        ]
+        for share in (0.01, 0.04)
+    ]
+    assert 2 < errors[1] / errors[0] < 6 and errors[0] < 0.01
+
+
+def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
+    outcome = trained(
+        tmp_path,
+        data="gaussian",
+        barlow_lambda=0.3,
+        spectrum=(1.0, 0.5, 0.25, 0.12, 0.02),
+        dim=3,
+        init_scale=1e-7,
+        share=0.03,
+    )
+    (plateau,) = [f for f in outcome.findings if f.quantity == "first plateau"]
+    assert abs(float(plateau.measured) / float(plateau.theory) - 1) < 0.01
+    assert outcome.record["step_times"]["median_error"] < 0.06  # leading order in log(1/scale)
+
+
+def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
+    outcome = trained(tmp_path, model="random_features", dim=2, features=64, pairs=60, share=0.03, init_scale=1e-8)
+    assert outcome.record["kernel"]["closed_form_error"] < 1e-8
+    assert outcome.record["kernel"]["trained_error"] < 0.2
+    assert outcome.record["step_times"]["median_error"] < 0.03
+    assert (tmp_path / "run" / "held_out.png").stat().st_size > 5000
+    arrays = outcome.arrays
+    assert arrays["held_out_trained"].shape == (60, 2)
+
+
+def test_the_a_priori_times_are_those_of_the_draw(tmp_path):
+    outcome = trained(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
+    # the largest of 3 standardised deviations of a mean over 20 seeds, and a bias of up to 1 of the finite learning rate
+    assert outcome.record["a_priori"]["worst_deviation"] < 4
+
+
+def test_the_folder_and_repeatability(tmp_path):
+    first = trained(tmp_path / "a", data="gaussian", dim=2, share=0.05)
+    second = trained(tmp_path / "b", data="gaussian", dim=2, share=0.05)
+    assert np.array_equal(first.metrics["measured"], second.metrics["measured"])
+    folder = tmp_path / "a" / "run"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["experiment"] == "stepwise" and record["step_times"] == first.record["step_times"]
+    assert {"staircase.png", "step_times.png", "report.html"} <= {path.name for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match="holds another run"):
+        trained(tmp_path / "a", data="gaussian")
+
+
+def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
+    population = experiment._population
+    monkeypatch.setattr(
+        experiment, "moments_of", lambda data: population(StepwiseConfig(spectrum=(1.0, 0.5, 0.5, 0.1)))
+    )
+    outcome = trained(tmp_path, data="gaussian", spectrum=(1.0, 0.5, 0.5, 0.1), dim=2, share=0.05)
+    (group,) = [f for f in outcome.findings if f.quantity == "subspace"]
+    assert "gamma_2 to gamma_3" in group.theory and "subspace_angle" not in outcome.record
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "cifar"}, "data must be one of digits, photos"),
+        ({"loss": "simclr"}, "loss must be one of barlow_twins"),
+        ({"model": "resnet"}, "model must be one of linear"),
+        ({"loss": "infonce"}, "infonce of the population is known for gaussian data"),
+        ({"model": "random_features", "loss": "squared_vicreg"}, "the kernel form is that of barlow_twins"),
+        ({"share": 0.2}, "share must be finite and <= 0.1|share must be finite and > 0 and <= 0.1"),
+        ({"noise": -1.0}, "noise must be"),
+        ({"spectrum": (1.0, 0.0)}, "spectrum must be finite and > 0"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        StepwiseConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 65}, "dim = 65 is larger than the input dimension m = 64"),
+        ({"data": "extent_bias", "dim": 9, "noise": 0.5}, "dim = 9 is above|needs .* gradient steps"),
+        ({"loss": "squared_vicreg", "beta": 20.0, "dim": 20}, "the number of dimensions that do not collapse"),
+        ({"model": "random_features", "pairs": 10_000}, "pairs must be at most 8985"),
+        ({"data": "gaussian", "dim": 12, "share": 1e-4}, "gradient steps, more than 200,000"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_training(settings, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        trained(tmp_path, **settings)
+    assert not (tmp_path / "run").exists()
