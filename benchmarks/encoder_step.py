@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import figures, seconds
+from grassmann_ssl.data.batches import Views, augmentations
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.image_batches import Views, augmentations
 from grassmann_ssl.experiments.encoders.train import TrainConfig
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
-from grassmann_ssl.training.distributed import Process
 from grassmann_ssl.training.pretrain import pretrain
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 

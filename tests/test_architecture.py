@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "manifolds": 0, "objectives": 0, "data": 0, "metrics": 0,
-    "optim": 1, "nn": 1, "runs": 1, "training": 2, "experiments": 3, "report": 4, "run": 5, "cli": 6,
+    "precision": 0, "distributed": 0, "manifolds": 1, "objectives": 2, "data": 2, "metrics": 2,
+    "optim": 3, "nn": 3, "runs": 4, "training": 4, "experiments": 5, "report": 6, "run": 7, "cli": 8,
 }  # fmt: skip
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
-from grassmann_ssl.manifolds.precision import FULL, HALF, full_precision, no_autocast, refusal
+from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, refusal
 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
@@ -52,19 +52,19 @@ class OrthonormalMatrices(geoopt.Manifold):
         """U^H B V (..., p, p), with B of `flat`."""
         return u.mH @ self.flat(v)
 
-    @full_precision
+    @in_full_precision
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         """Inner product Re tr(U^H V), or ||U||_F^2 where V is not given; (...,), or (..., 1, 1) with `keepdim`."""
         v = self.flat(u if v is None else v)
         product = (u.conj() * v).real if v.is_complex() else u * v
         return product.sum((-2, -1), keepdim=keepdim)
 
-    @full_precision
+    @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
         return torch.linalg.matrix_norm(u, keepdim=keepdim)
 
-    @full_precision
+    @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The part of U in the tangent space at X."""
         return minus_product(u, x, self._normal(x, u))
@@ -77,7 +77,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         with no_autocast(x.device.type):
             return minus_product_(u, x, self._normal(x, u))
 
-    @full_precision
+    @in_full_precision
     def tangent_products(self, x: Tensor, v: Tensor) -> Tensor:
         """Inner products (k, k) of the projections of V (k, ..., n, p) onto the tangent space at X (..., n, p), summed over the batch.
 
@@ -86,12 +86,12 @@ class OrthonormalMatrices(geoopt.Manifold):
         normal, flat, whole = (a.flatten(1) for a in (self._normal(x, v), self.flat(v), v))
         return (whole.conj() @ flat.mT - normal.conj() @ normal.mT).real
 
-    @full_precision
+    @in_full_precision
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """The Riemannian gradient of a function with Euclidean gradient U: the projection of `sharp(U)` onto the tangent space at X."""
         return self.proju(x, self.sharp(u))
 
-    @full_precision
+    @in_full_precision
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """Retraction: the end of a step U from X.
 
@@ -109,7 +109,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         candidate, factor = self._candidate(x, u)
         return candidate @ factor
 
-    @full_precision
+    @in_full_precision
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`retr`, and V transported to its end, in the basis of the end.
 
@@ -152,12 +152,12 @@ class OrthonormalMatrices(geoopt.Manifold):
                 v.copy_(torch.matmul(v, turn, out=candidate))
             return length
 
-    @full_precision
+    @in_full_precision
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Vector transport by projection onto the tangent space at Y (AMS08, sec. 8.1.3)."""
         return self.proju(y, v)
 
-    @full_precision
+    @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
         """An orthonormal basis of the column space of an arbitrary X (..., n, p): the Q factor of its Householder QR.
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
-from grassmann_ssl.manifolds.precision import FULL, full_precision, no_autocast
+from grassmann_ssl.precision import FULL, in_full_precision, no_autocast
 
 
 class GeneralizedGrassmann(Grassmann):
@@ -76,12 +76,12 @@ class GeneralizedGrassmann(Grassmann):
         self._require_dtype(v)
         return torch.cholesky_solve(v, self.factor)
 
-    @full_precision
+    @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
         return torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
 
-    @full_precision
+    @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
         """A B-orthonormal basis of the column space of an arbitrary X (..., n, p), by Householder QR of L^H X."""
         self._assert_check_shape(tuple(x.shape), "x")
@@ -100,7 +100,7 @@ class GeneralizedGrassmann(Grassmann):
     def extra_repr(self) -> str:
         return f"n={self.b.shape[-1]}, condition={float(self.condition.max()):.3g}, {super().extra_repr()}"
 
-    @full_precision
+    @in_full_precision
     def whiten(self, v: Tensor) -> Tensor:
         """L^H V (..., n, p): a point or vector as one of the ordinary Grassmannian, an isometry.
 
@@ -109,7 +109,7 @@ class GeneralizedGrassmann(Grassmann):
         self._require_dtype(v)
         return self.factor.mH @ v
 
-    @full_precision
+    @in_full_precision
     def unwhiten(self, v: Tensor) -> Tensor:
         """L^{-H} V (..., n, p), the inverse of `whiten`."""
         self._require_dtype(v)

@@ -10,8 +10,8 @@ from torch import Tensor
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
-from grassmann_ssl.manifolds.precision import full_precision
 from grassmann_ssl.manifolds.subspaces import logarithm, procrustes, squared_distance
+from grassmann_ssl.precision import in_full_precision
 
 
 class Grassmann(OrthonormalMatrices):
@@ -29,7 +29,7 @@ class Grassmann(OrthonormalMatrices):
     name = "Grassmann"
     __scaling__ = geoopt.Manifold.__scaling__.copy()
 
-    @full_precision
+    @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The part of U in the tangent space at X: U - X X^H B U, and exactly 0 where n = p."""
         if x.shape[-2] == x.shape[-1]:
@@ -42,7 +42,7 @@ class Grassmann(OrthonormalMatrices):
         """`proju` in place of U, for optimizers."""
         return u.mul_(0) if x.shape[-2] == x.shape[-1] else super().proju_(x, u)
 
-    @full_precision
+    @in_full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """The geodesic from X with velocity U at time 1: X cos(S^{1/2}) + U sinc(S^{1/2}), S = U^H U.
 
@@ -53,7 +53,7 @@ class Grassmann(OrthonormalMatrices):
         cosine, sinc, _ = trigonometric(self.gram(u, u))
         return self._orthonormal(minus_product(x @ cosine, u, sinc, -1.0))
 
-    @full_precision
+    @in_full_precision
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """The shortest U with span Exp_X(U) = span(Y), right up to the cut locus: H diag(theta) R^H of `relative_position`.
 
@@ -63,7 +63,7 @@ class Grassmann(OrthonormalMatrices):
         x, y = self.whiten(x), self.whiten(y)
         return self.unwhiten(logarithm(x, y))
 
-    @full_precision
+    @in_full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance, the norm of the principal angles: (...,), or (..., 1, 1) with `keepdim`. Source: EAS98, sec. 4.3.
 
@@ -72,7 +72,7 @@ class Grassmann(OrthonormalMatrices):
         squared = self.dist2(x, y, keepdim=keepdim)
         return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
 
-    @full_precision
+    @in_full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
         squared = _SquaredDistance.apply(self.whiten(x), self.whiten(y))
@@ -83,7 +83,7 @@ class Grassmann(OrthonormalMatrices):
         """All distances between the points X (..., r, n, p) and Y (..., s, n, p): (..., r, s)."""
         return self.dist(x[..., :, None, :, :], y[..., None, :, :, :])
 
-    @full_precision
+    @in_full_precision
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Vector transport of V at X to any Y: V Q projected onto the tangent space at Y, Q the polar factor of X^H Y.
 
@@ -92,7 +92,7 @@ class Grassmann(OrthonormalMatrices):
         return self.proju(y, v @ self._alignment(x, y))
 
     @__scaling__(ScalingInfo())
-    @full_precision
+    @in_full_precision
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of V at X along the shortest geodesic to Y, in the basis of Y; an isometry.
 
@@ -101,7 +101,7 @@ class Grassmann(OrthonormalMatrices):
         end, moved = self.expmap_transp(x, self.logmap(x, y), v)
         return self.proju(y, moved @ self._alignment(end, y))
 
-    @full_precision
+    @in_full_precision
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of V along the geodesic t -> Exp_X(t U), to its end.
 
@@ -110,7 +110,7 @@ class Grassmann(OrthonormalMatrices):
         """
         return self.expmap_transp(x, u, v)[1]
 
-    @full_precision
+    @in_full_precision
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`expmap` and `transp_follow_expmap` at the price of one."""
         cosine, sinc, versine = trigonometric(self.gram(u, u))
@@ -119,7 +119,7 @@ class Grassmann(OrthonormalMatrices):
         return end, v - x @ (sinc @ along) - u @ (versine @ along)
 
     @__scaling__(ScalingInfo(1))
-    @full_precision
+    @in_full_precision
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """The horizontal U with span(X + U) = span(Y): Y (X^H Y)^{-1} - X, the inverse of the retractions by Cholesky-QR and polar factor.
 
@@ -135,7 +135,7 @@ class Grassmann(OrthonormalMatrices):
         return self.expmap(x, t * self.logmap(x, y))
 
     @__scaling__(ScalingInfo(-2))
-    @full_precision
+    @in_full_precision
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Sectional curvature (...,) of the plane spanned by the tangent vectors U and V at X.
 
@@ -159,7 +159,7 @@ class Grassmann(OrthonormalMatrices):
         return (first + second) / 2
 
     @__scaling__(ScalingInfo())
-    @full_precision
+    @in_full_precision
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U X^H egrad.
 
@@ -169,7 +169,7 @@ class Grassmann(OrthonormalMatrices):
         return self.proju(x, self.sharp(ehess) - u @ (x.mH @ egrad))
 
     @__scaling__(ScalingInfo())
-    @full_precision
+    @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """A standard Gaussian tangent vector at X."""
         gaussian = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import householder_qr
-from grassmann_ssl.manifolds.precision import FULL, no_autocast
+from grassmann_ssl.precision import FULL, no_autocast
 
 
 @dataclass(frozen=True)

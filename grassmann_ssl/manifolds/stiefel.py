@@ -5,7 +5,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
-from grassmann_ssl.manifolds.precision import full_precision
+from grassmann_ssl.precision import in_full_precision
 
 
 class Stiefel(OrthonormalMatrices):
@@ -16,7 +16,7 @@ class Stiefel(OrthonormalMatrices):
 
     name = "Stiefel"
 
-    @full_precision
+    @in_full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """The geodesic of the Euclidean metric at time 1.
 
@@ -31,7 +31,7 @@ class Stiefel(OrthonormalMatrices):
         columns = _exponential(block)[..., :p] @ _exponential(-a)
         return cholesky_qr(torch.cat([x, u], -1) @ columns)
 
-    @full_precision
+    @in_full_precision
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
         a = x.mH @ egrad

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
-from grassmann_ssl.manifolds.precision import FULL, no_autocast
+from grassmann_ssl.precision import FULL, no_autocast
 
 
 def _on_bases(*names: str) -> Callable[[Callable], Callable]:

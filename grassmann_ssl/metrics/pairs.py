@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.manifolds import principal_angles
-from grassmann_ssl.manifolds.precision import no_autocast
 from grassmann_ssl.metrics.accumulate import centred_rows
 from grassmann_ssl.metrics.spectral import rounding_variance
+from grassmann_ssl.precision import no_autocast
 
 BLOCK_ELEMENTS = 2**24  # of the table of distances held at a time: 64 MiB in float32
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grassmann_ssl.manifolds.precision import no_autocast
 from grassmann_ssl.metrics.pairs import on_sphere
+from grassmann_ssl.precision import no_autocast
 
 CHUNK_ELEMENTS = 2**24  # of the table of similarities held at a time: 64 MiB in float32
 PENALTIES = tuple(10.0**power for power in range(-8, 5))

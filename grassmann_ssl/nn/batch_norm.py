@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from grassmann_ssl.objectives.processes import process_count, total
+from grassmann_ssl.distributed import process_count, total
 
 
 class GlobalBatchNorm(nn.Module):

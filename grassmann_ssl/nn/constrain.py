@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
-from grassmann_ssl.manifolds.precision import FULL
+from grassmann_ssl.precision import FULL
 
 # What rounding to bfloat16 can do to X^H X; the longest of retraction steps leaves less, a few sqrt(eps) of float32. The next retraction
 # removes it. Weights of a layer that was not constrained are off by about 1.

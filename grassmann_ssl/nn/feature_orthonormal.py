@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn.constrain import _Constrained, constrain
-from grassmann_ssl.objectives.processes import process_count, total
 
 RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a feature that dies must not make it singular
 

@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from grassmann_ssl.objectives import penalties
+
+CHUNK = 512  # images that are embedded at a time
 
 
 class JointEmbedding(nn.Module):
@@ -73,3 +76,27 @@ class JointEmbedding(nn.Module):
         rows = zip(predictions, targets, (z, z_positive), strict=True)
         first, second = (self.loss(prediction=p, target=t, projection=own) for p, t, own in rows)
         return (first + second) / 2
+
+
+@torch.no_grad()
+def embeddings(method: JointEmbedding, images: Tensor) -> dict[str, Tensor]:
+    """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode."""
+    with evaluating(method):
+        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in images.split(CHUNK)]
+    h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}
+
+
+class evaluating:
+    """A context in which a module is in evaluation mode, and after which all its parts are in the modes that they were in."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.modes = {part: part.training for part in module.modules()}
+
+    def __enter__(self) -> None:
+        for part in self.modes:
+            part.training = False
+
+    def __exit__(self, *_: object) -> None:
+        for part, mode in self.modes.items():
+            part.training = mode

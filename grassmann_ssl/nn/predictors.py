@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grassmann_ssl.objectives.processes import process_count, total
+from grassmann_ssl.distributed import process_count, total
 
 PREDICTORS = ("linear", "mlp", "directpred", "directpred-code", "directset", "directcopy")
 FLOOR = 1e-4  # of the released code: the least eigenvalue of its predictor

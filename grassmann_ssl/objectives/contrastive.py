@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grassmann_ssl.distributed import all_rows, process_count, process_rank, total
 from grassmann_ssl.objectives.gram import squared_moment_norm
-from grassmann_ssl.objectives.precision import full_precision
-from grassmann_ssl.objectives.processes import all_rows, process_count, process_rank, total
+from grassmann_ssl.precision import full_precision
 
 
 @full_precision

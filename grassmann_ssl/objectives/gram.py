@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from grassmann_ssl.objectives.processes import all_rows, process_count, total
+from grassmann_ssl.distributed import all_rows, process_count, total
 
 
 def squared_moment_norm(a: Float[Tensor, " n d"], b: Float[Tensor, " n d"]) -> Float[Tensor, ""]:

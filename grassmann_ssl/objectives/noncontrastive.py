@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from grassmann_ssl.objectives.precision import full_precision
-from grassmann_ssl.objectives.processes import all_rows, process_count, total
+from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.precision import full_precision
 
 EPS = 1e-5  # of batch normalisation
 

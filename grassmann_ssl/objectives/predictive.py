@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from grassmann_ssl.objectives.precision import full_precision
-from grassmann_ssl.objectives.processes import process_count, total
+from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.precision import full_precision
 
 
 @full_precision

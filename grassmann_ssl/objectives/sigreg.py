@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from grassmann_ssl.objectives.precision import full_precision
-from grassmann_ssl.objectives.processes import process_count, total
+from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.precision import full_precision
 
 KNOTS, LAST_KNOT = 16, 3.0  # t = 0 is a knot too: both characteristic functions are 1 there, it adds nothing
 ENTRIES = {"cpu": 2**16, "cuda": 2**24}  # projections held at a time: what stays in a core's cache; what fills a GPU

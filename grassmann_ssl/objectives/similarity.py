@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from grassmann_ssl.objectives.processes import all_rows, process_rank
+from grassmann_ssl.distributed import all_rows, process_rank
 
 # Rows and columns of a tile. Two of them fit into the second-level cache of a core; other devices want fewer, larger products.
 CPU_TILE = 128, 1024

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grassmann_ssl.objectives.precision import full_precision
-from grassmann_ssl.objectives.processes import process_count, total
+from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.precision import full_precision
 
 
 @full_precision

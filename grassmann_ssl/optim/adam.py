@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from grassmann_ssl.manifolds.precision import HALF
 from grassmann_ssl.optim.base import (
     RiemannianOptimizer,
     State,
@@ -18,6 +17,7 @@ from grassmann_ssl.optim.base import (
     tangent_gradient,
 )
 from grassmann_ssl.optim.sharding import local
+from grassmann_ssl.precision import HALF
 
 SECOND_MOMENTS = ("matrix", "row")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.runs import Finding
 
 HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
-HEADINGS = ("quantity", "theory", "measured", "agreement")
+HEADINGS = ("quantity", "predicted", "measured", "agreement")
 MOST = (36, 40, 40, 44)  # characters of a column before it is wrapped
 
 
@@ -28,7 +28,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """The findings of an experiment as text; long cells are wrapped."""
     lines: list[tuple[str, ...]] = []
     for f in findings:
-        cells = (f.quantity, f.theory, f.measured, f.agreement)
+        cells = (f.quantity, *(cell or "–" for cell in (f.predicted, f.measured, f.agreement)))
         wrapped = [textwrap.wrap(cell, most) or [""] for cell, most in zip(cells, MOST, strict=True)]
         lines += itertools.zip_longest(*wrapped, fillvalue="")
     return "\n".join(table(HEADINGS, lines))

@@ -1,7 +1,18 @@
 """A run as a value: its settings, its result, and the folder that holds it. Knows no question and no figure."""
 
-from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
+from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
 from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Tick
 
-__all__ = ["ConfigError", "Finding", "Outcome", "Progress", "Run", "RunConfig", "RunFolder", "Tick", "device_of"]
+__all__ = [
+    "ConfigError",
+    "Finding",
+    "Outcome",
+    "Progress",
+    "Run",
+    "RunConfig",
+    "RunFolder",
+    "Tick",
+    "device_of",
+    "setting",
+]

@@ -1,6 +1,8 @@
 """The settings of a run, checked before any work."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +12,17 @@ import torch
 
 class ConfigError(ValueError):
     """A setting that cannot be run; its message is one line for the user, raised before any training starts."""
+
+
+@contextmanager
+def setting(name: str = "") -> Iterator[None]:
+    """What is raised inside as a ValueError or TypeError becomes a ConfigError, after the name of the setting it comes from."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{name}: {error}" if name else str(error)) from None
 
 
 def device_of(name: str) -> torch.device:

@@ -21,12 +21,15 @@ Progress = Callable[[int], Tick]
 
 @dataclass(frozen=True)
 class Finding:
-    """One prediction held against one measurement, in words and numbers: a line of the summary and of the report."""
+    """One quantity in words and numbers: what was predicted before the run, what was measured in it, and how far they agree.
+
+    A line of the summary and of the report. None where there is nothing of the kind.
+    """
 
     quantity: str
-    theory: str
-    measured: str
-    agreement: str
+    predicted: str | None = None
+    measured: str | None = None
+    agreement: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
-from grassmann_ssl.nn.joint_embedding import JointEmbedding
+from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings
 from grassmann_ssl.training.recorder import Recorder
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 NAMES = {"h": "representations", "z": "embeddings", "directions": "directions of embeddings"}
-CHUNK = 512  # images that are embedded at a time
 
 
 class SpectraRecorder:
@@ -43,27 +41,3 @@ class SpectraRecorder:
     def stacked(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The recorded steps, and each value with a leading axis over them, on the host."""
         return self._recorder.stacked()
-
-
-@torch.no_grad()
-def embeddings(method: JointEmbedding, images: Tensor) -> dict[str, Tensor]:
-    """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode."""
-    with evaluating(method):
-        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in images.split(CHUNK)]
-    h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}
-
-
-class evaluating:
-    """A context in which a module is in evaluation mode, and after which all its parts are in the modes that they were in."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.modes = {part: part.training for part in module.modules()}
-
-    def __enter__(self) -> None:
-        for part in self.modes:
-            part.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for part, mode in self.modes.items():
-            part.training = mode

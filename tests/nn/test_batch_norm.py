@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from grassmann_ssl.nn.batch_norm import GlobalBatchNorm, globalise_batch_norm
-from grassmann_ssl.training.distributed import parallelise
+from grassmann_ssl.training.torchrun import parallelise
 from tests.nn.test_distributed import run_in
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from grassmann_ssl.distributed import process_count
 from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor, SymmetricLinear, predictor
-from grassmann_ssl.objectives.processes import process_count
 from tests.nn.test_distributed import run_in
 from tests.oracles import dynamics, predictors_nn
 from tests.oracles.predictor import views

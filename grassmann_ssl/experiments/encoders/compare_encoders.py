@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy import stats
 
+from grassmann_ssl.data.batches import load_split
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.image_batches import load_split
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
@@ -97,7 +97,8 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     arrays: dict[str, np.ndarray] = {}
     for k in range(config.seeds):
         seed = config.seed + k
-        split = load_split(config.data, torch.Generator().manual_seed(seed)).to(run.device)
+        with setting("data"):
+            split = load_split(config.data, torch.Generator().manual_seed(seed)).to(run.device)
         for index, arm in enumerate(config.arms):
             settings = config.train_config(arm, seed)
             label = f"seed {seed}: {arm}"

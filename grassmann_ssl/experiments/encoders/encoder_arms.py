@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from grassmann_ssl.data.augment import Augmentation
-from grassmann_ssl.experiments.encoders.image_batches import augmentations
+from grassmann_ssl.data.batches import augmentations
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.nn.batch_norm import globalise_batch_norm
 from grassmann_ssl.nn.constrain import constraints
@@ -27,8 +28,7 @@ from grassmann_ssl.nn.predictors import DirectPredictor, predictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives.embedding import EmbeddingLoss, Lejepa, embedding_loss
 from grassmann_ssl.optim import LARS, RiemannianAdam, RiemannianSGD
-from grassmann_ssl.runs import ConfigError
-from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.runs import ConfigError, setting
 
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.encoders.train import TrainConfig
@@ -125,12 +125,10 @@ def check_arm(config: TrainConfig) -> None:
 
 
 def _loss(config: TrainConfig, device: torch.device) -> EmbeddingLoss:
-    try:
+    with setting():
         return embedding_loss(
             config.objective, dimension=config.dim, seed=config.seed, device=device, temperature=config.temperature
         )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def assemble(config: TrainConfig, channels: int, size: int, process: Process) -> Arm:
@@ -138,20 +136,16 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
     device = process.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        try:
+        with setting("encoder"):
             body: Any = encoder(config.encoder, in_channels=channels, image_size=size, stem=config.stem)
-        except ValueError as error:
-            raise ConfigError(f"encoder: {error}") from None
         centred = config.head == "centred" or (
             config.head == "auto" and config.constraint in HARD and config.where == "last"
         )
         head = projector(body.out_features, (config.hidden, config.dim), "centred" if centred else "standard")
         loss = _loss(config, device)
         online = nn.Sequential(body, head)
-        try:
+        with setting("constraint"):
             constrained, feature_layer = _constrain(config, online)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"constraint: {error}") from None
         if config.constraint not in HARD:
             with torch.no_grad():
                 for parameter in head.last.parameters():

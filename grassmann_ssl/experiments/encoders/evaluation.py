@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
-from grassmann_ssl.experiments.encoders.image_batches import Split
+from grassmann_ssl.data.batches import Split
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, uniformity
@@ -20,8 +20,8 @@ from grassmann_ssl.metrics.spectral import SpectralSummary, spectral_summary
 from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 from grassmann_ssl.nn.feature_orthonormal import feature_lag
+from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
-from grassmann_ssl.training.spectra import embeddings
 
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.encoders.encoder_arms import Arm

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 import theory
+from grassmann_ssl.data.batches import Split, load_split
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.image_batches import Split, load_split
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -78,7 +78,8 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training.
     """
     run = Run(config)
-    split = load_split(config.data, torch.Generator().manual_seed(config.seed)).to(run.device)
+    with setting("data"):
+        split = load_split(config.data, torch.Generator().manual_seed(config.seed)).to(run.device)
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)

@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 
 import torch
 
+from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, check_arm
-from grassmann_ssl.experiments.encoders.image_batches import Split, Views, augmentations, load_split
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES
-from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
-from grassmann_ssl.training.distributed import Process, parallelise, processes
 from grassmann_ssl.training.pretrain import PRECISIONS, pretrain
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
 from grassmann_ssl.training.spectra import SpectraRecorder
+from grassmann_ssl.training.torchrun import parallelise, processes
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 CONSTRAINTS = (
@@ -146,7 +147,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
     with processes(config.device) as process:
         run = Run(config) if process.first else None
         generator = torch.Generator().manual_seed(config.seed)
-        split = load_split(config.data, generator).to(process.device)
+        with setting("data"):
+            split = load_split(config.data, generator).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
         trained = fit(config, split, process, tick)
         if run is None:
@@ -159,8 +161,10 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
 def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
     """Train one encoder on the images of a split."""
     size = config_size(split)
-    pair = augmentations(config.augmentation, config.data, size)
-    views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
+    with setting("augmentation"):
+        pair = augmentations(config.augmentation, config.data, size)
+    with setting():
+        views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
     arm = assemble(config, split.train.shape[1], size, process)
     watch = FiniteWatch(process.device)
     seen = evaluation.seen_views(split.train[:SEEN], pair[0], config.seed, process.device)
@@ -207,10 +211,8 @@ def _notes(config: TrainConfig) -> dict[str, Any]:
 def _resume(config: TrainConfig, arm: Arm) -> int:
     if config.checkpoint is None or not Path(config.checkpoint).exists():
         return 0
-    try:
+    with setting("checkpoint"):
         return load_checkpoint(Path(config.checkpoint), arm.method, arm.optimizers, _notes(config))
-    except ValueError as error:
-        raise ConfigError(f"checkpoint: {error}") from None
 
 
 class _Saver:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
-from grassmann_ssl.experiments.encoders.image_batches import Split, load_split
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError

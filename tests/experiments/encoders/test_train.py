@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
+from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import compare_encoders
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.image_batches import Split, Views, augmentations, load_split
 from grassmann_ssl.experiments.encoders.train import CONSTRAINTS, TrainConfig, fit
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
-from grassmann_ssl.training.distributed import Process
 from grassmann_ssl.training.watch import Diverged
 
 BIN = Path(sys.executable).parent
@@ -331,7 +331,7 @@ def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_pa
 
 
 def test_batches_that_cannot_be_shared_are_refused():
-    with pytest.raises(ConfigError, match="batch = 33 cannot be shared equally by 2 processes"):
+    with pytest.raises(ValueError, match="batch = 33 cannot be shared equally by 2 processes"):
         Process(0, 2, torch.device("cpu")).rows(33)
 
 

@@ -68,7 +68,7 @@ def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
         share=0.03,
     )
     (plateau,) = [f for f in outcome.findings if f.quantity == "first plateau"]
-    assert abs(float(plateau.measured) / float(plateau.theory) - 1) < 0.01
+    assert abs(float(plateau.measured) / float(plateau.predicted) - 1) < 0.01
     assert outcome.record["step_times"]["median_error"] < 0.06  # leading order in log(1/scale)
 
 
@@ -107,7 +107,7 @@ def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
     )
     outcome = trained(tmp_path, data="gaussian", spectrum=(1.0, 0.5, 0.5, 0.1), dim=2, share=0.05)
     (group,) = [f for f in outcome.findings if f.quantity == "subspace"]
-    assert "gamma_2 to gamma_3" in group.theory and "subspace_angle" not in outcome.record
+    assert "gamma_2 to gamma_3" in group.predicted and "subspace_angle" not in outcome.record
 
 
 @pytest.mark.parametrize(

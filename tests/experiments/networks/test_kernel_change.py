@@ -243,9 +243,9 @@ def test_the_free_trace_loss_stays_lazy_for_a_time_that_grows_as_log_width(outco
 
 def test_findings_state_prediction_and_measurement(outcome):
     by_name = {finding.quantity: finding for finding in outcome.findings}
-    assert by_name["last-layer kernel, supervised"].theory == "h^-1"
-    assert by_name["whole tangent kernel, Barlow Twins"].theory == "h^-0.75"
-    assert by_name["last-layer weights, trace loss, W₁ and W₂ constrained"].theory == "h^0"
+    assert by_name["last-layer kernel, supervised"].predicted == "h^-1"
+    assert by_name["whole tangent kernel, Barlow Twins"].predicted == "h^-0.75"
+    assert by_name["last-layer weights, trace loss, W₁ and W₂ constrained"].predicted == "h^0"
     assert len(by_name) == len(outcome.findings) == 20
 
 
@@ -272,7 +272,7 @@ def test_a_loss_without_growing_modes_stays_lazy_even_under_the_constraint(tmp_p
     assert last["movement"]["slope"] == pytest.approx(-0.5, abs=0.1) and last["last_layer"]["slope"] == pytest.approx(
         -1, abs=0.35
     )
-    assert "no growing mode" in outcome.findings[-1].theory
+    assert "no growing mode" in outcome.findings[-1].predicted
 
 
 def test_predictions_know_their_validity():

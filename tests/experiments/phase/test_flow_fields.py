@@ -58,7 +58,7 @@ def test_beyond_the_critical_weight_decay_everything_collapses_whatever_the_targ
     for panel in outcome.record["panels"]:
         assert panel["collapsed"] == panel["trajectories"] == 20 and panel["end_error"] is None
     lines = [line for line in outcome.findings if line.quantity.startswith("collapse")]
-    assert len(lines) == 2 and all("all collapse" in line.theory for line in lines)
+    assert len(lines) == 2 and all("all collapse" in line.predicted for line in lines)
     assert lines[1].agreement == "as predicted"
 
 

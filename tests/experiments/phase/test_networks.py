@@ -78,7 +78,7 @@ def test_modes_follow_their_equations_in_every_setting(tmp_path):
     for name, error in outcome.record["errors"].items():
         assert error < 0.01 and 1.7 < error / finer.record["errors"][name] < 2.3
     lost = run(SweepsConfig(out=tmp_path / "lost", eta=(0.4, 0.3), beta=(0.4,), until=60.0))
-    assert lost.findings[3].theory == lost.findings[3].measured == "0 of 9"
+    assert lost.findings[3].predicted == lost.findings[3].measured == "0 of 9"
 
 
 def test_the_target_follows_by_eq_13(tmp_path):

@@ -62,7 +62,7 @@ def test_trajectories_end_where_theory_says(tmp_path):
     # Without weight decay survivors end on the line p = tau / A, s = c + p^2.
     c = still["s"] - still["p"] ** 2
     assert np.abs(still["end_p"] - 0.8).max() < 1e-2 and np.abs(still["end_s"] - (c + still["end_p"] ** 2)).max() < 1e-4
-    assert any("all: η > 0.2" in finding.theory for finding in outcome.findings)
+    assert any("all: η > 0.2" in finding.predicted for finding in outcome.findings)
     assert all(outcome.arrays[f"path_{k}"].shape == (35, DRAWN, 2) for k in range(3))
     # 0.7 of a time constant a step while the fastest rate decays: (0.35)^5 / 120 each
     assert max(panel["conservation_error"] for panel in outcome.record["panels"]) < 1e-4

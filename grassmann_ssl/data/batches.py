@@ -10,8 +10,7 @@ from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_ge
 from grassmann_ssl.data.files import load
 from grassmann_ssl.data.images import EMBEDDED, Images, embedded
 from grassmann_ssl.data.presets import preset
-from grassmann_ssl.runs import ConfigError
-from grassmann_ssl.training.distributed import Process
+from grassmann_ssl.distributed import Process
 
 TESTED = 1 / 3  # share of the samples that are kept for testing, where the data have no test part of their own
 PHOTOS, PHOTO_SIZE = 2400, 32
@@ -37,26 +36,21 @@ class Split:
 def load_split(data: str, generator: torch.Generator) -> Split:
     """Images by name: digits or photos, which are embedded, or FORMAT:PATH of files in their standard format.
 
-    Without a test part a third of the images, drawn, is one. Raises ConfigError where the data cannot be had.
+    Without a test part a third of the images, drawn, is one. Raises ValueError where the data cannot be had.
     """
     name, _, path = data.partition(":")
+    if name in EMBEDDED:
+        if path:
+            raise ValueError(f"{name} is embedded and takes no path, got {path!r}")
+        sizes = (PHOTOS, PHOTO_SIZE, generator) if name == "photos" else ()
+        return _drawn(embedded(name, *sizes), generator)
+    if not path:
+        raise ValueError(f"unknown data {data!r}: give {', '.join(EMBEDDED)}, or FORMAT:PATH such as cifar10:FOLDER")
+    train = load(name, path, train=True)
     try:
-        if name in EMBEDDED:
-            if path:
-                raise ValueError(f"{name} is embedded and takes no path, got {path!r}")
-            sizes = (PHOTOS, PHOTO_SIZE, generator) if name == "photos" else ()
-            return _drawn(embedded(name, *sizes), generator)
-        if not path:
-            raise ValueError(
-                f"unknown data {data!r}: give {', '.join(EMBEDDED)}, or FORMAT:PATH such as cifar10:FOLDER"
-            )
-        train = load(name, path, train=True)
-        try:
-            test = load(name, path, train=False)
-        except ValueError:
-            return _drawn(train, generator)
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from None
+        test = load(name, path, train=False)
+    except ValueError:
+        return _drawn(train, generator)
     return Split(train.images, train.labels, test.images, test.labels)
 
 
@@ -72,11 +66,8 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
 
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
-    """The two augmentations of a preset; `auto` is digits for the embedded digits and simclr elsewhere. Raises ConfigError."""
-    try:
-        return preset(("digits" if data == "digits" else "simclr") if name == "auto" else name, size)
-    except ValueError as error:
-        raise ConfigError(f"augmentation: {error}") from None
+    """The two augmentations of a preset; `auto` is digits for the embedded digits and simclr elsewhere. Raises ValueError."""
+    return preset(("digits" if data == "digits" else "simclr") if name == "auto" else name, size)
 
 
 class Views:
@@ -84,7 +75,7 @@ class Views:
 
     Batches walk through a new permutation of the images in every epoch; the last images of an epoch that do not fill a batch are left
     out. Random numbers are drawn for the whole batch, whichever rows of it are this process's own, so that the views of a step do not
-    depend on the number of processes.
+    depend on the number of processes. Raises ValueError for a batch that is larger than the data, or not shared equally by the processes.
     """
 
     def __init__(
@@ -97,7 +88,7 @@ class Views:
         parts: int = 1,
     ) -> None:
         if batch > len(images):
-            raise ConfigError(f"batch must be at most the {len(images)} images to train on, got {batch}")
+            raise ValueError(f"batch must be at most the {len(images)} images to train on, got {batch}")
         self.images, self.pair, self.batch, self.seed, self.parts = images, pair, batch, seed, parts
         self.rows, self.device = process.rows(batch), process.device
         self._epoch = -1

@@ -6,11 +6,35 @@ dL/dtheta of one process with the concatenated batch. Without an initialised pro
 All processes hold equally many rows.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process: its rank among `count`, and its device."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> slice:
+        """The rows of a batch that are this process's own, equally many for each. Raises ValueError where that cannot be."""
+        if batch % self.count:
+            raise ValueError(
+                f"batch = {batch} cannot be shared equally by {self.count} processes: give a multiple of {self.count}"
+            )
+        share = batch // self.count
+        return slice(self.rank * share, (self.rank + 1) * share)
 
 
 def process_count() -> int:

@@ -1,4 +1,4 @@
-"""The precision in which a manifold computes, whatever autocast and the storage of its points say."""
+"""The precision in which losses and manifolds compute, whatever autocast and the storage of their inputs say."""
 
 import contextlib
 import functools
@@ -12,7 +12,20 @@ FULL = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 HALF = (torch.float16, torch.bfloat16)
 
 
-def full_precision(method: Callable) -> Callable:
+def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss of keyword arguments that runs outside autocast, with half-precision tensors widened to float32 first."""
+
+    @functools.wraps(loss)
+    def wrapped(**arguments: Any) -> Tensor:
+        kind = next(value.device.type for value in arguments.values() if isinstance(value, Tensor))
+        widened = {name: _widened(value) for name, value in arguments.items()}
+        with no_autocast(kind):
+            return loss(**widened)
+
+    return wrapped
+
+
+def in_full_precision(method: Callable) -> Callable:
     """Run a method of a manifold in float32 or float64 (or complex), autocast switched off; refuse other dtypes with TypeError.
 
     Under autocast X^T X would be computed in bfloat16, and a point would leave the manifold by 4e-3. Half-precision tensors are taken
