@@ -14,7 +14,7 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
-from grassmann_ssl.training.pretrain import pretrain
+from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 NAME = "encoder_step"
@@ -89,7 +89,7 @@ class Training:
 
     def advance(self, views: PairOfViews, count: int, parts: "Parts | None" = None) -> None:
         """Take `count` steps; with `parts`, their parts are timed."""
-        pretrain(
+        train_encoder(
             self.arm.method,
             views if parts is None else parts.timed(views),
             self.arm.optimizers,

@@ -60,9 +60,9 @@ def test_plotting_and_tables_are_imported_only_when_used(module):
 
 def test_no_step_code_waits_for_the_device():
     for name in (
-        "training/loop.py",
+        "training/full_batch.py",
         "training/recorder.py",
-        "training/pretrain.py",
+        "training/encoders.py",
         "optim/lars.py",
         "nn/joint_embedding.py",
     ):

@@ -1,7 +1,8 @@
-"""The training loops, the engine for thousands of small systems, recorders, checkpoints, and processes."""
+"""Training loops (full batch, encoders, many small systems), recorders, checkpoints, schedules, and processes."""
 
-from grassmann_ssl.training.loop import ARMS, Trajectory, train
-from grassmann_ssl.training.pretrain import pretrain
-from grassmann_ssl.training.simulation import Simulation, simulate
+from grassmann_ssl.training.encoders import train_encoder
+from grassmann_ssl.training.full_batch import ARMS, train_full_batch
+from grassmann_ssl.training.many_systems import Simulation, simulate
+from grassmann_ssl.training.recorder import Trajectory
 
-__all__ = ["ARMS", "Simulation", "Trajectory", "pretrain", "simulate", "train"]
+__all__ = ["ARMS", "Simulation", "Trajectory", "simulate", "train_encoder", "train_full_batch"]

@@ -12,7 +12,7 @@ from torch import Tensor
 class Trajectory:
     """The recorded steps of a batch of runs: K logged steps, leading batch dimensions *b of the weights.
 
-    The true weights are exp(log_norm) * weights; log_norm is 0 unless the loop rescaled the weights (see `train`), and `loss` and
+    The true weights are exp(log_norm) * weights; log_norm is 0 unless `train_full_batch` rescaled the weights, and `loss` and
     `gradient_norm` are those of the recorded weights. `time` = learning rate x step.
     """
 

@@ -16,7 +16,7 @@ from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES
 from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
-from grassmann_ssl.training.pretrain import PRECISIONS, pretrain
+from grassmann_ssl.training.encoders import PRECISIONS, train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
 from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise, processes
@@ -179,7 +179,7 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
         observers.append(lambda step: tick("train") if step > start else None)
     interrupted = False
     try:
-        pretrain(
+        train_encoder(
             parallelise(arm.method),
             views,
             arm.optimizers,

@@ -15,7 +15,7 @@ from grassmann_ssl.data import Moments
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
 from grassmann_ssl.objectives import objective, penalties
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ARMS, simulate, train
+from grassmann_ssl.training import ARMS, simulate, train_full_batch
 
 OBJECTIVES = (
     "barlow_twins",
@@ -258,7 +258,7 @@ def _train(
         goal = objective(name, beta=config.beta)
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
         homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
-        trajectory = train(
+        trajectory = train_full_batch(
             _loss(config, moments, name, constraint),
             config.init_scale * initial if arm == "free" else manifold.projx(initial),
             manifold,

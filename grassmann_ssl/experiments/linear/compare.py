@@ -20,7 +20,7 @@ from grassmann_ssl.metrics import COLLAPSE_RULE
 from grassmann_ssl.objectives import OBJECTIVES, Objective, objective
 from grassmann_ssl.runs import ConfigError, device_of
 from grassmann_ssl.runs.folder import provenance
-from grassmann_ssl.training import ARMS, Trajectory, train
+from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 LOGGED = 300
 LAW = "initialisation_law"
@@ -256,7 +256,7 @@ def _train_arm(comparison: Comparison, name: str, arm: str, lr: float, on_step: 
     objective = comparison.predictions[name].objective
     assert objective.from_moments is not None
     manifold = ARMS[arm]()
-    return train(
+    return train_full_batch(
         objective.from_moments(comparison.moments.to(initial)),
         config.init_scale * initial if arm == "free" else manifold.projx(initial),
         manifold,

@@ -12,7 +12,7 @@ import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
 from grassmann_ssl.experiments.linear.predictions import Prediction
-from grassmann_ssl.training import ARMS, train
+from grassmann_ssl.training import ARMS, train_full_batch
 
 
 def horizon_steps(scales: tuple[float, ...], initial: np.ndarray, prediction: Prediction, learning_rate: float) -> int:
@@ -40,7 +40,7 @@ def initialisation_law(
     weights = factors[:, None, None, None] * initial
     steps = horizon_steps(scales, initial.double().cpu().numpy(), prediction, learning_rate)
     assert prediction.objective.from_moments is not None
-    trajectory = train(
+    trajectory = train_full_batch(
         prediction.objective.from_moments(moments.to(initial)),
         weights,
         ARMS["free"](),

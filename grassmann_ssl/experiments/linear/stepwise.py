@@ -15,7 +15,7 @@ from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import ARMS, Trajectory, train
+from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 Array = NDArray[np.float64]
 LOSSES = ("barlow_twins", "spectral_contrastive", "squared_vicreg", "infonce")
@@ -124,7 +124,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     tick = progress(steps) if progress else lambda label, n=1: None
     goal = objective(config.loss, lambda_=config.barlow_lambda, beta=config.beta)
     assert goal.from_moments is not None
-    trajectory = train(
+    trajectory = train_full_batch(
         goal.from_moments(moments.to(initial)),
         initial,
         ARMS["free"](),

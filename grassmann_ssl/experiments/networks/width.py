@@ -23,7 +23,7 @@ from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss, trace_matrix
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
-from grassmann_ssl.training import train
+from grassmann_ssl.training import train_full_batch
 
 LOGGED = 120
 SHOWN_SAMPLES = 60
@@ -109,7 +109,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
             on_step = partial(tick, f"{metric}, h = {h}")
             products[metric][h, rate] = _train(run, problem, layers[h], METRICS[metric], rate, steps[rate], on_step)
     runs = {metric: torch.stack([products[metric][h, finest] for h in config.hidden]) for metric in METRICS}
-    free = train(
+    free = train_full_batch(
         partial(_loss, problem.matrix.to(run.device)),
         problem.starts.to(run.device),
         geoopt.Euclidean(),

@@ -324,7 +324,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
     ],
 )
 def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "pretrain", None)
+    monkeypatch.setattr(experiment, "train_encoder", None)
     with pytest.raises(ConfigError, match=message):
         run(quick(out=tmp_path / "run", **settings))
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from grassmann_ssl.experiments.linear.measure import collapse_slope, half_rise_t
 from grassmann_ssl.objectives import OBJECTIVES, trace_loss
 from grassmann_ssl.run import compare
 from grassmann_ssl.runs import ConfigError
-from grassmann_ssl.training import ARMS, train
+from grassmann_ssl.training import ARMS, train_full_batch
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
@@ -177,7 +177,7 @@ def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_rieman
         for _ in range(steps):
             projected = torch.linalg.qr(projected - 2 * lr * matrix @ projected)[0]
         assert (projected @ projected.T - law @ law.T).abs().max() < 1e-12
-        run = train(
+        run = train_full_batch(
             lambda w: trace_loss(weights=w, matrix=matrix), start, ARMS["grassmann"](), learning_rate=lr, steps=steps
         )
         riemannian = run.weights[-1]

@@ -11,7 +11,7 @@ from grassmann_ssl.nn import constrain
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.optim import RiemannianSGD
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
-from grassmann_ssl.training.pretrain import pretrain
+from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
@@ -39,7 +39,7 @@ def optimizer_of(model):
 
 def run(model, optimizer, steps=6, start=0, **settings):
     rest = {"rate": lambda step: 1.0, "watch": FiniteWatch(CPU)} | settings
-    pretrain(model, views, [optimizer], steps=steps, start=start, **rest)
+    train_encoder(model, views, [optimizer], steps=steps, start=start, **rest)
 
 
 def weights(model):

@@ -10,7 +10,7 @@ from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.runs import ConfigError, RunFolder
 from grassmann_ssl.runs.folder import provenance, write_json
-from grassmann_ssl.training import ARMS, train
+from grassmann_ssl.training import ARMS, train_full_batch
 
 
 def problem(m=6, d=2, seeds=3):
@@ -21,7 +21,7 @@ def problem(m=6, d=2, seeds=3):
 
 def test_free_training_is_gradient_descent():
     matrix, start = problem()
-    run = train(
+    run = train_full_batch(
         lambda w: (w.mT @ matrix @ w - 1).square().sum((-2, -1)), start, geoopt.Euclidean(), learning_rate=1e-3, steps=7
     )
     w = start.clone()
@@ -36,7 +36,9 @@ def test_rescaling_leaves_directions_and_counts_the_norm():
     matrix, start = problem()
     settings = {"learning_rate": 0.05, "steps": 20, "log_every": 3}
     plain, rescaled = (
-        train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), homogeneous=flag, **settings)
+        train_full_batch(
+            lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), homogeneous=flag, **settings
+        )
         for flag in (False, True)
     )
     assert rescaled.step.tolist() == [0, 3, 6, 9, 12, 15, 18, 20]
@@ -49,7 +51,7 @@ def test_rescaling_leaves_directions_and_counts_the_norm():
 
 def test_rescaled_weights_never_overflow():
     matrix, start = problem()
-    run = train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=1.0, steps=2000,
+    run = train_full_batch(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=1.0, steps=2000,
                 log_every=10, homogeneous=True)  # fmt: skip
     assert torch.isfinite(run.weights).all() and (run.log_norm[-1] > 710).all()  # e^710 fits no float64
 
@@ -57,9 +59,9 @@ def test_rescaled_weights_never_overflow():
 def test_seeds_advance_as_if_alone():
     matrix, start = problem()
     loss = lambda w: trace_loss(weights=w, matrix=matrix)  # noqa: E731
-    together = train(loss, Grassmann().projx(start), Grassmann(), learning_rate=0.1, steps=30)
+    together = train_full_batch(loss, Grassmann().projx(start), Grassmann(), learning_rate=0.1, steps=30)
     for seed in range(3):
-        alone = train(loss, Grassmann().projx(start[seed]), Grassmann(), learning_rate=0.1, steps=30)
+        alone = train_full_batch(loss, Grassmann().projx(start[seed]), Grassmann(), learning_rate=0.1, steps=30)
         torch.testing.assert_close(together.weights[:, seed], alone.weights, rtol=0, atol=1e-12)
 
 
@@ -68,7 +70,7 @@ def test_seeds_advance_as_if_alone():
 def test_orthonormality_holds_without_stabilising(arm, dtype, bound):
     matrix, start = problem(64, 8)
     manifold = ARMS[arm]()
-    run = train(lambda w: trace_loss(weights=w, matrix=matrix.to(dtype)), manifold.projx(start.to(dtype)), manifold,
+    run = train_full_batch(lambda w: trace_loss(weights=w, matrix=matrix.to(dtype)), manifold.projx(start.to(dtype)), manifold,
                 learning_rate=0.01, steps=3000, log_every=3000)  # fmt: skip
     gram = run.weights[-1].mT @ run.weights[-1]
     assert (gram - torch.eye(8, dtype=dtype)).abs().amax() <= bound
@@ -83,7 +85,7 @@ def test_an_interrupt_keeps_what_was_recorded():
         if next(calls) == 9:
             raise KeyboardInterrupt
 
-    run = train(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=0.01, steps=50,
+    run = train_full_batch(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=0.01, steps=50,
                 log_every=2, on_step=interrupt)  # fmt: skip
     assert run.interrupted and run.step.tolist() == [0, 2, 4, 6, 8] and len(run.weights) == 5
 

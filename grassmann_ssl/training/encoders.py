@@ -1,4 +1,4 @@
-"""The loop for encoders: batch, views, objective, backward, optimizer step; what is recorded and saved decides for itself when."""
+"""Training of encoders: views, objective, backward pass, optimizer step, each step followed by what depends on the weights."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ from grassmann_ssl.training.watch import FiniteWatch
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def pretrain(
+def train_encoder(
     method: nn.Module,
     views: Callable[[int, int], tuple[Tensor, ...]],
     optimizers: Sequence[torch.optim.Optimizer],

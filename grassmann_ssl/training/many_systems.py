@@ -1,4 +1,4 @@
-"""Thousands of small systems at once: every cell of a grid of starts and settings advances in one tensor program."""
+"""Many small systems at once: every cell of a grid of starts and settings advances in one tensor program."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

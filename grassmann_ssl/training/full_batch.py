@@ -1,4 +1,4 @@
-"""One loop for every arm: full-batch gradient descent of a linear model, free or on a manifold."""
+"""Full-batch gradient descent of a linear model, free or on a manifold: one loop for every arm."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ARMS: dict[str, Callable[[], geoopt.Manifold]] = {
 }
 
 
-def train(
+def train_full_batch(
     loss: Callable[[Tensor], Tensor],
     weights: Float[Tensor, " *b m d"],
     manifold: geoopt.Manifold,

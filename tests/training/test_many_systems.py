@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grassmann_ssl.training import simulate, simulation
+from grassmann_ssl.training import many_systems, simulate
 
 
 def decay(x, *, rate):
@@ -70,7 +70,7 @@ def test_chunks_do_not_change_a_cell(n, fit, method):
     state, parameters = cells(n, seed=n)
     settings = {"step": 0.1, "steps": 5, "method": method, "log_every": 2}
     logged = 4  # steps 0, 2, 4, 5
-    memory = fit * 40 * (simulation.LIVE_COPIES + logged)
+    memory = fit * 40 * (many_systems.LIVE_COPIES + logged)
     whole = simulate(orbit, state, parameters, **settings)
     seen = []
     parts = simulate(orbit, state, parameters, **settings, memory=memory, on_step=seen.append)
