@@ -8,11 +8,10 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  the hook below looks it up by name
 
-# Shape annotations are checked in tests and free in production. Before any test imports geoopt, the package does: it filters
-# the warnings of that import.
-with install_import_hook("grassmann_ssl", "tests.typecheck.check"):
-    import grassmann_ssl.cli
-    import grassmann_ssl.report  # noqa: F401
+# Shape annotations are checked in tests and free in production: the hook stays for all that tests import. Before any of them imports
+# geoopt, the package does: it filters the warnings of that import.
+install_import_hook("grassmann_ssl", "tests.typecheck.check")
+import grassmann_ssl.manifolds  # noqa: E402, F401
 
 torch.set_num_threads(1)
 # HYPOTHESIS_PROFILE: repeatable for CI, random for `make fuzz`, quick for `make check`.

@@ -17,6 +17,7 @@ import torch
 import theory
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
+from tests.commands import grassmann_ssl
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,9 +73,8 @@ def test_every_experiment_is_on_the_page_and_has_help():
     listed = re.findall(r"^\| `grassmann-ssl ([\w-]+)` \|", THEORY + ENCODERS, re.MULTILINE)
     assert sorted(listed) == sorted(config.NAME for config in EXPERIMENTS)
     for config in EXPERIMENTS:
-        done = subprocess.run(
-            [BIN / "grassmann-ssl", config.NAME, "--help"], capture_output=True, text=True, check=True
-        )
+        done = grassmann_ssl(config.NAME, "--help")
+        assert done.returncode == 0
         assert config.__doc__.split()[0] in done.stdout and "(required)" not in done.stdout
         for field in fields(config):  # every setting is explained
             assert re.search(rf"--{field.name.replace('_', '-')}\b", done.stdout), (config.NAME, field.name)

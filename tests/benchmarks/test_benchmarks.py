@@ -1,8 +1,6 @@
 """The benchmarks on small shapes: what they record, what they refuse, and the table made of it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from benchmarks import (
     solvers,
     table,
 )
-from benchmarks.__main__ import CASES
+from benchmarks.__main__ import CASES, main
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -124,9 +122,9 @@ def test_pages_show_the_committed_results(case, tmp_path):
     assert table.newest(table.RESULTS, case.NAME)
 
 
-def test_bad_settings_are_one_line():
-    for arguments in (["--cases", "nothing"], ["--device", "cuda:99"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.returncode == 2 and done.stderr.startswith("error:") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize("arguments", [["--cases", "nothing"], ["--device", "cuda:99"]])
+def test_bad_settings_are_one_line(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    assert main() == 2
+    done = capsys.readouterr()
+    assert not done.out and done.err.startswith("error:") and done.err.count("\n") == 1
