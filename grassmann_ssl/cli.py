@@ -9,10 +9,9 @@ import tyro
 from tqdm import tqdm
 
 from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.report import draw
-from grassmann_ssl.report.terminal import findings_table, summary
-from grassmann_ssl.run import compare, run
+from grassmann_ssl.report.terminal import summary
+from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, RunConfig
 from grassmann_ssl.training.watch import Diverged
 
@@ -43,17 +42,6 @@ class _Progress:
 _progress = _Progress()
 
 
-def run_compare(config: Annotated[CompareConfig, tyro.conf.arg(name="")]) -> int:
-    """Train free and constrained weights on the same data from the same draw, and hold both against theory.
-
-    Writes a run folder with run.json, metrics.parquet, arrays.safetensors and report.html, and prints a summary.
-    """
-    comparison = compare(config, _progress)
-    print(summary(comparison.result))
-    print(f"report: {config.folder / 'report.html'}")
-    return 130 if comparison.result["interrupted"] else 0
-
-
 def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     """Draw the page of a run folder again, from the files in it: nothing is trained."""
     print(f"report: {draw(folder)}")
@@ -67,9 +55,9 @@ def _command(config_type: type[RunConfig]) -> Callable[..., int]:
         outcome = run(config, _progress)
         if outcome is None:  # another process of the same run prints and writes
             return 0
-        print(findings_table(outcome.findings))
+        print(summary(outcome))
         print(f"report: {config.folder / 'report.html'}")
-        return 0
+        return 130 if outcome.interrupted else 0
 
     command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
     command.__doc__ = config_type.__doc__
@@ -82,7 +70,6 @@ def main() -> None:
     One line on stderr, and exit code 2, for settings that cannot be run; 1 for a loss that is not finite; 130 after Ctrl-C.
     """
     app = tyro.extras.SubcommandApp()
-    app.command(name="compare")(run_compare)
     for config_type in EXPERIMENTS:
         app.command(name=config_type.NAME)(_command(config_type))
     app.command(name="report")(run_report)

@@ -1,8 +1,6 @@
 """The one way through an experiment: refuse the folder, run, write, draw. Command line, notebooks and tests go this way."""
 
 from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.experiments.linear import compare as comparing
-from grassmann_ssl.experiments.linear.compare import CompareConfig, Comparison
 from grassmann_ssl.report import draw
 from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 
@@ -23,20 +21,3 @@ def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
         outcome.save(path)
         draw(path)
     return outcome
-
-
-def compare(config: CompareConfig, progress: Progress | None = None) -> Comparison:
-    """Free, constrained and predicted training side by side, into its run folder; its report is drawn with the run.
-
-    An interrupt (Ctrl-C) keeps what was recorded: the folder is written, and `result["interrupted"]` says where. Raises ConfigError before
-    any training, as `run`.
-    """
-    from grassmann_ssl.report.folder import (
-        write_run,  # brings matplotlib, which --help and bad settings should not wait for
-    )
-
-    folder = RunFolder(config.folder, config.overwrite)
-    comparison = comparing.compare(config, progress)
-    with folder.writing() as path:
-        write_run(comparison, path)
-    return comparison

@@ -31,7 +31,7 @@ import pandas as pd
 
 import theory
 from grassmann_ssl.experiments.linear.compare import CompareConfig
-from grassmann_ssl.run import compare
+from grassmann_ssl.run import run
 
 fast = os.environ.get("GRASSMANN_SSL_FAST") == "1"
 out = Path(tempfile.mkdtemp()) / "run"
@@ -41,8 +41,9 @@ config = CompareConfig(
     init_scales=(),
     out=out,
 )
-comparison = compare(config)
-result = comparison.result
+outcome = run(config)
+record = outcome.record
+metrics = pd.read_parquet(out / "metrics.parquet")
 
 # %% [markdown]
 # ## 1. Free Barlow Twins learns one mode after the other
@@ -52,15 +53,15 @@ result = comparison.result
 # decomposition (Simon et al. 2023, arXiv 2303.15438).
 
 # %%
-run = comparison.arms["barlow_twins", "free"]
-time = run.trajectory.time.numpy()
-start = run.trajectory.weights[0, 0].numpy()
-aligned = theory.stepwise.aligned_initialisation(start, comparison.moments.cross.numpy())
+free = metrics[(metrics.objective == "barlow_twins") & (metrics.arm == "free") & (metrics.seed == 0)]
+time, measured = free.time.to_numpy(), np.stack(free.cross_eigenvalues)
+start = config.init_scale * outcome.arrays["weights/initial_draw"][0]
+aligned = theory.stepwise.aligned_initialisation(start, outcome.arrays["moments/cross"])
 predicted = theory.stepwise.eigenvalues(time, aligned.singular_values, aligned.gamma)
 
 figure, axes = plt.subplots(figsize=(8, 4))
 axes.plot(time, predicted, "k-", lw=1)
-axes.plot(time[::6], run.spectra["cross_eigenvalues"][::6, 0], "o", ms=3, mfc="none")
+axes.plot(time[::6], measured[::6], "o", ms=3, mfc="none")
 for step in theory.stepwise.step_times(aligned.singular_values, aligned.gamma):
     axes.axvline(step, color="0.7", ls=":")
 axes.set(xlabel="time t = learning rate × step", ylabel="eigenvalues of C", title="points: trained, lines: predicted")
@@ -70,7 +71,7 @@ plt.show()
 # Over all seeds and modes, the half-rise times agree with theory within
 
 # %%
-steps = result["agreement"]["barlow_twins"]["step_times"]
+steps = record["agreement"]["barlow_twins"]["step_times"]
 print(f"worst {100 * steps['max_relative_error']:.1f} %, median {100 * steps['median_relative_error']:.1f} %")
 assert steps["max_relative_error"] < 0.03
 
@@ -82,7 +83,6 @@ assert steps["max_relative_error"] < 0.03
 # subspace alone, and its gradient flow has an exact solution.
 
 # %%
-metrics = pd.read_parquet(out / "metrics.parquet")
 trace = metrics[metrics.objective == "linear_noncontrastive"]
 figure, axes = plt.subplots(figsize=(8, 4))
 for arm, style in (("free", "-"), ("grassmann", "--")):
@@ -98,7 +98,7 @@ axes.legend()
 plt.show()
 
 # %%
-arms, agreement = result["arms"]["linear_noncontrastive"], result["agreement"]["linear_noncontrastive"]
+arms, agreement = record["arms"]["linear_noncontrastive"], record["agreement"]["linear_noncontrastive"]
 print(
     f"free: {arms['free']['kinds']}, collapse slope within {100 * agreement['collapse_slope']['relative_error']:.2f} % of theory"
 )
@@ -115,7 +115,7 @@ assert arms["grassmann"]["collapsed_seeds"] == 0 and agreement["flow"]["max_proj
 # the last step stay. The constrained flow converges to it from any start.
 
 # %%
-subspace = result["agreement"]["barlow_twins"]["subspace"]
+subspace = record["agreement"]["barlow_twins"]["subspace"]
 print({arm: f"{entry['median_principal_angle']:.1e} rad" for arm, entry in subspace.items()})
 assert subspace["grassmann"]["max_principal_angle"] < 1e-3 < subspace["free"]["median_principal_angle"]
 assert np.isclose(arms["grassmann"]["orthonormality_error"], 0, atol=1e-13)

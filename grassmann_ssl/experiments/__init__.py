@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train
-from grassmann_ssl.experiments.linear import collapse, stepwise
+from grassmann_ssl.experiments.linear import collapse, compare, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
     alignment,
@@ -19,8 +19,8 @@ from grassmann_ssl.experiments.phase import (
 )
 from grassmann_ssl.runs import Outcome, RunConfig
 
-# `compare` is not among them: its run folder, report and summary are its own.
 EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
+    compare.CompareConfig: compare.compare,
     train.TrainConfig: train.train,
     compare_encoders.CompareEncodersConfig: compare_encoders.compare_encoders,
     stepwise_deep.StepwiseDeepConfig: stepwise_deep.stepwise_deep,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Experiment -> the module whose function `page` draws its outcome.
 PAGES: dict[str, str] = {
     "collapse": "grassmann_ssl.report.linear.collapse",
+    "compare": "grassmann_ssl.report.linear.compare",
     "compare-encoders": "grassmann_ssl.report.encoders.compare_encoders",
     "kernel-change": "grassmann_ssl.report.networks.kernel_change",
     "ntk": "grassmann_ssl.report.networks.ntk",

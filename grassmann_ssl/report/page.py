@@ -59,8 +59,10 @@ def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
     template = environment.from_string((files(__package__) / "page.html.j2").read_text(encoding="utf-8"))
     return template.render(
         page=page,
+        interrupted=outcome.interrupted,
+        table=outcome.table,
         headings=HEADINGS,
         findings=outcome.findings,
         images={name: embedded(image) for name, image in images.items()},
-        settings={key: value for key, value in outcome.record.items() if key != "findings"},
+        settings={key: value for key, value in outcome.record.items() if key not in ("findings", "table")},
     )

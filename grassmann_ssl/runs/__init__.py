@@ -2,7 +2,7 @@
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
-from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Tick
+from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick
 
 __all__ = [
     "ConfigError",
@@ -12,6 +12,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunFolder",
+    "Table",
     "Tick",
     "device_of",
     "setting",

@@ -33,11 +33,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a run lays side by side, in words: printed, and shown on the page, before the findings. `note` says how to read it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of an experiment.
 
-    record    the content of run.json; `findings` in it are the lines of the summary
-    metrics   the columns of metrics.parquet, one-dimensional and of one length
+    record    the content of run.json; `findings` in it are the lines of the summary, `table` (optional) stands before them, and
+              `interrupted` says where Ctrl-C ended the run, None where it did not
+    metrics   the columns of metrics.parquet, all of one length N: (N,), or (N, k) for lists of k numbers
     arrays    the content of arrays.safetensors
     """
 
@@ -56,6 +67,21 @@ class Outcome:
         return [Finding(**line) for line in self.record["findings"]]
 
     @property
+    def table(self) -> Table | None:
+        """The table that stands before the findings, None where the experiment has none."""
+        stored = self.record.get("table")
+        if stored is None:
+            return None
+        rows = tuple(tuple(row) for row in stored["rows"])
+        return Table(stored["title"], tuple(stored["header"]), rows, stored["note"])
+
+    @property
+    def interrupted(self) -> str | None:
+        """Where Ctrl-C ended the run, None where it came to its end; what was recorded until then is kept."""
+        where: str | None = self.record.get("interrupted")
+        return where
+
+    @property
     def folder(self) -> Path:
         """The run folder that was asked for; a folder that was moved since then is elsewhere."""
         return Path(self.record["config"]["out"])
@@ -67,7 +93,8 @@ class Outcome:
         from safetensors.numpy import save
 
         write_json(folder / "run.json", self.record)
-        pq.write_table(pa.table(self.metrics), folder / "metrics.parquet", compression="zstd")
+        table = pa.table({name: _stored(values) for name, values in self.metrics.items()})
+        pq.write_table(table, folder / "metrics.parquet", compression="zstd")
         arrays = {name: np.ascontiguousarray(value) for name, value in self.arrays.items()}
         (folder / "arrays.safetensors").write_bytes(save(arrays))
 
@@ -96,8 +123,22 @@ class Outcome:
         return cls(record, {name: _column(table[name]) for name in table.column_names}, arrays)
 
 
+def _stored(values: np.ndarray) -> Any:
+    """The inverse of `_column`."""
+    import pyarrow as pa
+
+    if values.ndim < 2:
+        return values
+    ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(ends, np.ascontiguousarray(values).reshape(-1))
+
+
 def _column(column: Any) -> np.ndarray:
-    """A column of a table as an array; text as numpy's own strings."""
+    """A column of a table as an array: text as numpy's own strings, lists of one length as a second dimension."""
+    import pyarrow as pa
+
+    if pa.types.is_list(column.type):
+        return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
     values = column.to_numpy()
     return values.astype(str) if values.dtype == object and column.type == "string" else values
 
@@ -128,6 +169,7 @@ class Run:
             | {"out": str(self.config.folder)},
             **provenance(self.device),
             "findings": [asdict(finding) for finding in findings],
+            "interrupted": None,
             **record,
             "wall_time_s": round(time.perf_counter() - self._begin, 2),
         }

@@ -88,10 +88,10 @@ def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
 def test_findings_are_columns_of_text():
     lines = findings_table([Finding("a", "1", "2", "b"), Finding("long name", "1", "2", "c")]).splitlines()
     assert lines == [
-        "quantity   theory  measured  agreement",
-        "---------  ------  --------  ---------",
-        "a          1       2         b",
-        "long name  1       2         c",
+        "quantity   predicted  measured  agreement",
+        "---------  ---------  --------  ---------",
+        "a          1          2         b",
+        "long name  1          2         c",
     ]
 
 

@@ -1,35 +1,35 @@
 """Free, constrained and predicted, side by side: the project's main question, asked of a linear model on real data."""
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from grassmann_ssl.data import SOURCES, Moments, View, moments_of, triplets
-from grassmann_ssl.experiments.linear import agreement, measure
+from grassmann_ssl.experiments.linear import summary
 from grassmann_ssl.experiments.linear.initialisation import horizon_steps, initialisation_law
+from grassmann_ssl.experiments.linear.judged import Judged, input_variance, judge
 from grassmann_ssl.experiments.linear.predictions import LearningRate, Prediction, predict
 from grassmann_ssl.metrics import COLLAPSE_RULE
 from grassmann_ssl.objectives import OBJECTIVES, Objective, objective
-from grassmann_ssl.runs import ConfigError, device_of
-from grassmann_ssl.runs.folder import provenance
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, setting
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 LOGGED = 300
 LAW = "initialisation_law"
 
 
-@dataclass(frozen=True)
-class CompareConfig:
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(RunConfig):
     """Train free and constrained weights on the same data from the same draw, and hold both against theory."""
 
+    NAME: ClassVar[str] = "compare"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias"""
     objectives: tuple[str, ...] = OBJECTIVES
@@ -60,42 +60,25 @@ class CompareConfig:
     """standard deviation of the noise of a view; pixels lie in [0, 1]"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01)
     """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
-    seed: int = 1
-    """seed of the data's views and of the initialisations"""
-    device: str = "cpu"
-    """torch device: cpu, cuda, cuda:1, ..."""
     dtype: Literal["float64", "float32"] = "float64"
     """precision of the training"""
-    out: Path | None = None
-    """run folder to write; runs/compare-DATA where not given"""
-    overwrite: bool = False
-    """replace the run that the folder holds"""
     allow_unstable: bool = False
     """run although the learning rate is above a stability limit"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.data not in SOURCES:
             raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
         _check_names("objectives", self.objectives, OBJECTIVES)
         _check_names("arms", self.arms, tuple(ARMS))
-        for name in ("seeds", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.dim < 1:
-            raise ConfigError(f"dim must be at least 1, got {self.dim}")
-        positive = {"init_scale": self.init_scale, "barlow_lambda": self.barlow_lambda}
-        positive |= {f"init_scales[{i}]": scale for i, scale in enumerate(self.init_scales)}
+        self.need("dim", "seeds", "steps", least=1)
+        self.need("init_scale", "barlow_lambda", above=0)
+        if self.init_scales:
+            self.need("init_scales", above=0)
         if self.lr != "auto":
-            positive["lr"] = float(self.lr)
-        for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be finite and positive, got {value}")
-        try:
+            self.need("lr", above=0)
+        with setting():
             self.view()
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
         for name in self.objectives:
             if "grassmann" in self.arms and not self.objective(name).rotation_invariant:
                 raise ConfigError(
@@ -113,7 +96,7 @@ class CompareConfig:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """The run folder; runs/compare-DATA where none was given."""
         return Path(self.out) if self.out else Path("runs") / f"compare-{self.data}"
 
 
@@ -128,44 +111,79 @@ def _check_names(option: str, names: tuple[str, ...], known: tuple[str, ...]) ->
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One trained arm with everything the report draws: (K, S, ...) arrays over logged steps and seeds."""
-
-    trajectory: Trajectory
-    spectra: dict[str, np.ndarray]
-    angles: np.ndarray | None = None
-    flow_errors: np.ndarray | None = None
-
-
-@dataclass
-class Comparison:
-    """All that a run produced. `result` is the content of run.json."""
+class Problem:
+    """What is known before training: the data's moments, the predictions, each arm's learning rate, and the draw that all start from."""
 
     config: CompareConfig
     moments: Moments
     predictions: dict[str, Prediction]
+    rates: dict[tuple[str, str], LearningRate]
     initial: Tensor
-    result: dict
-    arms: dict[tuple[str, str], Arm] = field(default_factory=dict)
 
 
-def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], object]] | None = None) -> Comparison:
-    """Train every arm of every objective and compare with theory; `grassmann_ssl.run.compare` writes the run folder too.
+def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
+    """Train every arm of every objective and compare with theory.
 
-    `progress(total_steps)` returns a function that is called with the name of the arm at every step. Returns the comparison; its
-    `result` is what run.json holds. Raises ConfigError, before any training, for settings that cannot be run. An interrupt (Ctrl-C)
-    keeps what was recorded, and `result["interrupted"]` says where.
+    Metrics: one row per objective, arm, logged step and seed, all of the recorded weights, whose true scale is exp(log_norm) times theirs;
+    spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
+    Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and what theory predicts.
+    Raises ConfigError, before any training, for settings that cannot be run. An interrupt (Ctrl-C) keeps what was recorded, and
+    `record["interrupted"]` says where.
     """
-
-    begin = time.perf_counter()
-    device = device_of(config.device)
-    generator = torch.Generator().manual_seed(config.seed)
-    try:
+    run = Run(config)
+    generator = run.generator()
+    with setting():
         data = triplets(config.data, config.view(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    moments = moments_of(data)
-    m = moments.mean.numel()
+    problem = _problem(config, moments_of(data), generator, run.device)
+    law = _has_law(config, problem.predictions)
+    tick = progress(_steps(problem, law)) if progress else lambda label: None
+    record: dict[str, Any] = {
+        "data": {
+            "m": len(problem.moments.mean),
+            "n": len(data.x),
+            "gamma": problem.predictions[config.objectives[0]].gamma.tolist(),
+            "input_variance": input_variance(problem.moments),
+        },
+        "collapse_rule": COLLAPSE_RULE,
+        "learning_rates": _nested({key: asdict(rate) for key, rate in problem.rates.items()}),
+        "arms": {name: {} for name in config.objectives},
+        "agreement": {name: {"subspace": {}} for name in config.objectives},
+        "interrupted": None,
+    }
+    trained: list[Judged] = []
+    try:
+        for name, arm in problem.rates:
+            trajectory = _train_arm(problem, name, arm, partial(tick, f"{name} {arm}"))
+            judged = judge(problem.predictions[name], arm, trajectory, problem.moments)
+            trained.append(judged)
+            record["arms"][name][arm] = judged.end
+            subspace = record["agreement"][name]["subspace"] | judged.agreement.get("subspace", {})
+            record["agreement"][name] |= judged.agreement | {"subspace": subspace}
+            if trajectory.interrupted:
+                record["interrupted"] = f"{name}, arm {arm}, after step {int(trajectory.step[-1])} of {config.steps}"
+                break
+        if law and not record["interrupted"]:
+            record["agreement"]["barlow_twins"][LAW] = initialisation_law(
+                config.init_scales,
+                problem.initial,
+                problem.moments,
+                problem.predictions["barlow_twins"],
+                problem.rates["barlow_twins", "free"].default,
+                LOGGED,
+                partial(tick, "initialisation scales"),
+            )
+    except KeyboardInterrupt:
+        if not trained:
+            raise
+        record["interrupted"] = "between two arms or in the scan of initialisation scales"
+    record["table"] = asdict(summary.table(record))
+    metrics = {name: np.concatenate([judged.rows[name] for judged in trained]) for name in trained[0].rows}
+    arrays = _known(problem) | {name: values for judged in trained for name, values in judged.arrays.items()}
+    return run.finish(summary.findings(record), record, metrics, arrays)
+
+
+def _problem(config: CompareConfig, moments: Moments, generator: torch.Generator, device: torch.device) -> Problem:
+    m = len(moments.mean)
     if config.dim > m:
         raise ConfigError(f"dim = {config.dim} is larger than the input dimension m = {m} of {config.data}")
     predictions = {
@@ -175,57 +193,17 @@ def compare(config: CompareConfig, progress: Callable[[int], Callable[[str], obj
         (name, arm): _learning_rate(config, predictions[name], arm) for name in config.objectives for arm in config.arms
     }
     initial = torch.randn(config.seeds, m, config.dim, dtype=torch.float64, generator=generator)
-    initial = initial.to(device, getattr(torch, config.dtype))
+    return Problem(config, moments, predictions, rates, initial.to(device, getattr(torch, config.dtype)))
 
-    law = LAW if _has_law(config, predictions) else None
-    total = len(rates) * config.steps
-    if law:
-        total += horizon_steps(
-            config.init_scales,
-            initial.double().cpu().numpy(),
-            predictions["barlow_twins"],
-            rates["barlow_twins", "free"].default,
+
+def _learning_rate(config: CompareConfig, prediction: Prediction, arm: str) -> LearningRate:
+    rate = prediction.learning_rate(arm, config.barlow_lambda)
+    if config.lr != "auto" and float(config.lr) > rate.limit and not config.allow_unstable:
+        raise ConfigError(
+            f"lr = {config.lr:g} is above the stability limit {rate.limit:.4g} ({rate.meaning}) of {prediction.objective.name}, "
+            f"arm {arm}: training will oscillate; lower it, or run it all the same with --allow-unstable"
         )
-    tick = progress(total) if progress else lambda name: None
-
-    result = {
-        "config": _plain(asdict(config) | {"out": str(config.folder)}),
-        **provenance(device),
-        "data": {
-            "m": m,
-            "n": len(data.x),
-            "gamma": predictions[config.objectives[0]].gamma.tolist(),
-            "input_variance": float(moments.covariance.trace() / m),
-        },
-        "collapse_rule": COLLAPSE_RULE,
-        "learning_rates": _nested({key: asdict(rate) for key, rate in rates.items()}),
-        "arms": {name: {} for name in config.objectives},
-        "agreement": {name: {"subspace": {}} for name in config.objectives},
-        "interrupted": None,
-    }
-    comparison = Comparison(config, moments, predictions, initial, result)
-    try:
-        for (name, arm), rate in rates.items():
-            lr = rate.default if config.lr == "auto" else float(config.lr)
-            trajectory = _train_arm(comparison, name, arm, lr, partial(tick, f"{name} {arm}"))
-            _judge(comparison, name, arm, trajectory)
-            if trajectory.interrupted:
-                result["interrupted"] = f"{name}, arm {arm}, after step {int(trajectory.step[-1])} of {config.steps}"
-                break
-        if law and not result["interrupted"]:
-            result["agreement"]["barlow_twins"][law] = initialisation_law(
-                config.init_scales,
-                initial,
-                moments,
-                predictions["barlow_twins"],
-                rates["barlow_twins", "free"].default,
-                LOGGED,
-                partial(tick, "initialisation scales"),
-            )
-    except KeyboardInterrupt:
-        result["interrupted"] = "between two arms or in the scan of initialisation scales"
-    result["wall_time_s"] = round(time.perf_counter() - begin, 2)
-    return comparison
+    return rate
 
 
 def _has_law(config: CompareConfig, predictions: dict[str, Prediction]) -> bool:
@@ -241,26 +219,25 @@ def _has_law(config: CompareConfig, predictions: dict[str, Prediction]) -> bool:
     )
 
 
-def _learning_rate(config: CompareConfig, prediction: Prediction, arm: str) -> LearningRate:
-    rate = prediction.learning_rate(arm, config.barlow_lambda)
-    if config.lr != "auto" and float(config.lr) > rate.limit and not config.allow_unstable:
-        raise ConfigError(
-            f"lr = {config.lr:g} is above the stability limit {rate.limit:.4g} ({rate.meaning}) of {prediction.objective.name}, "
-            f"arm {arm}: training will oscillate; lower it, or run it all the same with --allow-unstable"
-        )
-    return rate
+def _steps(problem: Problem, law: bool) -> int:
+    """Steps of all trainings."""
+    steps = len(problem.rates) * problem.config.steps
+    if law:
+        initial, rate = problem.initial.double().cpu().numpy(), problem.rates["barlow_twins", "free"].default
+        steps += horizon_steps(problem.config.init_scales, initial, problem.predictions["barlow_twins"], rate)
+    return steps
 
 
-def _train_arm(comparison: Comparison, name: str, arm: str, lr: float, on_step: Callable[[], object]) -> Trajectory:
-    config, initial = comparison.config, comparison.initial
-    objective = comparison.predictions[name].objective
+def _train_arm(problem: Problem, name: str, arm: str, on_step: Callable[[], object]) -> Trajectory:
+    config, initial = problem.config, problem.initial
+    objective = problem.predictions[name].objective
     assert objective.from_moments is not None
     manifold = ARMS[arm]()
     return train_full_batch(
-        objective.from_moments(comparison.moments.to(initial)),
+        objective.from_moments(problem.moments.to(initial)),
         config.init_scale * initial if arm == "free" else manifold.projx(initial),
         manifold,
-        learning_rate=lr,
+        learning_rate=problem.rates[name, arm].default if config.lr == "auto" else float(config.lr),
         steps=config.steps,
         log_every=max(1, config.steps // LOGGED),
         homogeneous=objective.is_trace and arm == "free",
@@ -268,51 +245,19 @@ def _train_arm(comparison: Comparison, name: str, arm: str, lr: float, on_step: 
     )
 
 
-def _judge(comparison: Comparison, name: str, arm: str, trajectory: Trajectory) -> None:
-    """Measure one arm and compare it with its prediction; fills the comparison."""
-    result, prediction = comparison.result, comparison.predictions[name]
-    agreements = result["agreement"][name]
-    time_axis = trajectory.time.numpy()
-    finite = torch.isfinite(trajectory.weights).flatten(1).all(1)
-    if not finite.all():
-        kept = trajectory.first(int(finite.int().argmin()))
-        comparison.arms[name, arm] = Arm(kept, measure.spectra(kept, comparison.moments))
-        result["arms"][name][arm] = {
-            "learning_rate": trajectory.learning_rate,
-            "steps": int(kept.step[-1]),
-            "collapsed": None,
-            "effective_rank": None,
-            "orthonormality_error": None,
-            "reason": f"diverged: the weights of some seed are not finite after t = {kept.time[-1]:.3g}",
-        }
-        return
-    spectra = measure.spectra(trajectory, comparison.moments)
-    result["arms"][name][arm] = agreement.arm_result(
-        trajectory, spectra, result["data"]["input_variance"], constrained=arm != "free"
-    )
-    exact_end = flow_errors = None
-    if prediction.matrix is not None and arm == "grassmann":
-        agreements["flow"], flow_errors, exact_end = agreement.flow(trajectory, prediction)
-    angles = None
-    if arm in prediction.subspaces:
-        target = prediction.subspaces[arm]
-        angles = measure.angles_to(trajectory.weights, target)
-        expected = None if exact_end is None else measure.angles_to(torch.as_tensor(exact_end), target)
-        agreements["subspace"][arm] = agreement.subspace(angles, expected)
-    else:
-        agreements["subspace"][arm] = {
-            "max_principal_angle": None,
-            "median_principal_angle": None,
-            "reason": prediction.reasons[arm],
-        }
-    if arm == "free" and prediction.matrix is not None:
-        agreements["collapse_slope"] = agreement.collapse_slope(
-            time_axis, spectra["singular_values"], prediction.matrix, trajectory.learning_rate
-        )
-    if arm == "free" and name == "barlow_twins":
-        initial = trajectory.weights[0].double().numpy()
-        agreements["step_times"] = agreement.step_times(time_axis, spectra["cross_eigenvalues"], initial, prediction)
-    comparison.arms[name, arm] = Arm(trajectory, spectra, angles, flow_errors)
+def _known(problem: Problem) -> dict[str, np.ndarray]:
+    """What was known before training."""
+    content = {
+        "moments/cross": problem.moments.cross.numpy(),
+        "moments/second": problem.moments.second.numpy(),
+        "moments/mean": problem.moments.mean.numpy(),
+        "weights/initial_draw": problem.initial.cpu().numpy(),
+    }
+    for name, prediction in problem.predictions.items():
+        if prediction.matrix is not None:
+            content[f"trace_matrix/{name}"] = prediction.matrix
+        content |= {f"predicted_subspace/{name}/{arm}": value for arm, value in prediction.subspaces.items()}
+    return content
 
 
 def _nested(table: dict[tuple[str, str], dict]) -> dict:
@@ -321,7 +266,3 @@ def _nested(table: dict[tuple[str, str], dict]) -> dict:
         finite = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in value.items()}
         nested.setdefault(name, {})[arm] = finite
     return nested
-
-
-def _plain(config: dict) -> dict:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in config.items()}

@@ -14,20 +14,22 @@ import theory
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope, half_rise_times
 from grassmann_ssl.objectives import OBJECTIVES, trace_loss
-from grassmann_ssl.run import compare
+from grassmann_ssl.report.linear.compare import rows_of
+from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training import ARMS, train_full_batch
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
 EPS = np.finfo(float).eps
+ARMS_TRAINED = [(name, arm) for name in OBJECTIVES for arm in ("free", "grassmann")]
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """One full run with the default settings: what `make demo` does."""
     out = tmp_path_factory.mktemp("compare") / "run"
-    return compare(CompareConfig(out=out)), out
+    return run(CompareConfig(out=out)), out
 
 
 def small(out, **changes):
@@ -39,7 +41,7 @@ def small(out, **changes):
 
 
 def test_step_times_are_within_three_per_cent_in_every_seed(digits):
-    agreement = digits[0].result["agreement"]["barlow_twins"]["step_times"]
+    agreement = digits[0].record["agreement"]["barlow_twins"]["step_times"]
     assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (20, 8)
     assert agreement["max_relative_error"] < 0.03
     error = np.abs(np.array(agreement["measured"]) / np.array(agreement["predicted"]) - 1)
@@ -47,14 +49,14 @@ def test_step_times_are_within_three_per_cent_in_every_seed(digits):
 
 
 def test_constrained_barlow_twins_finds_the_predicted_subspace(digits):
-    subspace = digits[0].result["agreement"]["barlow_twins"]["subspace"]
+    subspace = digits[0].record["agreement"]["barlow_twins"]["subspace"]
     assert subspace["grassmann"]["max_principal_angle"] < 1e-3
     assert 1e-3 < subspace["free"]["median_principal_angle"] < 0.5
 
 
 def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
-    law = digits[0].result["agreement"]["barlow_twins"]["initialisation_law"]
-    gamma = digits[0].result["data"]["gamma"]
+    law = digits[0].record["agreement"]["barlow_twins"]["initialisation_law"]
+    gamma = digits[0].record["data"]["gamma"]
     assert law["predicted_exponent"] == pytest.approx(1 - gamma[8] / gamma[7])
     assert abs(law["measured_exponent"] - law["predicted_exponent"]) < 0.03
     assert np.all(np.diff(law["median_angles"]) < 0)  # scales run from large to small
@@ -62,42 +64,42 @@ def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
 
 @pytest.mark.parametrize("name", TRACE)
 def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name):
-    arms = digits[0].result["arms"][name]
+    arms = digits[0].record["arms"][name]
     assert arms["free"]["collapsed"] is True and arms["free"]["collapsed_seeds"] == 20
     assert arms["grassmann"]["collapsed"] is False and arms["grassmann"]["collapsed_seeds"] == 0
     assert arms["free"]["kind"] == ("dimensional" if name in UNBOUNDED else "complete")
-    assert digits[0].result["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
+    assert digits[0].record["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
 
 
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_collapse_slope_is_as_predicted(digits, name):
-    assert digits[0].result["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
-    slope = digits[0].result["agreement"][name]["collapse_slope"]
+    assert digits[0].record["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
+    slope = digits[0].record["agreement"][name]["collapse_slope"]
     # What is left of the difference is the finite learning rate.
     assert slope["measured"] == pytest.approx(slope["at_learning_rate"], rel=2e-3)
-    assert digits[0].result["arms"][name]["free"]["effective_rank"] < 1.01
+    assert digits[0].record["arms"][name]["free"]["effective_rank"] < 1.01
 
 
 def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
-    slope = digits[0].result["agreement"]["squared_noncontrastive"]["collapse_slope"]
+    slope = digits[0].record["agreement"]["squared_noncontrastive"]["collapse_slope"]
     assert slope["relative_error"] is None and "does not reach the asymptotic regime" in slope["reason"]
 
 
 @pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
 def test_losses_with_a_scale_do_not_collapse(digits, name):
     for arm in ("free", "grassmann"):
-        assert digits[0].result["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
+        assert digits[0].record["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
 
 
 def test_spectral_contrastive_reaches_the_predicted_minimiser_as_far_as_its_start_lets_it(digits):
-    subspace = digits[0].result["agreement"]["spectral_contrastive"]["subspace"]
+    subspace = digits[0].record["agreement"]["spectral_contrastive"]["subspace"]
     assert subspace["free"]["median_principal_angle"] < 0.5
     assert subspace["grassmann"]["max_principal_angle"] is None and "no closed form" in subspace["grassmann"]["reason"]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_weights_stay_orthonormal(digits, name):
-    arms = digits[0].result["arms"][name]
+    arms = digits[0].record["arms"][name]
     assert arms["grassmann"]["orthonormality_error"] <= 1e-13 and arms["free"]["orthonormality_error"] is None
 
 
@@ -105,16 +107,18 @@ def test_weights_stay_orthonormal(digits, name):
 
 
 def test_the_run_folder_is_complete_and_open(digits):
-    comparison, out = digits
+    outcome, out = digits
     assert {p.name for p in out.iterdir()} == {
         "run.json",
         "metrics.parquet",
         "arrays.safetensors",
         "report.html",
         "staircase.png",
+        "initialisation_law.png",
+        *(f"{name}.png" for name in OBJECTIVES),
     }
     result = json.loads((out / "run.json").read_text())
-    assert result == json.loads(json.dumps(comparison.result))
+    assert result == json.loads(json.dumps(outcome.record))
     assert {"config", "versions", "git_commit", "device", "wall_time_s", "collapse_rule", "arms", "agreement"} <= set(
         result
     )
@@ -145,7 +149,7 @@ def test_the_run_folder_is_complete_and_open(digits):
 
 def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
     html = (digits[1] / "report.html").read_text()
-    assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 1
+    assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 2
     assert 'src="http' not in html and "<link" not in html and "<script" not in html
     assert html.index("<h2>Verdicts</h2>") < html.index("<figure>")
     assert "l_k &lt; 0.0001 l_1" in html  # the rule behind the verdicts, escaped
@@ -161,7 +165,7 @@ def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
     for k, lr in enumerate((0.08, 0.04, 0.02)):
         config = small(tmp_path / str(k), objectives=("linear_noncontrastive",), arms=("grassmann",), dim=8, seeds=4, lr=lr,
                        steps=round(80 / lr))  # fmt: skip
-        errors.append(compare(config).result["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
+        errors.append(run(config).record["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
     ratios = np.array(errors[:-1]) / errors[1:]
     assert np.abs(ratios - 2).max() < 0.1  # the next order contributes O(lr lambda), 4 % at lr = 0.08
 
@@ -177,10 +181,10 @@ def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_rieman
         for _ in range(steps):
             projected = torch.linalg.qr(projected - 2 * lr * matrix @ projected)[0]
         assert (projected @ projected.T - law @ law.T).abs().max() < 1e-12
-        run = train_full_batch(
+        trained = train_full_batch(
             lambda w: trace_loss(weights=w, matrix=matrix), start, ARMS["grassmann"](), learning_rate=lr, steps=steps
         )
-        riemannian = run.weights[-1]
+        riemannian = trained.weights[-1]
         differences.append(float((riemannian @ riemannian.T - law @ law.T).abs().max()))
     # O(lr^2) a step: over a fixed time the difference halves with the learning rate.
     assert differences[1] > 1e-4 and 1.8 < differences[0] / differences[1] < 2.2
@@ -203,7 +207,7 @@ def test_collapse_slope_needs_the_asymptotic_regime():
 
 @pytest.mark.parametrize("data", ["photos", "gaussian"])
 def test_other_data_run_too(tmp_path, data):
-    result = compare(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).result
+    result = run(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).record
     assert set(result["arms"]) == set(OBJECTIVES)
 
 
@@ -211,14 +215,16 @@ def test_other_data_run_too(tmp_path, data):
 def edge(request, tmp_path_factory):
     """A run at the smallest and at the largest dimension: gaussian data have m = 12."""
     out = tmp_path_factory.mktemp("edge") / "run"
-    return compare(small(out, data="gaussian", objectives=OBJECTIVES, dim=request.param, init_scales=(1e-3, 1e-4)))
+    return run(small(out, data="gaussian", objectives=OBJECTIVES, dim=request.param, init_scales=(1e-3, 1e-4)))
 
 
 def test_edge_dimensions_train_every_arm(edge):
-    dim = edge.config.dim
-    for (name, arm), trained in edge.arms.items():
-        record = edge.result["arms"][name][arm]
-        assert trained.trajectory.weights.shape == (61, 2, 12, dim) and torch.isfinite(trained.trajectory.weights).all()
+    dim = edge.record["config"]["dim"]
+    for name, arm in ARMS_TRAINED:
+        record = edge.record["arms"][name][arm]
+        rows, weights = rows_of(edge, name)[arm], edge.arrays[f"weights/{name}/{arm}"]
+        assert weights.shape == (2, 12, dim) and np.isfinite(weights).all()
+        assert rows["singular_values"].shape == (61, 2, dim) and np.isfinite(rows["singular_values"]).all()
         assert record["kinds"] == {"none": 2 * (arm == "grassmann"), "dimensional": 0, "complete": 2 * (arm == "free")}
         for rank in ("effective_rank", "rankme", "weight_effective_rank"):
             assert 1 - EPS <= record[rank] <= dim * (1 + 10 * EPS)
@@ -226,23 +232,24 @@ def test_edge_dimensions_train_every_arm(edge):
             # ||W^T W - I||_F has d^2 entries, each a sum of 12 products.
             assert record["orthonormality_error"] <= 12 * dim * EPS
             assert record["weight_effective_rank"] == pytest.approx(dim, rel=12 * EPS)
-    assert len(edge.arms) == 2 * len(OBJECTIVES)
+    assert sum(len(arms) for arms in edge.record["arms"].values()) == 2 * len(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", TRACE)
 def test_edge_dimensions_follow_the_trace_losses(edge, name):
     """Free: 60 times I - 2 lr C, to the rounding of 60 products. Constrained: the exact flow, to first order in the learning rate."""
-    matrix, agreement = torch.as_tensor(edge.predictions[name].matrix), edge.result["agreement"][name]
-    free = edge.arms[name, "free"].trajectory
-    step = torch.eye(12, dtype=torch.float64) - 2 * free.learning_rate * matrix
-    exact = torch.linalg.matrix_power(step, 60) @ (edge.config.init_scale * edge.initial)
-    end = free.log_norm[-1].exp()[:, None, None] * free.weights[-1]
-    assert torch.dist(end, exact) <= 60 * 12 * EPS * exact.norm()
+    matrix, agreement = edge.arrays[f"trace_matrix/{name}"], edge.record["agreement"][name]
+    learning_rate, init_scale = edge.record["arms"][name]["free"]["learning_rate"], edge.record["config"]["init_scale"]
+    step = np.eye(12) - 2 * learning_rate * matrix
+    exact = np.linalg.matrix_power(step, 60) @ (init_scale * edge.arrays["weights/initial_draw"])
+    norm = np.exp(rows_of(edge, name)["free"]["log_norm"][-1])
+    end = norm[:, None, None] * edge.arrays[f"weights/{name}/free"]
+    assert np.linalg.norm(end - exact) <= 60 * 12 * EPS * np.linalg.norm(exact)
 
     flow, subspace = agreement["flow"], agreement["subspace"]["grassmann"]
-    rate = edge.result["learning_rates"][name]["grassmann"]
+    rate = edge.record["learning_rates"][name]["grassmann"]
     # A step errs by (lr (lambda_m - lambda_1))^2, and there are 1 / that many to a time of order one; on one point nothing moves.
-    bound = 12 * EPS if edge.config.dim == 12 else rate["default"] / rate["limit"]
+    bound = 12 * EPS if edge.record["config"]["dim"] == 12 else rate["default"] / rate["limit"]
     assert flow["max_projector_error"] <= bound
     # Largest principal angles obey the triangle inequality.
     between = np.arcsin(flow["max_projector_error"])
@@ -251,23 +258,23 @@ def test_edge_dimensions_follow_the_trace_losses(edge, name):
 
 @pytest.mark.parametrize("edge", [1], indirect=True)
 def test_one_dimension_has_one_mode(edge):
-    gamma, agreement = edge.result["data"]["gamma"], edge.result["agreement"]
+    gamma, agreement = edge.record["data"]["gamma"], edge.record["agreement"]
     for name in TRACE:
         assert agreement[name]["collapse_slope"] == {
             "predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"
         }  # fmt: skip
-    for name, arm in edge.arms:
+    for name, arm in ARMS_TRAINED:
         for rank in ("effective_rank", "rankme", "weight_effective_rank", "live_dimensions"):
-            assert edge.result["arms"][name][arm][rank] == 1
+            assert edge.record["arms"][name][arm][rank] == 1
     law, times = agreement["barlow_twins"]["initialisation_law"], agreement["barlow_twins"]["step_times"]
     assert law["predicted_exponent"] == pytest.approx(1 - gamma[1] / gamma[0], rel=1e-14)
     assert np.shape(law["angles"]) == (2, 2) and np.all(np.diff(law["median_angles"]) < 0)
     # Discrete steps grow by log(1 + lr / limit) for lr / limit: half of it, 1.2 %, to first order.
-    rate = edge.result["learning_rates"]["barlow_twins"]["free"]
+    rate = edge.record["learning_rates"]["barlow_twins"]["free"]
     assert max(law["step_time_errors"]) < rate["default"] / rate["limit"]
     # One mode, c = gamma s^2 with dc/dt = 8 gamma c (1 - c), reaches 1/2 at log((1 - c0) / c0) / 8 gamma.
-    leading = np.linalg.eigh(edge.moments.cross.numpy())[1][:, -1]
-    c0 = gamma[0] * (edge.config.init_scale * leading @ edge.initial[..., 0].numpy().T) ** 2
+    leading = np.linalg.eigh(edge.arrays["moments/cross"])[1][:, -1]
+    c0 = gamma[0] * (edge.record["config"]["init_scale"] * leading @ edge.arrays["weights/initial_draw"][..., 0].T) ** 2
     assert np.ravel(times["predicted"]) == pytest.approx(np.log((1 - c0) / c0) / (8 * gamma[0]), rel=1e-12)
     assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise --steps" in times["reason"]
 
@@ -275,59 +282,61 @@ def test_one_dimension_has_one_mode(edge):
 @pytest.mark.parametrize("edge", [12], indirect=True)
 def test_all_dimensions_leave_the_constraint_one_point(edge):
     """d = m: W W^T = I at every step, and each loss is that of any rotation."""
-    gamma, agreement = np.array(edge.result["data"]["gamma"]), edge.result["agreement"]
-    identity = torch.eye(12, dtype=torch.float64)
+    gamma, agreement = np.array(edge.record["data"]["gamma"]), edge.record["agreement"]
     losses = {"barlow_twins": np.square(gamma - 1).sum()}
-    losses |= {name: np.trace(edge.predictions[name].matrix) for name in TRACE}
-    losses["spectral_contrastive"] = edge.moments.second.square().sum().item() - 2 * gamma.sum()
+    losses |= {name: np.trace(edge.arrays[f"trace_matrix/{name}"]) for name in TRACE}
+    losses["spectral_contrastive"] = np.square(edge.arrays["moments/second"]).sum() - 2 * gamma.sum()
     for name in OBJECTIVES:
-        trajectory = edge.arms[name, "grassmann"].trajectory
+        rows, weights = rows_of(edge, name)["grassmann"], edge.arrays[f"weights/{name}/grassmann"]
         # Traces of products: sums of 12 x 12 terms.
-        assert (trajectory.loss - losses[name]).abs().max() <= 12 * 12 * EPS * abs(losses[name])
-        assert torch.linalg.matrix_norm(trajectory.weights @ trajectory.weights.mT - identity).max() <= 12 * 12 * EPS
+        assert np.abs(rows["loss"] - losses[name]).max() <= 12 * 12 * EPS * abs(losses[name])
+        assert np.linalg.norm(weights @ np.swapaxes(weights, -2, -1) - np.eye(12), axis=(-2, -1)).max() <= 12 * 12 * EPS
+        assert rows["orthonormality_error"].max() <= 12 * 12 * EPS  # at every step; W is square, so that W W^T = I too
         subspace = agreement[name]["subspace"]["grassmann"]
         assert name == "spectral_contrastive" or subspace["max_principal_angle"] <= 12 * EPS
     assert "initialisation_law" not in agreement["barlow_twins"]  # it needs gamma_{d + 1}
     times = agreement["barlow_twins"]["step_times"]
     assert np.shape(times["predicted"]) == (2, 12) and times["beyond_horizon"] == 24
     for name in TRACE:
-        low, next_low = np.linalg.eigvalsh(edge.predictions[name].matrix)[:2]
+        low, next_low = np.linalg.eigvalsh(edge.arrays[f"trace_matrix/{name}"])[:2]
         slope = agreement[name]["collapse_slope"]
         assert slope["predicted"] == pytest.approx(-2 * (next_low - low), rel=1e-9)
         assert slope["measured"] is None and "does not reach the asymptotic regime" in slope["reason"]
 
 
 def test_float32_stays_orthonormal(tmp_path):
-    result = compare(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).result
+    result = run(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).record
     assert result["arms"]["linear_contrastive"]["grassmann"]["orthonormality_error"] <= 1e-6
 
 
 def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
     config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free",), data="gaussian", dtype="float32",
                    init_scales=(1e-2, 1e-4, 1e-9))  # fmt: skip
-    law = compare(config).result["agreement"]["barlow_twins"]["initialisation_law"]
+    law = run(config).record["agreement"]["barlow_twins"]["initialisation_law"]
     assert law["fitted_scales"] == [1e-2, 1e-4] and law["measured_exponent"] is not None
 
 
 def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
     config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free", "stiefel"), barlow_lambda=0.3)
-    result = compare(config).result
+    result = run(config).record
     assert set(result["arms"]["barlow_twins"]) == {"free", "stiefel"}
     assert "lambda other than 1" in result["agreement"]["barlow_twins"]["step_times"]["reason"]
     assert result["agreement"]["barlow_twins"]["subspace"]["free"]["max_principal_angle"] is None
 
 
 def test_runs_repeat_to_the_bit(tmp_path):
-    first, second = (compare(small(tmp_path / name)).arms for name in "ab")
-    for key, arm in first.items():
-        assert torch.equal(arm.trajectory.weights, second[key].trajectory.weights)
+    first, second = (run(small(tmp_path / name)) for name in "ab")
+    for one, other in ((first.arrays, second.arrays), (first.metrics, second.metrics)):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].tobytes() == other[name].tobytes(), name
 
 
 def test_a_diverging_run_says_so(tmp_path):
     config = small(
         tmp_path / "run", objectives=("barlow_twins",), arms=("free",), lr=50.0, init_scale=1.0, allow_unstable=True
     )
-    record = compare(config).result["arms"]["barlow_twins"]["free"]
+    record = run(config).record["arms"]["barlow_twins"]["free"]
     assert record["collapsed"] is None and "diverged" in record["reason"]
 
 
@@ -338,13 +347,13 @@ REFUSED = {
     "--objectives barlow": "unknown objective 'barlow'; known are barlow_twins",
     "--objectives barlow_twins barlow_twins": "names one twice",
     "--arms sphere": "unknown arm 'sphere'; known are free, grassmann, stiefel",
-    "--dim 0": "dim must be at least 1",
+    "--dim 0": "dim must be finite and >= 1, got 0",
     "--dim 65": "dim = 65 is larger than the input dimension m = 64",
-    "--seeds 0": "seeds must be at least 1",
-    "--steps 0": "steps must be at least 1",
-    "--lr nan": "lr must be finite and positive",
+    "--seeds 0": "seeds must be finite and >= 1, got 0",
+    "--steps 0": "steps must be finite and >= 1, got 0",
+    "--lr nan": "lr must be finite and > 0, got nan",
     "--lr 0.6": "above the stability limit",
-    "--init-scale 0": "init_scale must be finite and positive",
+    "--init-scale 0": "init_scale must be finite and > 0, got 0.0",
     "--noise -1": "noise must be finite and not negative",
     "--data gaussian --spectrum 1 nan": "spectrum must be finite",
     "--device cuda:99": "device: cuda:99 is not there",
@@ -369,17 +378,17 @@ def run_cli(*arguments, **options):
 
 
 def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path):
-    compare(small(tmp_path / "run"))
+    run(small(tmp_path / "run"))
     with pytest.raises(ConfigError, match="--overwrite"):
-        compare(small(tmp_path / "run"))
-    compare(small(tmp_path / "run", overwrite=True, seeds=1))
+        run(small(tmp_path / "run"))
+    run(small(tmp_path / "run", overwrite=True, seeds=1))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seeds"] == 1
 
 
 def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
     with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with --allow-unstable"):
-        compare(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
-    compare(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
+        run(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
+    run(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
 
 
 def test_the_command_line_writes_prints_and_explains(tmp_path):
@@ -426,7 +435,7 @@ def test_an_interrupt_keeps_what_was_recorded(tmp_path):
         return tick
 
     out = tmp_path / "run"
-    result = compare(small(out), progress).result
+    result = run(small(out), progress).record
     assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
     assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
     assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}

@@ -1,0 +1,126 @@
+"""One arm of a comparison after training: how it ended, what theory says of it, its rows of metrics, and the curves of theory beside it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import theory
+from grassmann_ssl.data import Moments
+from grassmann_ssl.experiments.linear import agreement, measure
+from grassmann_ssl.experiments.linear.predictions import Prediction
+from grassmann_ssl.training import Trajectory
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One trained arm: how it ended, what theory says of it in numbers, the rows of its logged steps, and the arrays."""
+
+    end: dict[str, Any]
+    agreement: dict[str, Any]
+    rows: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+
+
+def input_variance(moments: Moments) -> float:
+    """Variance of an input coordinate, mean over coordinates."""
+    return float(moments.covariance.trace() / len(moments.mean))
+
+
+def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Moments) -> Judged:
+    """Measure one arm and compare it with its prediction."""
+    name = prediction.objective.name
+    finite = torch.isfinite(trajectory.weights).flatten(1).all(1)
+    if not finite.all():
+        kept = trajectory.first(int(finite.int().argmin()))
+        end = {
+            "learning_rate": trajectory.learning_rate,
+            "steps": int(kept.step[-1]),
+            "collapsed": None,
+            "effective_rank": None,
+            "orthonormality_error": None,
+            "reason": f"diverged: the weights of some seed are not finite after t = {kept.time[-1]:.3g}",
+        }
+        rows = _rows(name, arm, kept, measure.spectra(kept, moments), None, None)
+        return Judged(end, {}, rows, _drawn(prediction, arm, kept))
+    spectra = measure.spectra(trajectory, moments)
+    end = agreement.arm_result(trajectory, spectra, input_variance(moments), constrained=arm != "free")
+    agreements: dict[str, Any] = {}
+    exact_end = flow_errors = angles = None
+    if prediction.matrix is not None and arm == "grassmann":
+        agreements["flow"], flow_errors, exact_end = agreement.flow(trajectory, prediction)
+    if arm in prediction.subspaces:
+        target = prediction.subspaces[arm]
+        angles = measure.angles_to(trajectory.weights, target)
+        expected = None if exact_end is None else measure.angles_to(torch.as_tensor(exact_end), target)
+        agreements["subspace"] = {arm: agreement.subspace(angles, expected)}
+    else:
+        none = {"max_principal_angle": None, "median_principal_angle": None, "reason": prediction.reasons[arm]}
+        agreements["subspace"] = {arm: none}
+    time = trajectory.time.numpy()
+    if arm == "free" and prediction.matrix is not None:
+        agreements["collapse_slope"] = agreement.collapse_slope(
+            time, spectra["singular_values"], prediction.matrix, trajectory.learning_rate
+        )
+    if arm == "free" and name == "barlow_twins":
+        initial = trajectory.weights[0].double().numpy()
+        agreements["step_times"] = agreement.step_times(time, spectra["cross_eigenvalues"], initial, prediction)
+    rows = _rows(name, arm, trajectory, spectra, angles, flow_errors)
+    return Judged(end, agreements, rows, _drawn(prediction, arm, trajectory))
+
+
+def _rows(
+    name: str,
+    arm: str,
+    trajectory: Trajectory,
+    spectra: dict[str, np.ndarray],
+    angles: np.ndarray | None,
+    flow_errors: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """The columns of one arm, a row per logged step and seed."""
+    steps, seeds = trajectory.loss.shape
+    unknown = np.full((steps, seeds), np.nan)
+    values = {
+        "loss": trajectory.loss.double().numpy(),
+        "gradient_norm": trajectory.gradient_norm.double().numpy(),
+        "log_norm": trajectory.log_norm.double().numpy(),
+        "principal_angle": unknown if angles is None else angles,
+        "flow_projector_error": unknown if flow_errors is None else flow_errors,
+        **spectra,
+    }
+    return {
+        "objective": np.full(steps * seeds, name),
+        "arm": np.full(steps * seeds, arm),
+        "seed": np.tile(np.arange(seeds), steps),
+        "step": np.repeat(trajectory.step.numpy(), seeds),
+        "time": np.repeat(trajectory.time.numpy(), seeds),
+        **{key: value.reshape(steps * seeds, *value.shape[2:]) for key, value in values.items()},
+    }
+
+
+def _drawn(prediction: Prediction, arm: str, trajectory: Trajectory) -> dict[str, np.ndarray]:
+    """The last recorded weights of an arm, and the curves of theory that are drawn beside it.
+
+    Free arms, from their first recorded weights, at the logged times: the step times of Barlow Twins (S, d) and its loss (K,) and
+    eigenvalues (K, d) for the first seed; the spectrum (d,) of the minimiser of the spectral contrastive loss; the singular values (K, d)
+    of exp(-2 C t) W(0), up to a factor at each time, under a trace loss, first seed.
+    """
+    name = prediction.objective.name
+    content = {f"weights/{name}/{arm}": trajectory.weights[-1].numpy()}
+    if arm != "free":
+        return content
+    time, initial = trajectory.time.numpy(), trajectory.weights[0].double().numpy()
+    if prediction.matrix is not None:
+        direction, _ = theory.constrained.free_flow(time, initial[0], prediction.matrix)
+        content[f"predicted_singular_values/{name}/free"] = np.linalg.svd(direction, compute_uv=False)
+    elif name == "spectral_contrastive":
+        mu, _, _ = theory.landscape.quartic_minimiser(prediction.cross, prediction.second, prediction.dim)
+        content[f"predicted_spectrum/{name}/free"] = mu
+    elif prediction.objective.rotation_invariant:
+        every = theory.stepwise.aligned_initialisation(initial, prediction.cross)
+        content[f"predicted_step_times/{name}/free"] = theory.stepwise.step_times(every.singular_values, every.gamma)
+        first = every.singular_values[0], every.gamma
+        content[f"predicted_loss/{name}/free"] = theory.stepwise.loss(time, *first)
+        content[f"predicted_eigenvalues/{name}/free"] = theory.stepwise.eigenvalues(time, *first)
+    return content

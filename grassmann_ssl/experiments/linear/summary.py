@@ -1,0 +1,143 @@
+"""The words of a comparison, from its record alone: one row per arm, and one finding per quantity that theory predicts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from grassmann_ssl.runs import Finding, Table
+
+Record = dict[str, Any]
+HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
+NOTE = (
+    "collapse: {rule} What the constraint guarantees is the rank of W; that the embedding keeps its variance is observed, not guaranteed. "
+    "eff. rank: exponential of the entropy of the same eigenvalues, median over seeds. angle: largest principal angle between the final "
+    "weights' column space and the subspace that theory predicts for infinite time (trace losses, free: between the leading left singular "
+    "vector and the bottom eigenvector of C), largest over seeds."
+)
+
+
+def table(record: Record) -> Table:
+    """One row per trained arm."""
+    rows = []
+    for objective, arms in record["arms"].items():
+        for arm, end in arms.items():
+            agreement = record["agreement"][objective]
+            angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
+            rank = _number(end["effective_rank"])
+            rows.append((objective, arm, _verdict(end), rank, _number(angle, 2), _theory(agreement, arm, angle)))
+    return Table("Verdicts", HEADER, tuple(rows), NOTE.format(rule=record["collapse_rule"]))
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _verdict(end: Record) -> str:
+    """Collapse in words: the kind, and in how many seeds."""
+    if end["collapsed"] is None:
+        return "diverged"
+    return ", ".join(f"{kind} {count}/{end['seeds']}" for kind, count in end["kinds"].items() if count)
+
+
+def _theory(agreement: Record, arm: str, angle: float | None) -> str:
+    """What was compared with theory in this arm."""
+    parts = []
+    if arm == "free" and "step_times" in agreement:
+        times = agreement["step_times"]
+        error = times["max_relative_error"]
+        parts.append("step times: " + (times["reason"] if error is None else f"within {100 * error:.2g} %"))
+    if arm == "free" and "collapse_slope" in agreement:
+        error = agreement["collapse_slope"]["relative_error"]
+        within = "not reached in this horizon" if error is None else f"within {100 * error:.2g} %"
+        parts.append(f"collapse slope: {within}")
+    if arm == "grassmann" and "flow" in agreement:
+        parts.append(f"exact flow: projector within {agreement['flow']['max_projector_error']:.2g}")
+    if parts:
+        return "; ".join(parts)
+    if angle is None:
+        return "no closed form of the end point"
+    return f"subspace: within {angle:.2g} rad" if angle < 0.1 else f"subspace: still {angle:.2g} rad away"
+
+
+def findings(record: Record) -> list[Finding]:
+    """Step times, slopes, flows, end points and divergences, objective by objective; the law of the initialisation last."""
+    found = [f for name, arms in record["arms"].items() for f in _of(name, arms, record["agreement"][name])]
+    law = record["agreement"].get("barlow_twins", {}).get("initialisation_law")
+    if law:
+        found.append(
+            Finding(
+                "free barlow_twins: final angle",
+                f"∝ α^{law['predicted_exponent']:.3f}",
+                None if law["measured_exponent"] is None else f"∝ α^{law['measured_exponent']:.3f}",
+                f"{len(law['fitted_scales'])} initialisation scales α",
+            )
+        )
+    return found
+
+
+def _of(name: str, arms: Record, agreement: Record) -> Iterator[Finding]:
+    if "step_times" in agreement:
+        yield _step_times(name, agreement["step_times"])
+    if "collapse_slope" in agreement:
+        yield _slope(name, agreement["collapse_slope"])
+    if "flow" in agreement:
+        flow = agreement["flow"]
+        yield Finding(
+            f"grassmann {name}: projector",
+            "of the exact flow",
+            None,
+            f"within {flow['max_projector_error']:.2g} at all times",
+        )
+    for arm, end in arms.items():
+        if end["collapsed"] is None:
+            yield Finding(f"{arm} {name}", measured=end["reason"])
+        elif agreement["subspace"][arm]["max_principal_angle"] is not None:
+            yield _angle(f"{arm} {name}: final angle", agreement["subspace"][arm])
+
+
+def _step_times(name: str, times: Record) -> Finding:
+    """Medians over seeds of the first and the last step time, and the errors over all seeds and modes."""
+    error, missing = times["max_relative_error"], times["beyond_horizon"]
+    said = (
+        times["reason"]
+        if error is None
+        else f"worst {100 * error:.2g} %, median {100 * times['median_relative_error']:.2g} %"
+    )
+    if missing:
+        said += f"; {missing} predicted after the end"
+    return Finding(f"free {name}: steps", _span(times["predicted"]), _span(times["measured"]), said)
+
+
+def _span(times: list[list[float | None]] | None) -> str | None:
+    """The first and the last of the step times (S, d), medians over seeds; a step that is not there counts as infinitely late."""
+    if times is None:
+        return None
+    late = np.array([[np.inf if t is None else t for t in seed] for seed in times])
+    first, last = np.median(late, axis=0)[[0, -1]]
+    if not np.isfinite(first):
+        return None
+    return f"t = {first:.3g} to {last:.3g}" if np.isfinite(last) else f"t from {first:.3g}"
+
+
+def _slope(name: str, slope: Record) -> Finding:
+    quantity, error = f"free {name}: d log(σ₂/σ₁)/dt", slope["relative_error"]
+    if error is None:
+        return Finding(
+            quantity, None if slope["predicted"] is None else f"{slope['predicted']:.4g}", None, slope["reason"]
+        )
+    return Finding(
+        quantity,
+        f"{slope['predicted']:.4g}; at this rate {slope['at_learning_rate']:.4g}",
+        f"{slope['measured']:.4g} (median)",
+        f"worst seed off the flow by {100 * error:.2g} %",
+    )
+
+
+def _angle(quantity: str, subspace: Record) -> Finding:
+    expected = subspace.get("expected_max_principal_angle")
+    return Finding(
+        quantity,
+        "0 at infinite time" if expected is None else f"0 at infinite time; {expected:.2g} at the end",
+        f"median {subspace['median_principal_angle']:.2g}, worst {subspace['max_principal_angle']:.2g} rad",
+    )
