@@ -20,7 +20,7 @@ LARGEST_STEP = 0.3  # in units of 1 / the fastest rate: a mode that grows from f
 
 def full_rank(weights: ArrayLike, m: int, matrix_name: str = "matrix") -> Array:
     """Weights (..., m, d) with unit columns, refused unless their rank is d. Rows keep their relative accuracy."""
-    w = check.weights(weights, m, matrix_name)
+    w: Array = check.weights(weights, m, matrix_name)
     w = w / np.maximum(np.linalg.norm(w, axis=-2, keepdims=True), np.finfo(np.float64).tiny)
     sizes = np.linalg.svd(w, compute_uv=False)
     if np.any(sizes[..., -1] <= m * EPS * sizes[..., 0]):
@@ -80,7 +80,8 @@ def integrate(velocity: Callable[[Array], Array], start: Array, times: Array, fa
     )
     if not solution.success:
         raise RuntimeError(f"the flow could not be integrated to t = {at[-1]:g}: {solution.message}")
-    return np.moveaxis(solution.y.reshape(*start.shape, at.size), -1, -3)[..., place, :, :]
+    states: Array = solution.y.reshape(*start.shape, at.size)
+    return np.moveaxis(states, -1, -3)[..., place, :, :]
 
 
 def graded_span(rows: Array, rates: Array, times: Array, signs: Array | None = None) -> Array:

@@ -47,7 +47,8 @@ def contrast_matrix(x: ArrayLike, x_positive: ArrayLike, weights: ArrayLike) -> 
     alpha[..., diagonal, diagonal] = 0.0
     both = alpha + np.swapaxes(alpha, -1, -2)
     contrast = anchor.T @ (both.sum(-1)[..., None] * anchor - both @ anchor)
-    return (contrast - shift.T @ (away[..., None] * shift)) / n
+    result: Array = (contrast - shift.T @ (away[..., None] * shift)) / n
+    return result
 
 
 def small_weights_matrix(anchor: ArrayLike, difference: ArrayLike) -> Array:

@@ -152,7 +152,7 @@ def interplay_matrix(cross: ArrayLike, second: ArrayLike, beta: float, penalty: 
     if sizes[0] <= RELATIVE_CUTOFF * sizes[-1]:
         raise ValueError(f"second must be positive definite, got a smallest eigenvalue of {sizes[0]:.3g}")
     whiten = (vectors / np.sqrt(sizes)) @ vectors.T
-    result = whiten @ b @ whiten
+    result: Array = whiten @ b @ whiten
     return (result + result.T) / 2
 
 

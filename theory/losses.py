@@ -175,7 +175,7 @@ def quartic_step_times(weights: ArrayLike, attraction: ArrayLike, second: ArrayL
 
     def velocity(_: float, y: Array) -> Array:
         now = y.reshape(state.shape)
-        image = rotated @ now
+        image: Array = rotated @ now
         return (4 * (rates[:, None] * now - image @ (np.swapaxes(now, -1, -2) @ image))).ravel()
 
     def spectrum(y: Array) -> Array:
@@ -217,7 +217,8 @@ def infonce_loss(weights: ArrayLike, signal_matrix: ArrayLike, noise_matrix: Arr
     transposed = np.swapaxes(w, -1, -2)
     spread = np.linalg.eigvalsh(transposed @ (a + n) @ w)
     alignment = np.trace(transposed @ n @ w, axis1=-2, axis2=-1)
-    return alignment - (np.log1p(spread) + spread / (1 + spread)).sum(-1) / 2
+    result: Array = alignment - (np.log1p(spread) + spread / (1 + spread)).sum(-1) / 2
+    return result
 
 
 def infonce_final_variance(signal: ArrayLike, noise: ArrayLike) -> Array:
@@ -229,7 +230,8 @@ def infonce_final_variance(signal: ArrayLike, noise: ArrayLike) -> Array:
     a, n = _signal_and_noise(signal, noise)
     root = np.sqrt(1 + 8 * n / (a + n))
     with np.errstate(divide="ignore"):
-        return a / n * (1 + root) / (3 + root)  # the same without cancellation
+        result: Array = a / n * (1 + root) / (3 + root)  # the same without cancellation
+    return result
 
 
 def infonce_variance(t: ArrayLike, y0: ArrayLike, signal: ArrayLike, noise: ArrayLike) -> Array:

@@ -138,7 +138,8 @@ def normality(variance: ArrayLike) -> Array:
     LeCun 2025, arXiv 2511.08544). Raises ValueError for v < 0.
     """
     v = check.non_negative("variance", variance)
-    return 1 / np.sqrt(1 + 2 * v) - 2 / np.sqrt(2 + v) + 1 / np.sqrt(3)
+    result: Array = 1 / np.sqrt(1 + 2 * v) - 2 / np.sqrt(2 + v) + 1 / np.sqrt(3)
+    return result
 
 
 def sliced_normality_attraction(sigma: ArrayLike, d: int, strength: float) -> Array:
@@ -168,7 +169,8 @@ def sliced_normality_variances(alignment: ArrayLike, strength: float) -> Array:
 
     # T is convex up to v = 2.4, and every y that matters lies below: a convex problem, whatever the start.
     found = minimize(value, np.ones(a.size), jac=True, method="L-BFGS-B", bounds=[(0, None)] * a.size, tol=1e-15)
-    return found.x
+    result: Array = found.x
+    return result
 
 
 def _modes(gamma: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

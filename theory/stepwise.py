@@ -150,7 +150,8 @@ def loss(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Array:
 
     Validity, errors and source as `singular_values`.
     """
-    return ((1 - eigenvalues(t, s0, gamma)) ** 2).sum(-1)
+    result: Array = ((1 - eigenvalues(t, s0, gamma)) ** 2).sum(-1)
+    return result
 
 
 def weights(t: ArrayLike, aligned: Aligned) -> Array:

@@ -10,6 +10,7 @@ Arguments broadcast. Functions raise ValueError for entries that are not finite 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -31,13 +32,14 @@ def direct_pred(s: ArrayLike, epsilon: float, variant: Literal["paper", "code"] 
     code  : p_j = max(sqrt(s_j / max_j s_j) + epsilon, 1e-4), what the authors' release computes: another scale, which the cosine loss
             does not see, and epsilon against sqrt(max s) instead of max s, which it does
     """
+    if variant not in ("paper", "code"):
+        raise ValueError(f"variant must be 'paper' or 'code', got {variant!r}")
     values, shift = check.non_negative("s", s, at_least=1), check.number("epsilon", epsilon, 0)
     largest = values.max(-1, keepdims=True)
-    if variant == "paper":
-        return np.sqrt(values) + shift * largest
-    if variant != "code":
-        raise ValueError(f"variant must be 'paper' or 'code', got {variant!r}")
-    return np.maximum(np.sqrt(values / np.where(largest > 0, largest, 1.0)) + shift, SMALLEST)
+    if variant == "code":
+        return np.maximum(np.sqrt(values / np.where(largest > 0, largest, 1.0)) + shift, SMALLEST)
+    result: Array = np.sqrt(values) + shift * largest
+    return result
 
 
 def direct_set_threshold(sigma2: ArrayLike) -> Array:
@@ -159,7 +161,7 @@ def eigenvalue_fixed_point(exponent: ArrayLike, sigma2: ArrayLike) -> Array:
     return (1 + check.non_negative("sigma2", sigma2)) ** (-1 / check.positive("exponent", exponent))
 
 
-def _growth(loss: str, a: Array, variance: Array):
+def _growth(loss: str, a: Array, variance: Array) -> Callable[[Array], Array]:
     """d log(lambda) / dt as a function of lambda."""
     known = {
         "euclidean": lambda x: 2 * x**a * (1 - (1 + variance) * x**a),
@@ -172,11 +174,11 @@ def _growth(loss: str, a: Array, variance: Array):
     return known[loss]
 
 
-def _solve(t: ArrayLike, start: Array, growth) -> Array:
+def _solve(t: ArrayLike, start: Array, growth: Callable[[Array], Array]) -> Array:
     """lambda(t) from d log(lambda) / dt = growth(lambda): small eigenvalues are followed as closely as large ones."""
     at, scalar = check.times(t)
 
-    def derivative(_, logarithm: Array) -> Array:
+    def derivative(_: float, logarithm: Array) -> Array:
         change = np.minimum(logarithm.reshape(start.shape), LARGEST_EXPONENT)
         return growth(start * np.exp(change)).ravel()
 

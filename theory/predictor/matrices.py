@@ -80,7 +80,7 @@ def flow(
     p = np.broadcast_to(p, (*batch, d, d))
     total = x + spread_
 
-    def derivative(_, state: Array) -> Array:
+    def derivative(_: float, state: Array) -> Array:
         w, p, a = _split(state, batch, m, d)
         residual = x @ (w if target is None else a) - total @ w @ _t(p)
         moved = np.zeros_like(a) if target is None else rate * (w - a)
@@ -124,7 +124,7 @@ def symmetric_flow(
     tau, alpha_p, eta, a = _reduced(tau, alpha_p, eta, sigma2)
     eta_p = eta if predictor_eta is None else check.number("predictor_eta", predictor_eta, 0)
 
-    def derivative(_, state: Array) -> Array:
+    def derivative(_: float, state: Array) -> Array:
         p, f = state.reshape(2, *shape)
         dp = -alpha_p / 2 * a * _anti(p, f) + alpha_p * tau * f - eta_p * p
         df = -a * _anti(p @ p, f) + tau * _anti(p, f) - 2 * eta * f
@@ -161,7 +161,7 @@ def optimal_predictor(correlation: ArrayLike, *, tau: float, alpha_p: float, eta
         raise ValueError(
             f"correlation must be positive definite where eta = 0, got an eigenvalue of {values.min():.3g}"
         )
-    p = tau * np.maximum(values, 0.0) / (a * np.maximum(values, 0.0) + eta / alpha_p)
+    p: Array = tau * np.maximum(values, 0.0) / (a * np.maximum(values, 0.0) + eta / alpha_p)
     return (vectors * p[..., None, :]) @ _t(vectors)
 
 
@@ -220,7 +220,7 @@ def no_stop_gradient_flow(
     if w.shape[-2] * w.shape[-1] != values.size:
         raise ValueError(f"weights must fit mean_view and predictor, got shapes {w.shape} and {np.shape(predictor)}")
     rows = w.reshape(*w.shape[:-2], 1, -1) @ vectors
-    result = ((np.exp(-values * at[:, None]) * rows) @ vectors.T).reshape(*w.shape[:-2], at.size, *w.shape[-2:])
+    result: Array = ((np.exp(-values * at[:, None]) * rows) @ vectors.T).reshape(*w.shape[:-2], at.size, *w.shape[-2:])
     return result[..., 0, :, :] if scalar else result
 
 
@@ -233,7 +233,7 @@ def no_predictor_flow(t: ArrayLike, weights: ArrayLike, *, spread: ArrayLike, et
     values, vectors = np.linalg.eigh(check.positive_semidefinite("spread", spread))
     rows = vectors.T @ check.weights(weights, values.size, "spread")
     rate = np.maximum(values, 0.0) + check.number("eta", eta, 0)
-    result = vectors @ (np.exp(-rate * at[:, None])[..., None] * rows[..., None, :, :])
+    result: Array = vectors @ (np.exp(-rate * at[:, None])[..., None] * rows[..., None, :, :])
     return result[..., 0, :, :] if scalar else result
 
 

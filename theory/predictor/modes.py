@@ -10,6 +10,7 @@ that are not finite and for settings outside of alpha_p > 0, eta >= 0, sigma2 >=
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -302,7 +303,7 @@ def anisotropic_derivatives(
     return alpha_p * residual * w - eta * w_p, w_p * residual - eta * w, beta * (w - w_a)
 
 
-def integrate(derivative, state: Array, times: Array, scale: Array) -> Array:
+def integrate(derivative: Callable[[float, Array], Array], state: Array, times: Array, scale: Array) -> Array:
     """States (k, T) of dx/dt = derivative(t, x) from state (k,) at t = 0, at times >= 0 in any order.
 
     scale (k,): the size of every component below which its errors count as absolute.
@@ -324,7 +325,8 @@ def integrate(derivative, state: Array, times: Array, scale: Array) -> Array:
         raise ValueError(
             f"t must end before the solution blows up, at about t = {found.t[-1] if len(found.t) else 0.0:.6g}"
         )
-    return found.y[:, back]
+    states: Array = found.y
+    return states[:, back]
 
 
 def _log_ratio(excess: Array, ratio: Array) -> Array:
