@@ -49,12 +49,12 @@ def process_rank() -> int:
 
 def all_rows(x: Tensor) -> Tensor:
     """The rows of all processes, (n, ...) -> (W n, ...), those of process r from r n on."""
-    return x if process_count() == 1 else _Gather.apply(x)
+    return x if process_count() == 1 else _Gather.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 def total(x: Tensor) -> Tensor:
     """The sum of x over all processes."""
-    return x if process_count() == 1 else _Sum.apply(x)
+    return x if process_count() == 1 else _Sum.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 class _Gather(torch.autograd.Function):

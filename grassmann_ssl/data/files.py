@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 FORMATS = ("cifar10", "cifar100", "stl10", "stl10_unlabeled", "idx", "folder", "arrays")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -155,7 +159,7 @@ def _pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     return tuple(classes), files
 
 
-def _centre(picture, size: int):
+def _centre(picture: "Picture", size: int) -> "Picture":
     """The centre square of a Pillow image whose shorter side is resized to `size`."""
     from PIL import Image
 

@@ -27,9 +27,8 @@ def random_boxes(
     whole pixels.
     """
     device = generator.device
-    area, log_ratio, place = torch.rand(2 * ATTEMPTS + 2, n, device=device, generator=generator).split(
-        [ATTEMPTS, ATTEMPTS, 2]
-    )
+    uniform = torch.rand(2 * ATTEMPTS + 2, n, device=device, generator=generator)
+    area, log_ratio, place = torch.split(uniform, [ATTEMPTS, ATTEMPTS, 2])
     areas = (scale[0] + (scale[1] - scale[0]) * area) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     ratios = (low + (high - low) * log_ratio).exp()

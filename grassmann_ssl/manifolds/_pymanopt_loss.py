@@ -53,14 +53,14 @@ class TorchBackend:
     def is_available(self) -> bool:
         return True
 
-    def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable:
+    def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         self.loss = function
         return self.value
 
-    def generate_gradient_operator(self, function: Callable, num_arguments: int) -> Callable:
+    def generate_gradient_operator(self, function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
         return self.gradient
 
-    def generate_hessian_operator(self, function: Callable, num_arguments: int) -> Callable:
+    def generate_hessian_operator(self, function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
         return self.hessian
 
     def value(self, point: Any) -> float:
@@ -129,10 +129,11 @@ class NumpyBackend(TorchBackend):
         return super().value(self._point(point))
 
     def gradient(self, point: np.ndarray) -> np.ndarray:
-        return super().gradient(self._point(point)).cpu().numpy().reshape(point.shape)
+        gradient: Tensor = super().gradient(self._point(point))
+        return gradient.cpu().numpy().reshape(point.shape)
 
     def hessian(self, point: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        product = super().hessian(self._point(point), self._tensor(vector))
+        product: Tensor = super().hessian(self._point(point), self._tensor(vector))
         return product.detach().cpu().numpy().reshape(point.shape)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -147,7 +148,7 @@ class NumpyBackend(TorchBackend):
         return self._last
 
 
-def _checked(loss: Callable, output: Any) -> Tensor:
+def _checked(loss: Callable[..., Any], output: Any) -> Tensor:
     name = name_of(loss)
     if not isinstance(output, Tensor):
         raise TypeError(f"the loss {name} must return a real scalar tensor, got {type(output).__name__}")

@@ -1,5 +1,7 @@
 """What Gr(n, p) and St(n, p) share: orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
 
+from typing import Any
+
 import geoopt
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
 
-class OrthonormalMatrices(geoopt.Manifold):
+class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
     """Base of manifolds whose points are X (..., n, p) with X^H X = I and whose metric is Re tr(U^H V).
 
     `retraction` is the way back to the manifold: "cholesky-qr", "polar" or "exponential" (see `retr`). Float32, float64, complex64 or
@@ -62,7 +64,8 @@ class OrthonormalMatrices(geoopt.Manifold):
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return torch.linalg.matrix_norm(u, keepdim=keepdim)
+        norm: Tensor = torch.linalg.matrix_norm(u, keepdim=keepdim)
+        return norm
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -105,7 +108,8 @@ class OrthonormalMatrices(geoopt.Manifold):
         Source: AMS08, example 4.1.3.
         """
         if self.retraction == "exponential":
-            return self.expmap(x, u)
+            end: Tensor = self.expmap(x, u)
+            return end
         candidate, factor = self._candidate(x, u)
         return candidate @ factor
 
@@ -118,7 +122,8 @@ class OrthonormalMatrices(geoopt.Manifold):
         1 - 3/8 ||U||_2^4, never above 1, and turns with the basis exactly; "polar" does not turn it.
         """
         if self.retraction == "exponential":
-            return self.expmap_transp(x, u, v)
+            both: tuple[Tensor, Tensor] = self.expmap_transp(x, u, v)
+            return both
         candidate, factor = self._candidate(x, u)
         end = candidate @ factor
         turn = self._turn(factor)
@@ -145,7 +150,7 @@ class OrthonormalMatrices(geoopt.Manifold):
                 x.copy_(end)
                 v.copy_(moved)
                 return self.norm(x, step, keepdim=True)
-            length = self.norm(x, u, keepdim=True) * abs(rate)
+            length = self.norm(x, u, keepdim=True) * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
             candidate, factor = self._candidate(x, u, rate, length)
             torch.matmul(candidate, factor, out=x)
             if (turn := self._turn(factor)) is not None:
@@ -217,7 +222,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         """A (..., p, p), where X A is the part of U normal to the tangent space at X."""
         raise NotImplementedError
 
-    def _place(self, size: tuple, dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
+    def _place(self, size: tuple[Any, ...], dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
         """Checked shape and dtype of a new point."""
         shape = geoopt.utils.size2shape(*size)
         self._assert_check_shape(shape, "size")

@@ -49,7 +49,8 @@ def hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[
     x, fixed = leaf.detach(), egrad.detach()
 
     def from_euclidean(u: Tensor) -> Tensor:
-        return manifold.ehess2rhess(x, fixed, vector_product(egrad, leaf, u).detach(), u)
+        product: Tensor = manifold.ehess2rhess(x, fixed, vector_product(egrad, leaf, u).detach(), u)
+        return product
 
     def from_gradient_field(u: Tensor) -> Tensor:
         # The derivative along u, as the derivative with respect to w of w's product with the transposed Jacobian.
@@ -57,7 +58,8 @@ def hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[
         with torch.enable_grad():
             field = manifold.egrad2rgrad(leaf, egrad)
             transposed = vector_product(field, leaf, w, twice=True)
-            return manifold.proju(x, vector_product(transposed, w, u)).detach()
+            product: Tensor = manifold.proju(x, vector_product(transposed, w, u))
+        return product.detach()
 
     has_own = hasattr(manifold, "ehess2rhess") and call(from_euclidean, torch.zeros_like(x)) is not None
     return from_euclidean if has_own else from_gradient_field
@@ -76,7 +78,7 @@ def name_of(loss: Loss) -> str:
     return getattr(loss, "__qualname__", type(loss).__name__)
 
 
-def call(operation: Callable, *args: Any) -> Any:
+def call(operation: Callable[..., Any], *args: Any) -> Any:
     """The result, or None where the manifold does not implement the operation."""
     try:
         return operation(*args)

@@ -48,7 +48,7 @@ class GeneralizedGrassmann(Grassmann):
     @property
     def condition(self) -> Tensor:
         """The condition number of B (...,)."""
-        values = torch.linalg.eigvalsh(self.b)
+        values: Tensor = torch.linalg.eigvalsh(self.b)
         return values[..., -1] / values[..., 0]
 
     def carry(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
@@ -79,7 +79,8 @@ class GeneralizedGrassmann(Grassmann):
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
+        norm: Tensor = torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
+        return norm
 
     @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
@@ -113,7 +114,8 @@ class GeneralizedGrassmann(Grassmann):
     def unwhiten(self, v: Tensor) -> Tensor:
         """L^{-H} V (..., n, p), the inverse of `whiten`."""
         self._require_dtype(v)
-        return torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+        solution: Tensor = torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+        return solution
 
     def _require_dtype(self, v: Tensor) -> None:
         if v.dtype != self.b.dtype:

@@ -81,7 +81,8 @@ def _dominant_subspace(points: Tensor) -> Tensor:
     stacked = points.movedim(-3, -2).flatten(-2)
     if stacked.shape[-1] < n:
         return householder_qr(stacked @ torch.linalg.eigh(stacked.mH @ stacked)[1][..., -p:])
-    return torch.linalg.eigh(stacked @ stacked.mH)[1][..., -p:].contiguous()
+    vectors: Tensor = torch.linalg.eigh(stacked @ stacked.mH)[1]
+    return vectors[..., -p:].contiguous()
 
 
 def _normalised(weights: Tensor | None, points: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ from pymanopt.autodiff import Function
 from pymanopt.manifolds.manifold import Manifold
 
 
-class TorchManifold(Manifold):
+class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
     """A geoopt manifold as a manifold of pymanopt: points X (shape) and vectors torch tensors, every number a Python float.
 
     All leading dimensions together are one product manifold, as `k` in pymanopt. Needs `inner`, `proju`, `egrad2rgrad`, `retr`, `transp`
@@ -134,7 +134,7 @@ class TorchManifold(Manifold):
 
     def random_point(self) -> Tensor:
         """Drawn with torch's default generator: `torch.manual_seed` makes it repeatable."""
-        point = self.manifold.random(*self.shape, dtype=self.dtype, device=self.device)
+        point: Tensor = self.manifold.random(*self.shape, dtype=self.dtype, device=self.device)
         return point.detach().as_subclass(Tensor)
 
     def random_tangent_vector(self, point: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class TorchManifold(Manifold):
             if method is None:
                 raise NotImplementedError
             with torch.no_grad():  # a start that requires grad must not tie all iterates into one graph
-                result = method(*tensors)
+                result: Tensor = method(*tensors)
         except NotImplementedError as error:
             raise NotImplementedError(f"{self.manifold} has no {operation}, which this needs") from error
         return result.as_subclass(Tensor)

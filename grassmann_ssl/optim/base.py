@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import geoopt
 import torch
@@ -268,7 +268,7 @@ def check_range(name: str, value: Any, low: float, below: float = float("inf")) 
         )
 
 
-def orthonormal(manifold: geoopt.Manifold) -> bool:
+def orthonormal(manifold: geoopt.Manifold) -> TypeGuard[OrthonormalMatrices]:
     """Whether the manifold is one of ours, whose projection is linear and may be left to the next step."""
     return isinstance(manifold, OrthonormalMatrices)
 
@@ -280,7 +280,8 @@ def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> 
     whole step it would walk at random and off the manifold.
     """
     if not orthonormal(manifold):
-        return manifold.egrad2rgrad(x, gradient)
+        elsewhere: Tensor = manifold.egrad2rgrad(x, gradient)
+        return elsewhere
     ambient = manifold.sharp(gradient)
     tangent = manifold.proju(x, ambient)
     # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor
 
@@ -28,7 +27,7 @@ class RiemannianMuon(RiemannianSGD):
     only_on = Grassmann
 
     def _advance(
-        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+        self, group: dict[str, Any], manifold: Grassmann, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
         gradient = tangent_gradient(manifold, x, gradient)
         momentum = group["momentum"]

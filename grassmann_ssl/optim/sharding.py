@@ -13,12 +13,14 @@ def is_sharded(tensor: Any) -> bool:
 
 def whole(tensor: Any) -> Tensor:
     """All of a tensor, as a plain tensor: a view of its memory, or, of shards, a gathered copy."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
+    full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
+    return full
 
 
 def local(tensor: Any) -> Tensor:
     """What this process holds of a tensor."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return own
 
 
 def write(tensor: Any, value: Tensor) -> None:

@@ -98,7 +98,7 @@ class Outcome:
 
 def _column(column: Any) -> np.ndarray:
     """A column of a table as an array; text as numpy's own strings."""
-    values = column.to_numpy()
+    values: np.ndarray = column.to_numpy()
     return values.astype(str) if values.dtype == object and column.type == "string" else values
 
 

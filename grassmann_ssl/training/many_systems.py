@@ -9,6 +9,8 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 Rule = Callable[..., Mapping[str, Tensor]]
+Fixed = dict[str, Tensor | float]
+Step = Callable[[State, Fixed, float], State]
 
 GIBIBYTE = 2**30
 LIVE_COPIES = 16  # of the state, alive at once in a step: the stages of Runge-Kutta and the temporaries of a rule
@@ -78,7 +80,9 @@ def simulate(
 
 
 @torch.no_grad()
-def _run(advance, x, fixed, step, steps, logged, on_step) -> State:
+def _run(
+    advance: Step, x: State, fixed: Fixed, step: float, steps: int, logged: set[int], on_step: Callable[[int], object]
+) -> State:
     kept: dict[str, list[Tensor]] = {name: [] for name in x}
     cells = len(next(iter(x.values())))
     for k in range(steps + 1):
@@ -92,10 +96,10 @@ def _run(advance, x, fixed, step, steps, logged, on_step) -> State:
 
 
 @lru_cache(maxsize=64)  # a rule that was compiled stays so
-def _advance(rule: Rule, method: str, compiled: bool) -> Callable[[State, dict, float], State]:
+def _advance(rule: Rule, method: str, compiled: bool) -> Step:
     """One step of a rule."""
 
-    def runge_kutta(x: State, fixed: dict, step: float) -> State:
+    def runge_kutta(x: State, fixed: Fixed, step: float) -> State:
         total = dict(rule(**x, **fixed))
         slope: Mapping[str, Tensor] = total
         for weight, fraction in ((2, 0.5), (2, 0.5), (1, 1.0)):
@@ -103,7 +107,7 @@ def _advance(rule: Rule, method: str, compiled: bool) -> Callable[[State, dict, 
             total = {name: torch.add(total[name], slope[name], alpha=weight) for name in x}
         return {name: torch.add(x[name], total[name], alpha=step / 6) for name in x}
 
-    def euler(x: State, fixed: dict, step: float) -> State:
+    def euler(x: State, fixed: Fixed, step: float) -> State:
         slope = rule(**x, **fixed)
         return {name: torch.add(x[name], slope[name], alpha=step) for name in x}
 
