@@ -1,4 +1,4 @@
-"""Checks of arguments: every error names the argument, what it got and what it needs."""
+"""Checks of arguments; each raises ValueError naming the argument, what it got and what it needs."""
 
 from __future__ import annotations
 

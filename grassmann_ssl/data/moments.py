@@ -1,4 +1,4 @@
-"""Population moments: all that a linear model and a quadratic or quartic loss can see of the data."""
+"""Population moments: the sufficient statistics of a linear model under quadratic and quartic losses."""
 
 from dataclasses import dataclass, fields
 from typing import Any

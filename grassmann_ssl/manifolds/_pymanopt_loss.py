@@ -68,11 +68,14 @@ class TorchBackend:
         return self._at(point).value
 
     def gradient(self, point: Any) -> Any:
-        """Its Euclidean gradient, of the shape of the point."""
+        """Its Euclidean gradient, of the shape of the point. Raises as the class."""
         return self._gradient(self._at(point)).detach()
 
     def hessian(self, point: Any, vector: Any) -> Any:
-        """The derivative of the Euclidean gradient along a vector, by differentiating the gradient once more."""
+        """The derivative of the Euclidean gradient along a vector, by differentiating the gradient once more.
+
+        Raises as the class.
+        """
         self._second_order = True
         evaluation = self._at(point)
         gradient = self._gradient(evaluation)
@@ -82,11 +85,11 @@ class TorchBackend:
 
     @property
     def latest(self) -> Tensor:
-        """The point last asked about."""
+        """The point of the last evaluation."""
         return self._recent[0].point
 
     def clear(self) -> None:
-        """Let go of the graphs and of the points they belong to."""
+        """Release the graphs and their points."""
         self._recent.clear()
 
     def _at(self, point: Tensor) -> _Evaluation:

@@ -135,6 +135,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
         V is not projected: `proju` of it is the vector that `retr_transp` gives, and the projection that the next gradient needs anyway
         does that at no cost, since it is linear. `rate` a number or (..., 1, 1). Returns the length of the step, (..., 1, 1).
+        Raises TypeError for half precision unless `stores_half`.
         """
         if x.dtype in HALF:
             if not self.stores_half:
@@ -194,7 +195,10 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         device: torch.device | str | None = None,
         seed: int | None = 42,
     ) -> geoopt.ManifoldTensor:
-        """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused."""
+        """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused.
+
+        Raises as `random`.
+        """
         shape, dtype = self._place(size, dtype)
         point = torch.eye(*shape[-2:], dtype=dtype, device=device).expand(shape).contiguous()
         return geoopt.ManifoldTensor(point, manifold=self)

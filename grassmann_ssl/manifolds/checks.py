@@ -71,7 +71,7 @@ def check_hessian(
     Hess d is `manifold.ehess2rhess` of autograd's second derivative along d; where the manifold has none, the derivative of
     `egrad2rgrad` along d, projected, which is the Hessian where the metric is that of the surrounding space. Exp is `manifold.expmap`, or
     `retr`, which must then be of second order. Also <u, Hess v> - <v, Hess u> for random u, v (`asymmetry`) and the
-    normal part of Hess d. Otherwise as `check_gradient`. Source: Boumal 2023, sec. 6.8.
+    normal part of Hess d. Otherwise, errors included, as `check_gradient`. Source: Boumal 2023, sec. 6.8.
     """
     f = _Function(loss, x, manifold)
     leaf, egrad = f.gradient(twice=True)

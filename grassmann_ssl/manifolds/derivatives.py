@@ -25,6 +25,7 @@ def hessian_vector_product(loss: Loss, manifold: geoopt.Manifold, x: Tensor, u: 
 
 
 def evaluate(loss: Loss, x: Tensor) -> Tensor:
+    """The loss at X. Raises TypeError where it is no tensor, ValueError where it is not real."""
     value = loss(x)
     if not isinstance(value, Tensor):
         raise TypeError(f"the loss {name_of(loss)} must return a real tensor, got {type(value).__name__}")
@@ -34,6 +35,7 @@ def evaluate(loss: Loss, x: Tensor) -> Tensor:
 
 
 def derivative(loss: Loss, value: Tensor, leaf: Tensor, twice: bool) -> Tensor:
+    """The Euclidean gradient at `leaf`, with a graph if `twice`. Raises ValueError where there is none or it is not finite."""
     gradient = None
     if value.requires_grad:
         (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=twice, allow_unused=True)
@@ -66,6 +68,7 @@ def hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[
 
 
 def vector_product(output: Tensor, leaf: Tensor, vector: Tensor, twice: bool = False) -> Tensor:
+    """The vector-Jacobian product of `output` with respect to `leaf`."""
     if not output.requires_grad:  # constant
         return torch.zeros_like(leaf)
     (product,) = torch.autograd.grad(
@@ -75,6 +78,7 @@ def vector_product(output: Tensor, leaf: Tensor, vector: Tensor, twice: bool = F
 
 
 def name_of(loss: Loss) -> str:
+    """The name of a loss, for messages."""
     return getattr(loss, "__qualname__", type(loss).__name__)
 
 

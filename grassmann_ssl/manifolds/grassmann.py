@@ -20,7 +20,7 @@ class Grassmann(OrthonormalMatrices):
 
     Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. The one exception is the basis that the
     retraction "cholesky-qr" returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by
-    O(||U||^2); vectors that `retr_transp` carries along are turned with them. Any leading batch dimensions. In this metric
+    O(||U||^2); vectors transported by `retr_transp` are turned with them. Any leading batch dimensions. In this metric
     the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^H U, X^H Y) only.
     Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
     Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =

@@ -83,7 +83,10 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
 
     @property
     def typical_dist(self) -> float:
-        """sqrt(p), times sqrt(k) for k leading indices, as in pymanopt: the scale of trust regions."""
+        """sqrt(p), times sqrt(k) for k leading indices, as in pymanopt: the scale of trust regions.
+
+        Raises NotImplementedError on other manifolds than Grassmann and Stiefel.
+        """
         if not isinstance(self.manifold, Grassmann | Stiefel):
             raise NotImplementedError(f"the typical distance on {self} is not known")
         return math.sqrt(math.prod(self.shape) / self.shape[-2])

@@ -10,10 +10,8 @@ import numpy as np
 PER_DECADE = 6  # steps per decade
 CLEAR = 30.0  # a residual says something where it is this many times the rounding: then it is known to 3 %
 STRAIGHT = 0.03  # decades by which the points of a straight stretch may leave their line
-SHORTFALL = (
-    0.1,
-    0.3,
-)  # how far below the expected slope a slope may be, at least and over one decade: short stretches tell less
+# How far below the expected slope a slope may be, at least and over one decade: short stretches tell less.
+SHORTFALL = (0.1, 0.3)
 MARGIN = 1e4  # rounding tolerance of identities, in eps
 
 
@@ -119,6 +117,7 @@ def fit(steps: np.ndarray, residuals: np.ndarray, floor: np.ndarray, small: floa
 
 
 def judged(result: Slope, what: str, raises: bool) -> Slope:
+    """The result. Raises AssertionError with its numbers where it is not ok and `raises` is set."""
     if raises and not result.ok:
         raise AssertionError(
             f"{what} fails: slope {result.slope:.3g} (expected {result.expected:g}), normal part {result.normal_part:.3g}, "

@@ -150,7 +150,7 @@ def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @_on_bases("x")
 def projector(x: Tensor) -> Inexact[Tensor, " *b n n"]:
-    """The orthogonal projector X X^H (..., n, n) onto span(X)."""
+    """The orthogonal projector X X^H (..., n, n) onto span(X). Raises as `principal_angles`."""
     return x @ x.mH
 
 

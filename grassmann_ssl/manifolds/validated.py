@@ -63,14 +63,14 @@ def _operation(name: str) -> Callable[..., Any]:
 
 
 class Validated(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
-    """A geoopt manifold with every input and output checked, for finding out where a point or a vector goes wrong.
+    """A geoopt manifold with every input and output checked, for debugging.
 
     Checks that points are on the manifold, vectors tangent, shapes those of a point, shapes of all arguments equal up to broadcasting,
     dtypes and devices equal, and all entries finite; then returns what `manifold` returns, unchanged (`random` and `origin` come with
     this manifold). Raises ValueError naming operation, argument, error and tolerance, TypeError for arguments that are no tensors. For
     geoopt.ManifoldParameter, optimizers, and anything else that takes a manifold; attributes that geoopt does not know are those of
     `manifold`, and checked where they are one of the operations of this package. Waits for the device at each call, which takes
-    several times as long: for tests and for finding faults.
+    several times as long: for tests and debugging.
 
     Points must lie on the manifold to the tolerances atol and rtol as the manifold defines them; the normal part of a vector may be
     atol + rtol max(1, its largest entry), or that of the ambient vector that it was projected from. Default: both 1000 eps of the dtype,
@@ -111,11 +111,11 @@ class Validated(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
     transp_follow_expmap = _operation("transp_follow_expmap")
 
     def random(self, *size: Any, **kwargs: Any) -> geoopt.ManifoldTensor:
-        """A random point of the wrapped manifold."""
+        """A random point of the wrapped manifold, checked. Raises as the class."""
         return self._created("random", *size, **kwargs)
 
     def origin(self, *size: Any, **kwargs: Any) -> geoopt.ManifoldTensor:
-        """The origin of the wrapped manifold."""
+        """The origin of the wrapped manifold, checked. Raises as the class."""
         return self._created("origin", *size, **kwargs)
 
     def unpack_tensor(self, tensor: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from grassmann_ssl.optim.sgd import RiemannianSGD
 
 
 class Landing(RiemannianSGD):
-    """Gradient descent without retraction; ||X^H X - I||_F stays below `safety`, and vanishes in the limit. A comparator.
+    """Gradient descent without retraction; ||X^H X - I||_F stays below `safety`, and vanishes in the limit. A baseline.
 
     X <- X - eta (G X^H X - X G^H X + attraction X (X^H X - I)), G the Euclidean gradient. The first part is the Riemannian gradient on
     Gr(n, p) where X^H X = I (the source has half of it), so that time is lr x step as for `RiemannianSGD`. eta = lr, or less where the step

@@ -1,4 +1,4 @@
-"""The run folder: open formats, written whole or not at all; and what produced a run."""
+"""The run folder: open formats, written atomically; and the provenance of a run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from grassmann_ssl.runs.config import ConfigError
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What produced a run: date, versions, git commit of the package's checkout (None outside one), device, machine."""
+    """Provenance of a run: date, versions, git commit of the package's checkout (None outside one), device, machine."""
     packages = ("grassmann_ssl", "torch", "geoopt", "numpy", "scipy", "scikit-learn")
     cuda = device.type == "cuda"
     return {
@@ -90,5 +90,5 @@ class RunFolder:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON that any reader accepts: NaN and infinity are refused."""
+    """Write strict JSON. Raises ValueError for NaN and infinity."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def folder(self) -> Path:
-        """The run folder that was asked for; a folder that was moved since then is elsewhere."""
+        """The run folder as configured; it may have been moved since."""
         return Path(self.record["config"]["out"])
 
     def save(self, folder: Path) -> None:
@@ -103,7 +103,7 @@ def _column(column: Any) -> np.ndarray:
 
 
 class Run:
-    """A run from its first check to its outcome: the device is refused before any work, the clock starts."""
+    """A run from its first check to its outcome: device, generator, clock. Raises ConfigError where the device is not available."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

@@ -48,9 +48,9 @@ def simulate(
     cell, or numbers shared by all. rule(**state, **parameters) returns the derivative of every state, as tensors of their shapes;
     it must treat cells apart, and nothing in it may wait for the device. Device and dtype are those of the state.
     Logs step 0, every `log_every`-th and the last; without it only the last. Time = step x number of steps.
-    `memory` (bytes) bounds what is alive on the device: cells advance in chunks of as many as fit, and so does a CPU's cache.
-    `compiled` fuses each step by torch.compile, once for a rule and its kinds of arguments: it takes 10 to 20 s and a C++ compiler
-    the first time, and makes long or repeated simulations of many small cells several times faster. Results agree to rounding.
+    `memory` (bytes) bounds the device memory in use: cells advance in chunks that fit, on a CPU into its cache too.
+    `compiled` fuses each step by torch.compile: 10 to 20 s and a C++ compiler the first time, several times faster afterwards for long or
+    repeated simulations of many small cells. Results agree to rounding.
     A cell that blows up ends as inf or nan in its own entries and leaves the others as they are.
     `on_step` is called after every step of a chunk with the number of its cells: N x steps in all.
     Raises ValueError where shapes disagree, nothing is to be done, or one cell does not fit into the memory.

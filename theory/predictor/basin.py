@@ -9,7 +9,7 @@ strictly along that manifold, so that it is a function P_sep(C), found by integr
 Backwards in time P_sep runs to +infinity at a finite C < 0 and to -infinity at a finite C > 0: below the one every start collapses,
 above the other none does. Derived here; the paper draws the separatrix in its Fig. 3 and gives the rule on the parabola.
 P_sep is analytic in C: near the saddle it is summed as a power series, and followed numerically from there.
-Starts with |P| up to 1e4 are told apart. Functions raise ValueError for entries that are not finite and for settings outside of
+Starts with |P| up to 1e4 are resolved. Functions raise ValueError for entries that are not finite and for settings outside
 tau > 0, alpha_p > 0, eta >= 0, sigma2 >= 0.
 """
 
