@@ -1,4 +1,4 @@
-"""The precision in which losses and manifolds compute, whatever autocast and the storage of their inputs say."""
+"""Losses and manifolds compute in float32 or float64, under autocast and for half-precision inputs too."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def in_full_precision(method: Operation) -> Operation:
-    """Run a method of a manifold in float32 or float64 (or complex), autocast switched off; refuse other dtypes with TypeError.
+    """Run a method of a manifold in float32 or float64 (or complex), autocast switched off. Raises TypeError for others.
 
     Under autocast X^T X would be computed in bfloat16, and a point would leave the manifold by 4e-3. Half-precision tensors are taken
     where the manifold `stores_half`: they are widened to float32 and what comes out is rounded back.

@@ -1,4 +1,4 @@
-"""What Gr(n, p) and St(n, p) share: orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
+"""Common base of Gr(n, p) and St(n, p): orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
     @property
     def stores_half(self) -> bool:
-        """Whether points in float16 and bfloat16 are taken."""
+        """Whether points in float16 and bfloat16 are supported."""
         return self.retraction == "polar"
 
     def flat(self, v: Tensor) -> Tensor:

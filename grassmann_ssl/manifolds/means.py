@@ -13,7 +13,7 @@ from grassmann_ssl.precision import FULL, no_autocast
 
 @dataclass(frozen=True)
 class Mean:
-    """What `frechet_mean` found: a basis of the mean, and how well.
+    """The result of `frechet_mean`: a basis of the mean, and how well it converged.
 
     gradient_norm is the length of sum_i w_i Log_X(Y_i), 0 at a mean; converged where it is within the tolerance; variance is
     sum_i w_i dist^2(X, Y_i).

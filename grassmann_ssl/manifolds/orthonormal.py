@@ -1,4 +1,4 @@
-"""Ways back to X^H X = I: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
+"""Orthonormalisation: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
 
 import torch
 from jaxtyping import Inexact

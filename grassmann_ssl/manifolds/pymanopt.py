@@ -172,7 +172,7 @@ def torch_function(manifold: TorchManifold) -> Callable[[Callable[[Tensor], Tens
 
 @dataclass(frozen=True)
 class Solution:
-    """What `solve` found: `point` (a tensor like the start), the loss and the norm of its Riemannian gradient there.
+    """The result of `solve`: `point` (a tensor like the start), the loss and the norm of its Riemannian gradient there.
 
     `iterations` as pymanopt counts them, `evaluations` the forward passes made, `seconds` of the whole run, `stopping` pymanopt's reason.
     """
@@ -263,7 +263,7 @@ def reference_problem(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> pymanopt.Problem:
-    """The same torch loss on pymanopt's own manifold: numpy points of shape (n, p) or (k, n, p), to hold a run of ours against.
+    """The same torch loss on pymanopt's own manifold: numpy points of shape (n, p) or (k, n, p), as a reference.
 
     Grassmann(): `pymanopt.manifolds.Grassmann`, or `ComplexGrassmann` for complex128; Stiefel(): `pymanopt.manifolds.Stiefel`. The loss
     gets tensors of `dtype` and `shape` on `device`. Raises ValueError for manifolds, shapes and dtypes that pymanopt has no match for.

@@ -37,10 +37,10 @@ class Slope:
 
     @property
     def ok(self) -> bool:
-        """Whether the slope is at least the expected one less 0.1 (0.3 / decades where it was fitted over fewer than three decades), and
-        the other numbers within `tolerance`.
+        """Whether the slope is as large as expected and the other numbers are within `tolerance`.
 
-        More than expected is no fault: a Hessian that vanishes along the direction, say, gives a gradient the slope 3.
+        The slope may fall short by 0.1, or by 0.3 / decades where it was fitted over fewer than three decades.
+        A larger one is no fault: a Hessian that vanishes along the direction, say, gives a gradient the slope 3.
         """
         small = max(self.normal_part, self.asymmetry) <= self.tolerance
         decades = (self.fitted[1] - self.fitted[0]) / PER_DECADE

@@ -1,4 +1,4 @@
-"""Subspaces given by orthonormal bases: angles and distances between them, bases nearest to each other, averages over time.
+"""Subspaces given by orthonormal bases: angles and distances between them, nearest bases, exponential moving averages.
 
 Bases X, Y are (..., n, p), in float32, float64, complex64 or complex128; leading dimensions broadcast. Nothing sees more of a basis than
 its span unless it says so. Matrices of size p x p are factorized in double precision: that costs little beside the products with n x p

@@ -1,4 +1,4 @@
-"""What the optimizers share: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
+"""Common base of the optimizers: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Training of encoders: views, objective, backward pass, optimizer step, each step followed by what depends on the weights."""
+"""Training of encoders: views, objective, backward pass, optimizer step; mixed precision, gradient accumulation, callbacks."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
