@@ -1,4 +1,4 @@
-"""The batch of a loss when it is spread over processes: all rows, or sums over all rows, with the gradient of one process.
+"""The batch of a loss under data parallelism: all-gather and all-reduce with the gradient of one process.
 
 Every process computes the loss L of the whole batch. Backward gives each process W dL/dz of its own rows, W the number of processes: the
 gradient of the sum of the W equal losses. DistributedDataParallel takes the mean of the parameters' gradients over processes, which is
@@ -28,7 +28,7 @@ class Process:
         return self.rank == 0
 
     def rows(self, batch: int) -> slice:
-        """The rows of a batch that are this process's own, equally many for each. Raises ValueError where that cannot be."""
+        """The rows of a batch for this process, equally many for each. Raises ValueError for a batch that is not divisible."""
         if batch % self.count:
             raise ValueError(
                 f"batch = {batch} cannot be shared equally by {self.count} processes: give a multiple of {self.count}"
@@ -49,12 +49,12 @@ def process_rank() -> int:
 
 def all_rows(x: Tensor) -> Tensor:
     """The rows of all processes, (n, ...) -> (W n, ...), those of process r from r n on."""
-    return x if process_count() == 1 else _Gather.apply(x)
+    return x if process_count() == 1 else _Gather.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 def total(x: Tensor) -> Tensor:
     """The sum of x over all processes."""
-    return x if process_count() == 1 else _Sum.apply(x)
+    return x if process_count() == 1 else _Sum.apply(x)  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
 class _Gather(torch.autograd.Function):

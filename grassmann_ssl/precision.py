@@ -1,15 +1,16 @@
-"""The precision in which losses and manifolds compute, whatever autocast and the storage of their inputs say."""
+"""Losses and manifolds compute in float32 or float64, under autocast and for half-precision inputs too."""
 
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 FULL = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 HALF = (torch.float16, torch.bfloat16)
+Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -25,8 +26,8 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
-def in_full_precision(method: Callable) -> Callable:
-    """Run a method of a manifold in float32 or float64 (or complex), autocast switched off; refuse other dtypes with TypeError.
+def in_full_precision(method: Operation) -> Operation:
+    """Run a method of a manifold in float32 or float64 (or complex), autocast switched off. Raises TypeError for others.
 
     Under autocast X^T X would be computed in bfloat16, and a point would leave the manifold by 4e-3. Half-precision tensors are taken
     where the manifold `stores_half`: they are widened to float32 and what comes out is rounded back.
@@ -49,10 +50,10 @@ def in_full_precision(method: Callable) -> Callable:
             result = method(self, *args, **kwargs)
         return result if stored is None else _rounded(result, stored)
 
-    return wrapped
+    return cast(Operation, wrapped)
 
 
-def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager:
+def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager[object]:
     """Autocast switched off where it is on."""
     if device_type not in (None, "meta") and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)

@@ -19,8 +19,8 @@ LARGEST_STEP = 0.3  # in units of 1 / the fastest rate: a mode that grows from f
 
 
 def full_rank(weights: ArrayLike, m: int, matrix_name: str = "matrix") -> Array:
-    """Weights (..., m, d) with unit columns, refused unless their rank is d. Rows keep their relative accuracy."""
-    w = check.weights(weights, m, matrix_name)
+    """Weights (..., m, d) with unit columns, rows at full relative accuracy. Raises ValueError unless the rank is d."""
+    w: Array = check.weights(weights, m, matrix_name)
     w = w / np.maximum(np.linalg.norm(w, axis=-2, keepdims=True), np.finfo(np.float64).tiny)
     sizes = np.linalg.svd(w, compute_uv=False)
     if np.any(sizes[..., -1] <= m * EPS * sizes[..., 0]):
@@ -37,7 +37,10 @@ def orthonormal(w: Array) -> Array:
 
 
 def split_indices(inside: Sequence[int], m: int) -> tuple[list[int], list[int]]:
-    """The different indices `inside` as given, and the other ones of 0 .. m-1 in increasing order."""
+    """The different indices `inside` as given, and the other ones of 0 .. m-1 in increasing order.
+
+    Raises ValueError where `inside` is empty, repeats an index or leaves 0 .. m-1.
+    """
     chosen = [int(j) for j in inside]
     if not chosen or len(set(chosen)) != len(chosen) or not all(0 <= j < m for j in chosen):
         raise ValueError(f"inside must be different indices from 0 to {m - 1}, got {inside!r}")
@@ -64,6 +67,7 @@ def integrate(velocity: Callable[[Array], Array], start: Array, times: Array, fa
 
     Dormand-Prince steps of order 8. The tolerances alone would let modes far below them grow inaccurately, and near a
     saddle these modes decide what happens next: hence the largest step. Cost proportional to fastest times max(times).
+    Raises RuntimeError where the integrator fails.
     """
     at, place = np.unique(times, return_inverse=True)
     if fastest == 0 or at[-1] == 0:
@@ -80,7 +84,8 @@ def integrate(velocity: Callable[[Array], Array], start: Array, times: Array, fa
     )
     if not solution.success:
         raise RuntimeError(f"the flow could not be integrated to t = {at[-1]:g}: {solution.message}")
-    return np.moveaxis(solution.y.reshape(*start.shape, at.size), -1, -3)[..., place, :, :]
+    states: Array = solution.y.reshape(*start.shape, at.size)
+    return np.moveaxis(states, -1, -3)[..., place, :, :]
 
 
 def graded_span(rows: Array, rates: Array, times: Array, signs: Array | None = None) -> Array:

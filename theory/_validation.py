@@ -1,4 +1,4 @@
-"""Checks of arguments: every error names the argument, what it got and what it needs."""
+"""Checks of arguments; each raises ValueError naming the argument, what it got and what it needs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def modes(name: str, values: ArrayLike, rates_name: str, rates: ArrayLike) -> tu
 
 def above_rounding(values: Array) -> NDArray[np.bool_]:
     """Which eigenvalues are positive beyond rounding: > m eps max|values|."""
-    return values > values.size * np.finfo(np.float64).eps * np.abs(values).max()
+    rounding = values.size * float(np.finfo(np.float64).eps) * float(np.abs(values).max())
+    return values > rounding
 
 
 def number(name: str, value: float, least: float = -np.inf) -> float:

@@ -76,8 +76,7 @@ def rates(gamma: ArrayLike, inside: Sequence[int]) -> Array:
 
 
 def convergence_rate(gamma: ArrayLike, d: int) -> float:
-    """Slowest rate at the predicted minimiser: late principal angles to it shrink as e^{-rate t}, the excess loss as
-    e^{-2 rate t}.
+    """Slowest rate at the minimiser: principal angles to it decay as e^{-rate t}, the excess loss as e^{-2 rate t}.
 
     rate = min_ij 4 (gamma_j - gamma_i)(1 - gamma_j), j inside the minimiser, i outside; inf for d = m. It is 0 (below
     10 m eps max(1, |gamma|)^2 counts as 0) where the linear theory is degenerate. That happens in two ways. No gap: the

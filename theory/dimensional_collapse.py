@@ -30,6 +30,7 @@ def contrast_matrix(x: ArrayLike, x_positive: ArrayLike, weights: ArrayLike) -> 
                   S1 = (1/n) sum_i (1 - alpha_ii)(x'_i - x_i)(x'_i - x_i)^T,
     alpha_ij = e^{-|z_i - z_j|^2 / 2} / Z_i for j != i, alpha_ii = e^{-|z_i - z'_i|^2 / 2} / Z_i, Z_i such that sum_j alpha_ij = 1.
     x, x_positive (n, m), n >= 2; x' is only ever a positive. Source: Lemmas 1 and 2 of the paper, with 1/n for its sums.
+    Raises ValueError unless n >= 2 and the shapes fit.
     """
     anchor, positive = check.array("x", x, ndim=2), check.array("x_positive", x_positive, ndim=2)
     if anchor.shape != positive.shape or anchor.shape[0] < 2:
@@ -47,7 +48,8 @@ def contrast_matrix(x: ArrayLike, x_positive: ArrayLike, weights: ArrayLike) -> 
     alpha[..., diagonal, diagonal] = 0.0
     both = alpha + np.swapaxes(alpha, -1, -2)
     contrast = anchor.T @ (both.sum(-1)[..., None] * anchor - both @ anchor)
-    return (contrast - shift.T @ (away[..., None] * shift)) / n
+    result: Array = (contrast - shift.T @ (away[..., None] * shift)) / n
+    return result
 
 
 def small_weights_matrix(anchor: ArrayLike, difference: ArrayLike) -> Array:
@@ -59,6 +61,7 @@ def small_weights_matrix(anchor: ArrayLike, difference: ArrayLike) -> Array:
       noise on both views (Cov(x) = A + N, difference 2 N):       X = 2 A: no collapse from small weights, however much noise
       clean anchor, noise on x' only (Cov(x) = A, difference N):  X = 2 A - N: directions with n_j > 2 a_j collapse
     Derived here from `contrast_matrix` with alpha_ij = 1/n.
+    Raises ValueError unless both are positive semi-definite and of one shape.
     """
     covariance, spread = moments("anchor", anchor, difference, "difference")
     return 2 * check.positive_semidefinite("anchor", covariance) - spread
@@ -69,6 +72,7 @@ def collapsed_directions(matrix: ArrayLike) -> int:
 
     Negative means beyond rounding, < -m eps max|eigenvalue|. Of d outputs max(0, d - m + this number) collapse to zero.
     Validity: X constant, or keeping the sign on these directions. Source: Theorem 1 of the paper.
+    Raises ValueError unless X is symmetric.
     """
     values = np.asarray(np.linalg.eigvalsh(check.symmetric("matrix", matrix)), dtype=np.float64)
     return int(check.above_rounding(-values).sum())
@@ -116,7 +120,7 @@ def blow_up_times(s1: ArrayLike, s2: ArrayLike, strength: ArrayLike) -> Array:
     """Times (..., d) at which the modes of `two_layer_singular_values` diverge: 1 / (2 x mean), in practice X shrinks before.
 
     mean = (s1^2 - s2^2) / log(s1^2 / s2^2), the logarithmic mean, s^2 for balanced layers. inf for x <= 0 or a zero layer.
-    s1, s2 (..., d), strength x (d,). Derived here.
+    s1, s2 (..., d), strength x (d,). Derived here. Raises ValueError for negative singular values.
     """
     first, second, x = _layers(s1, s2, strength)
     alive = (x > 0) & (first > 0) & (second > 0)

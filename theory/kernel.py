@@ -128,5 +128,5 @@ def _exchange(rows: Array) -> Array:
 
 def _pair_average(root: Array) -> Array:
     """(1/2n) root^T J root, symmetric to the last bit: its entries may all be as small as rounding."""
-    product = root.T @ _exchange(root) / root.shape[0]
+    product: Array = root.T @ _exchange(root) / root.shape[0]
     return (product + product.T) / 2

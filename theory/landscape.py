@@ -123,6 +123,7 @@ def truncated_spectrum(mu: ArrayLike, beta: float) -> Array:
     """Embedding variances that squared VICReg ends with: max(0, 1 - beta + beta mu), entry by entry.
 
     mu: the d largest `correlations`; beta >= 0 weighs the invariance term. Source: Cabannes et al.
+    Raises ValueError for beta < 0.
     """
     weight = check.number("beta", beta, least=0)
     return np.maximum(0.0, 1 - weight + weight * check.array("mu", mu))
@@ -133,6 +134,7 @@ def squared_vicreg_attraction(cross: ArrayLike, second: ArrayLike, beta: float, 
 
     L = beta E||f(x) - f(x')||^2 + ||E f f^T - I||_F^2 + 2 penalty ||W||_F^2 = -2 tr(W^T B W) + ||W^T Sigma W||_F^2 + d;
     ||W||_F is the norm of f in the reproducing kernel Hilbert space of the linear kernel. beta, penalty >= 0. Derived here.
+    Raises ValueError for beta < 0 or penalty < 0.
     """
     gamma, sigma = moments("cross", cross, second)
     weight, ridge = check.number("beta", beta, least=0), check.number("penalty", penalty, least=0)
@@ -152,7 +154,7 @@ def interplay_matrix(cross: ArrayLike, second: ArrayLike, beta: float, penalty: 
     if sizes[0] <= RELATIVE_CUTOFF * sizes[-1]:
         raise ValueError(f"second must be positive definite, got a smallest eigenvalue of {sizes[0]:.3g}")
     whiten = (vectors / np.sqrt(sizes)) @ vectors.T
-    result = whiten @ b @ whiten
+    result: Array = whiten @ b @ whiten
     return (result + result.T) / 2
 
 
@@ -165,7 +167,7 @@ def infonce_attraction(signal_matrix: ArrayLike, noise_matrix: ArrayLike, extra_
     Data x = b + e with signal covariance A (m, m) and augmentation noise N (m, m); the alignment term is weighed by
     1 + extra_alignment >= 0. At extra_alignment = 0 the noise cancels, and the quartic term is (3/4) tr((W^T (A + N) W)^2).
     Similarity -|z - z'|^2 / 2, temperature 1, infinitely many negatives. Derived here; compare Ziyin et al., ICLR 2023,
-    arXiv 2210.00638.
+    arXiv 2210.00638. Raises ValueError for extra_alignment < -1 or a covariance that is not positive semi-definite.
     """
     a, n = moments("signal_matrix", signal_matrix, noise_matrix, "noise_matrix")
     return (
@@ -180,6 +182,7 @@ def collapsed_dimensions(attraction: ArrayLike, penalty: float) -> int:
     In a loss -2 tr(W^T B W) pass 2 B. d outputs then learn at most m minus this many dimensions, and the origin is a saddle
     if there are any. Eigenvalues below m eps max|eigenvalue| count as 0. penalty >= 0.
     Source: Ziyin et al., ICLR 2023, arXiv 2210.00638 (theorem numbers not checked); verified in tests for InfoNCE.
+    Raises ValueError for penalty < 0.
     """
     b = check.symmetric("attraction", attraction)
     values = np.asarray(np.linalg.eigvalsh(b) - check.number("penalty", penalty, least=0), dtype=np.float64)
@@ -206,7 +209,10 @@ def extent_bias_moments(large: int, small: int, noise: float, amplitude: float =
 def extent_bias_samples(
     rng: np.random.Generator, n: int, large: int, small: int, noise: float, amplitude: float = 1.0
 ) -> tuple[Array, Array]:
-    """n pairs of views x, x' (n, m) of the two features of `extent_bias_moments`; same signs, noise drawn for each view."""
+    """n pairs of views x, x' (n, m) of the two features of `extent_bias_moments`; same signs, noise drawn for each view.
+
+    Raises ValueError unless n, large, small >= 1 and noise >= 0.
+    """
     columns = _features(large, small, amplitude)
     spread = check.number("noise", noise, least=0)
     count = check.integer("n", n)
@@ -224,7 +230,7 @@ def _features(large: int, small: int, amplitude: float) -> Array:
 
 
 def moments(name: str, matrix: ArrayLike, second: ArrayLike, second_name: str = "second") -> tuple[Array, Array]:
-    """A symmetric matrix and a positive semi-definite one of one shape (m, m)."""
+    """A symmetric matrix and a positive semi-definite one of one shape (m, m). Raises ValueError for any other."""
     first, sigma = check.symmetric(name, matrix), check.positive_semidefinite(second_name, second)
     if first.shape != sigma.shape:
         raise ValueError(f"{name} and {second_name} need one shape (m, m), got {first.shape} and {sigma.shape}")

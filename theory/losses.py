@@ -82,6 +82,7 @@ class LogisticModes:
         """Amplitudes s (..., T, d) from s0 (..., d) >= 0, exact at every t >= 0: `theory.stepwise.singular_values`, rescaled.
 
         s / k solves the equation of Barlow Twins at gamma = b, with k = |b| / sqrt(q).
+        Raises ValueError for t < 0 or s0 < 0.
         """
         at, scalar = check.times(t)
         start, b = check.modes("s0", s0, "attraction", self.attraction)
@@ -97,6 +98,7 @@ class LogisticModes:
         """Times (..., d) at which s^2 = final / 2; inf for a mode that is never learned.
 
         log(final / s_0^2 - 1) / (2 r): negative for a start above half, -inf for one above the final value.
+        Raises ValueError for s0 < 0.
         """
         start, b = check.modes("s0", s0, "attraction", self.attraction)
         scale, moves = self._scale()
@@ -113,13 +115,16 @@ def barlow_twins_modes(gamma: ArrayLike, sigma: ArrayLike) -> LogisticModes:
     """Barlow Twins: rate 4 gamma, final s^2 = 1/gamma, variance sigma/gamma. gamma, sigma (d,), sigma > 0.
 
     A Gamma and Sigma that share eigenvectors; the modes themselves do not depend on sigma. Source: Simon et al., ICML 2023,
-    arXiv 2303.15438.
+    arXiv 2303.15438. Raises ValueError for sigma <= 0.
     """
     return _modes(quartic("barlow_twins", gamma, sigma), sigma)
 
 
 def spectral_contrastive_modes(gamma: ArrayLike, sigma: ArrayLike) -> LogisticModes:
-    """Spectral contrastive: rate 4 gamma, final s^2 = gamma/sigma^2, variance gamma/sigma. gamma, sigma (d,), sigma > 0."""
+    """Spectral contrastive: rate 4 gamma, final s^2 = gamma/sigma^2, variance gamma/sigma. gamma, sigma (d,), sigma > 0.
+
+    Raises ValueError for sigma <= 0.
+    """
     return _modes(quartic("spectral_contrastive", gamma, sigma), sigma)
 
 
@@ -127,6 +132,7 @@ def vicreg_modes(gamma: ArrayLike, sigma: ArrayLike, beta: float) -> LogisticMod
     """Squared VICReg: rate 4 (sigma - beta (sigma - gamma)), variance max(0, 1 - beta + beta gamma/sigma).
 
     ||W^T Sigma W - I||^2 + beta E||W^T (x - x')||^2; beta = 1 is spectral contrastive + d. gamma, sigma (d,), sigma > 0.
+    Raises ValueError for sigma <= 0 or beta < 0.
     """
     return _modes(quartic("squared_vicreg", gamma, sigma, beta=beta), sigma)
 
@@ -137,6 +143,7 @@ def quartic_modes(attraction: ArrayLike, second: ArrayLike, d: int) -> LogisticM
     On the top-d eigenvectors v_j of B (m, m): rate 4 b_j, variance b_j / (v_j^T Sigma v_j). Exact where they commute. Otherwise
     right for the first growth alone: learned modes turn towards the generalised eigenvectors, and that takes time and
     changes the rates of the others. On digits step times are off by 5 to 25 %: use `quartic_step_times`.
+    Raises ValueError unless 1 <= d <= m.
     """
     b, sigma = moments("attraction", attraction, second)
     values, vectors = stepwise.spectrum(b)
@@ -155,6 +162,7 @@ def quartic_step_times(weights: ArrayLike, attraction: ArrayLike, second: ArrayL
     on digits `quartic_modes` misses by 5 to 25 % at scale 1e-5, because steps turn and overlap.
     weights (..., m, d): the start. 0 for an eigenvalue that starts above; inf for one that never comes: mu_j <= 0, or a start
     without that direction. Starts below 1e-12 of the saturation are led by rounding, here as in training.
+    Raises ValueError for d > m, RuntimeError where the integrator fails.
     """
     b, sigma = moments("attraction", attraction, second)
     w = check.weights(weights, b.shape[0], "attraction")
@@ -175,7 +183,7 @@ def quartic_step_times(weights: ArrayLike, attraction: ArrayLike, second: ArrayL
 
     def velocity(_: float, y: Array) -> Array:
         now = y.reshape(state.shape)
-        image = rotated @ now
+        image: Array = rotated @ now
         return (4 * (rates[:, None] * now - image @ (np.swapaxes(now, -1, -2) @ image))).ravel()
 
     def spectrum(y: Array) -> Array:
@@ -210,6 +218,7 @@ def infonce_loss(weights: ArrayLike, signal_matrix: ArrayLike, noise_matrix: Arr
       = tr(W^T N W) - (1/2) log det(I + S) - (1/2) tr[(I + S)^{-1} S],   S = W^T (A + N) W,
     for x = b + e, x' = b + e' with covariances A = signal_matrix = Gamma of b and N = noise_matrix of e, e' (m, m), z = W^T x,
     similarity -|z - z'|^2 / 2, temperature 1, y an independent view. Derived here.
+    Raises ValueError unless A and N are positive semi-definite.
     """
     a, n = moments("signal_matrix", signal_matrix, noise_matrix, "noise_matrix")
     a = check.positive_semidefinite("signal_matrix", a)
@@ -217,19 +226,21 @@ def infonce_loss(weights: ArrayLike, signal_matrix: ArrayLike, noise_matrix: Arr
     transposed = np.swapaxes(w, -1, -2)
     spread = np.linalg.eigvalsh(transposed @ (a + n) @ w)
     alignment = np.trace(transposed @ n @ w, axis1=-2, axis2=-1)
-    return alignment - (np.log1p(spread) + spread / (1 + spread)).sum(-1) / 2
+    result: Array = alignment - (np.log1p(spread) + spread / (1 + spread)).sum(-1) / 2
+    return result
 
 
 def infonce_final_variance(signal: ArrayLike, noise: ArrayLike) -> Array:
     """Embedding variance y* that InfoNCE ends with, entry by entry: 2 / (sqrt(1 + 8 r) - 1) - 1, r = noise / (signal + noise).
 
     signal, noise >= 0: eigenvalues of the two covariances of `infonce_loss` on shared eigenvectors, not both 0. 0 without
-    signal, inf without noise. Derived here.
+    signal, inf without noise. Derived here. Raises ValueError for a negative argument, or where both are 0.
     """
     a, n = _signal_and_noise(signal, noise)
     root = np.sqrt(1 + 8 * n / (a + n))
     with np.errstate(divide="ignore"):
-        return a / n * (1 + root) / (3 + root)  # the same without cancellation
+        result: Array = a / n * (1 + root) / (3 + root)  # the same without cancellation
+    return result
 
 
 def infonce_variance(t: ArrayLike, y0: ArrayLike, signal: ArrayLike, noise: ArrayLike) -> Array:
@@ -266,6 +277,7 @@ def infonce_step_times(y0: ArrayLike, signal: ArrayLike, noise: ArrayLike) -> Ar
     t = F(y*/2) - F(y0) with F(y) = integral of dy / (dy/dt), in partial fractions: about log(y*/y0) / (4 signal) for small y0.
     inf for a mode that is never learned (no signal, y0 = 0) or has no final value (no noise). A start above half gets the
     negative time the formula gives, -inf from y* on. Derived here.
+    Raises ValueError for a negative argument, or where signal and noise are both 0.
     """
     a, n = _signal_and_noise(signal, noise, ndim=1)
     start, _ = check.modes("y0", y0, "signal + noise", a + n)
@@ -293,10 +305,8 @@ def _infonce_clock(y: Array, signal: Array, noise: Array) -> Array:
     x = np.where(swap, 1 / y, y)
     near = _log_over(c, x) / large
     far = np.log(x) / large + c * near
-    lone, pair = (
-        np.where(swap, far, near),
-        np.where(swap, near, far),
-    )  # integrals of 1/(rho - r y) and 1/(y (rho - r y))
+    # The integrals of 1/(rho - r y) and of 1/(y (rho - r y)).
+    lone, pair = np.where(swap, far, near), np.where(swap, near, far)
     rest = (np.log(y / (y + u)) / u + r * pair) / (rho + r * u)
     return (lone + (2 - u) * pair + (u - 1) ** 2 * rest) / (4 * sigma)
 

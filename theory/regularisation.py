@@ -81,6 +81,7 @@ def scales(
     minimises l_j(x) + (eta/2) x + kappa (x - 1)^2 + nu (sigma_j x - 1)^2. inf where the denominator is 0 and the numerator
     is not: the loss is unbounded below, and free weights diverge (`theory.constrained.free_flow` says how).
     sigma (m,). Validity: d of the modes carry these scales, those of the largest gain, numerator^2 / denominator.
+    Raises ValueError for sigma <= 0, curvature < 0 or negative penalties.
     """
     b, q = np.broadcast_arrays(
         check.array("attraction", loss.attraction), check.non_negative("curvature", loss.curvature)
@@ -106,6 +107,7 @@ def infonce_scales(
     is convex in x, so there is one, or x = 0. Without kappa and nu, y = 2 / (sqrt(1 + 8 r) - 1) - 1 with
     r = (n_j + eta/2) / sigma_j, and inf for r = 0. signal, noise (m,): eigenvalues of Gamma > 0 and Sigma - Gamma >= 0.
     Similarity -|z - z'|^2 / 2, temperature 1, infinitely many negatives.
+    Raises ValueError unless signal > 0, noise >= 0 and all penalties >= 0.
     """
     a, n = check.positive("signal", signal), check.non_negative("noise", noise)
     a, n = np.broadcast_arrays(a, n)
@@ -138,13 +140,15 @@ def normality(variance: ArrayLike) -> Array:
     LeCun 2025, arXiv 2511.08544). Raises ValueError for v < 0.
     """
     v = check.non_negative("variance", variance)
-    return 1 / np.sqrt(1 + 2 * v) - 2 / np.sqrt(2 + v) + 1 / np.sqrt(3)
+    result: Array = 1 / np.sqrt(1 + 2 * v) - 2 / np.sqrt(2 + v) + 1 / np.sqrt(3)
+    return result
 
 
 def sliced_normality_attraction(sigma: ArrayLike, d: int, strength: float) -> Array:
     """What nu E_u T(u^T W^T Sigma W u) adds to b_j: nu (1 - 2^{-3/2}) sigma_j / (2 d), u uniform on the sphere of R^d.
 
     The growth of the first mode from the origin. sigma (m,); exact also for slices that are unions of orthonormal bases.
+    Raises ValueError for sigma <= 0, d < 1 or strength < 0.
     """
     s, d = check.positive("sigma", sigma), check.integer("d", d)
     return check.number("strength", strength, least=0) * NORMALITY_SLOPE * s / (2 * d)
@@ -155,6 +159,7 @@ def sliced_normality_variances(alignment: ArrayLike, strength: float) -> Array:
 
     alignment a_j = n_j / sigma_j (d,) for the loss (1/2) E||z - z'||^2 on the d modes in use. The mean over u is taken over
     4096 fixed directions, an error of about 1e-2 in y. Minimised numerically (L-BFGS-B): no closed form is known.
+    Raises ValueError for alignment < 0 or strength < 0.
     """
     a = check.non_negative("alignment", alignment, at_least=1)
     nu = check.number("strength", strength, least=0)
@@ -168,7 +173,8 @@ def sliced_normality_variances(alignment: ArrayLike, strength: float) -> Array:
 
     # T is convex up to v = 2.4, and every y that matters lies below: a convex problem, whatever the start.
     found = minimize(value, np.ones(a.size), jac=True, method="L-BFGS-B", bounds=[(0, None)] * a.size, tol=1e-15)
-    return found.x
+    result: Array = found.x
+    return result
 
 
 def _modes(gamma: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

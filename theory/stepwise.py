@@ -105,6 +105,7 @@ def aligned_initialisation(weights: ArrayLike, gamma_matrix: ArrayLike) -> Align
     Validity: ||W(t) - W*(t)|| -> 0 as the weights shrink, slowly when gamma_{d+1} is close to gamma_d
     (`initialisation_exponent`); exact for aligned weights. Where eigenvalues coincide, the basis, and with it each
     s_j(0), is arbitrary. Source: Result 4.6 of the paper (informal there).
+    Raises ValueError unless weights fit Gamma and d <= m.
     """
     gamma, vectors = spectrum(gamma_matrix)
     w = check.weights(weights, gamma.size, "gamma_matrix")
@@ -150,7 +151,8 @@ def loss(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Array:
 
     Validity, errors and source as `singular_values`.
     """
-    return ((1 - eigenvalues(t, s0, gamma)) ** 2).sum(-1)
+    result: Array = ((1 - eigenvalues(t, s0, gamma)) ** 2).sum(-1)
+    return result
 
 
 def weights(t: ArrayLike, aligned: Aligned) -> Array:
@@ -216,7 +218,7 @@ def minimum_norm(gamma: ArrayLike) -> float:
     """Smallest ||W||_F^2 among the weights of minimal loss: sum of 1/gamma_j over the positive ones of gamma (d,).
 
     gamma: the top d eigenvalues of Gamma; positive means above rounding (> d eps max|gamma|). If all d are positive
-    the minimal loss is 0. Source: Proposition 4.3 of the paper.
+    the minimal loss is 0. Source: Proposition 4.3 of the paper. Raises ValueError unless gamma is finite and has one axis.
     """
     values = check.array("gamma", gamma, ndim=1)
     return float((1 / values[check.above_rounding(values)]).sum())

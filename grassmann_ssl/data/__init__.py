@@ -2,7 +2,7 @@
 
 from grassmann_ssl.data.augment import Augmentation, keyed_generator
 from grassmann_ssl.data.files import load
-from grassmann_ssl.data.images import Images, embedded
+from grassmann_ssl.data.images import Images, bundled
 from grassmann_ssl.data.moments import Moments, cross_moment, moments_of
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.data.sources import SOURCES, digits, extent_bias_pairs, gaussian_pairs, photos, triplets
@@ -15,9 +15,9 @@ __all__ = [
     "Moments",
     "Triplets",
     "View",
+    "bundled",
     "cross_moment",
     "digits",
-    "embedded",
     "extent_bias_pairs",
     "gaussian_pairs",
     "keyed_generator",

@@ -1,4 +1,4 @@
-"""Views of colour and grey images by random crops, flips, colours, blur and noise, a batch at a time on the images' device."""
+"""Random augmentations of colour and grey images, batched and on the images' device: crop, flip, colour jitter, blur, noise."""
 
 import math
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of n views, one row a view; None where an operation is off for all of them.
+    """The random parameters of n views, one row a view; None where an operation is off for all of them.
 
     boxes: top, left, height, width of the crop in pixels; angles in radians; flips; jitters: which have their colours changed by
     factors (brightness, contrast, saturation), hue and order (see `jitter`); greys, solarises: which are; sigmas of the blur in
@@ -35,7 +35,7 @@ class Draw:
     noise: Float[Tensor, " n c size size"] | None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Draw":
-        """The same numbers on another device, the real ones in another dtype."""
+        """The same parameters on another device, the real ones in another dtype."""
         moved = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -47,15 +47,15 @@ class Draw:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random view of an image: crop and resize, turn, flip, jitter the colours, grey, blur, solarise, add noise, in this order.
+    """A random view of an image: crop and resize, rotate, flip, colour jitter, greyscale, blur, solarise, add noise, in this order.
 
     `size`: side of the square view. `scale`, `ratio`: ranges of the crop's share of the area and of its width / height (see
     `random_boxes`). `rotation`: angle ~ U(-rotation, rotation) in degrees about the centre of the crop. `flip`, `jitter`, `grey`, `blur`,
     `solarise`: probability of each. `brightness`, `contrast`, `saturation` s: factor ~ U(max(0, 1 - s), 1 + s); `hue` s: shift ~ U(-s,
-    s) of a turn; the four in a uniform order of each view's own. `sigma`: range of the blur's standard deviation in pixels, `radius` its
+    s) of a turn; the four in a uniformly drawn order per view. `sigma`: range of the blur's standard deviation in pixels, `radius` its
     reach. `noise`: standard deviation of Gaussian noise, after which values are clamped to [0, 1].
 
-    augmentation(images, generator) = apply(images, draw(n, c, h, w, generator)): every view has its own numbers. Images
+    augmentation(images, generator) = apply(images, draw(n, c, h, w, generator)): parameters are drawn per view. Images
     (n, c, h, w), c = 1 or 3, floating with values in [0, 1] (not checked) or uint8 (divided by 255, float32); the views
     (n, c, size, size) have values in [0, 1]. Where c = 1 saturation, hue and greyscale are the identity. Nothing waits for the device.
     Raises ValueError where a setting is outside its range or images have another shape or type.
@@ -106,7 +106,7 @@ class Augmentation:
         return self.apply(pixels, self.draw(n, channels, height, width, generator))
 
     def draw(self, n: int, channels: int, height: int, width: int, generator: torch.Generator) -> Draw:
-        """The random numbers of views of n images, in float32 on the generator's device.
+        """Random parameters of views of n images, in float32 on the generator's device.
 
         Each operation takes its numbers whether it is on or off, noise last, so that a change of one setting leaves the
         draws of the others as they were.
@@ -137,7 +137,7 @@ class Augmentation:
         )
 
     def apply(self, images: Float[Tensor, " n c h w"], draw: Draw) -> Float[Tensor, " n c {self.size} {self.size}"]:
-        """The views that the numbers of `draw` make of the images, in the images' dtype and on their device.
+        """The views of the images under the parameters `draw`, in the images' dtype and on their device.
 
         Raises ValueError where `draw` has another number of views than there are images.
         """

@@ -1,4 +1,4 @@
-"""Images for training encoders: where they come from, how they are split, and the two views of every batch."""
+"""Images for training encoders: loading, the train/test split, and the two views of every batch."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator
 from grassmann_ssl.data.files import load
-from grassmann_ssl.data.images import EMBEDDED, Images, embedded
+from grassmann_ssl.data.images import BUNDLED, Images, bundled
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.distributed import Process
 
-TESTED = 1 / 3  # share of the samples that are kept for testing, where the data have no test part of their own
+TESTED = 1 / 3  # held-out share of data without a test part
 PHOTOS, PHOTO_SIZE = 2400, 32
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, c, h, w) uint8 and their labels, on the device: those to train on, and those that only probes see. Labels may be None."""
+    """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None."""
 
     train: Tensor
     train_labels: Tensor | None
@@ -34,18 +34,18 @@ class Split:
 
 
 def load_split(data: str, generator: torch.Generator) -> Split:
-    """Images by name: digits or photos, which are embedded, or FORMAT:PATH of files in their standard format.
+    """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format.
 
-    Without a test part a third of the images, drawn, is one. Raises ValueError where the data cannot be had.
+    Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data.
     """
     name, _, path = data.partition(":")
-    if name in EMBEDDED:
+    if name in BUNDLED:
         if path:
-            raise ValueError(f"{name} is embedded and takes no path, got {path!r}")
+            raise ValueError(f"{name} is bundled and takes no path, got {path!r}")
         sizes = (PHOTOS, PHOTO_SIZE, generator) if name == "photos" else ()
-        return _drawn(embedded(name, *sizes), generator)
+        return _drawn(bundled(name, *sizes), generator)
     if not path:
-        raise ValueError(f"unknown data {data!r}: give {', '.join(EMBEDDED)}, or FORMAT:PATH such as cifar10:FOLDER")
+        raise ValueError(f"unknown data {data!r}: give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER")
     train = load(name, path, train=True)
     try:
         test = load(name, path, train=False)
@@ -66,16 +66,16 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
 
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
-    """The two augmentations of a preset; `auto` is digits for the embedded digits and simclr elsewhere. Raises ValueError."""
+    """The two augmentations of a preset; `auto` is digits for the bundled digits and simclr elsewhere. Raises as `preset`."""
     return preset(("digits" if data == "digits" else "simclr") if name == "auto" else name, size)
 
 
 class Views:
     """The views of any batch, from the seed and the number of the step alone: `views(step, part)`.
 
-    Batches walk through a new permutation of the images in every epoch; the last images of an epoch that do not fill a batch are left
-    out. Random numbers are drawn for the whole batch, whichever rows of it are this process's own, so that the views of a step do not
-    depend on the number of processes. Raises ValueError for a batch that is larger than the data, or not shared equally by the processes.
+    The images are permuted anew in every epoch; the last incomplete batch of an epoch is dropped. Random parameters are drawn for the
+    whole batch on every process, so that the views of a step do not depend on the number of processes. Raises ValueError for a batch
+    larger than the data or not divisible by the processes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Changes of colour of a batch of images, each image with its own strength: blends, hue, greyscale, solarisation."""
+"""Colour augmentations of a batch with parameters per image: colour jitter, greyscale, solarisation."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,7 +59,7 @@ def jitter(
     order: Int[Tensor, " n 4"],
     chosen: Bool[Tensor, " n"],
 ) -> Float[Tensor, " n c h w"]:
-    """Brightness, contrast, saturation and hue changed in an order of each image's own, where `chosen`; else the image.
+    """Brightness, contrast, saturation and hue changed in an order drawn per image, where `chosen`; else the image.
 
     order[i] is a permutation of 0 (brightness), 1 (contrast), 2 (saturation), 3 (hue), first to last. With factor f = factors[i, k],
         brightness  clamp(f x, 0, 1)              contrast  clamp(f x + (1 - f) mean(luma(x)), 0, 1)
@@ -68,7 +68,7 @@ def jitter(
     drawn once per call where here each image has its own.
     """
     # Three blends before the hue and three after it, those of the other side with factor 1, instead of all four operations
-    # in each of the four places: the hue is the dear one.
+    # in each of the four places: the hue is the most expensive.
     place = order.argsort(1)
     blends = place[:, :HUE].argsort(1)
     before_hue = place[:, HUE]

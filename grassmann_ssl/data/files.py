@@ -1,7 +1,8 @@
-"""Images of a local path, by the name of the format: binary files, folders of pictures, arrays."""
+"""Loading of local images by format: binary files, folders of pictures, arrays."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 FORMATS = ("cifar10", "cifar100", "stl10", "stl10_unlabeled", "idx", "folder", "arrays")
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -50,8 +54,8 @@ def load(name: str, path: str | Path, train: bool = True) -> Images:
 def image_folder(folder: str | Path, size: int | None = None) -> Images:
     """Pictures (.png, .jpg, .jpeg) in one sub-folder per class, read with Pillow.
 
-    The classes are the names of the sub-folders in sorted order; pictures may lie deeper in them; names that start with a dot are passed
-    over. All are grey (n, 1, h, w) where every picture is, else red, green, blue (n, 3, h, w); transparency and EXIF
+    The classes are the names of the sub-folders in sorted order; pictures may lie deeper in them; names that start with a dot are
+    skipped. All are grey (n, 1, h, w) where every picture is, else red, green, blue (n, 3, h, w); transparency and EXIF
     orientation are not applied. With `size`, the shorter side is resized to it (bilinear with antialiasing) and the centre square is
     kept; without it all pictures must have one size. Every header is read before the first pixel is.
     Raises ValueError where the folder or its sub-folders are missing, a class has no picture, sizes differ (names two files
@@ -155,7 +159,7 @@ def _pictures(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     return tuple(classes), files
 
 
-def _centre(picture, size: int):
+def _centre(picture: "Picture", size: int) -> "Picture":
     """The centre square of a Pillow image whose shorter side is resized to `size`."""
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""A labelled set of images in memory, and the two sets that come with scikit-learn."""
+"""A labelled set of images in memory, and the two sets bundled with scikit-learn."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-EMBEDDED = ("digits", "photos")
+BUNDLED = ("digits", "photos")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Images:
             )
 
 
-def embedded(
+def bundled(
     name: str, n: int | None = None, size: int | None = None, generator: torch.Generator | None = None
 ) -> Images:
-    """Images that come with scikit-learn: nothing is downloaded.
+    """Images bundled with scikit-learn: nothing is downloaded.
 
     `digits`: all 1797 scanned digits, (1797, 1, 8, 8), the values 0..16 scaled to 0..255 and rounded; labels 0..9.
     `photos`: n colour patches (n, 3, size, size) at uniform places of china.jpg and flower.jpg (427 x 640 pixels), the first n // 2
@@ -67,7 +67,7 @@ def embedded(
         if n is None or size is None or generator is None:
             raise ValueError(f"photos needs n, size and generator, got {n}, {size} and {generator}")
         return _photos(n, size, generator)
-    raise ValueError(f"unknown embedded images {name!r}: known are {', '.join(EMBEDDED)}")
+    raise ValueError(f"unknown bundled images {name!r}: known are {', '.join(BUNDLED)}")
 
 
 def _photos(n: int, size: int, generator: torch.Generator) -> Images:

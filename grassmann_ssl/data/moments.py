@@ -1,6 +1,7 @@
-"""Population moments: all that a linear model and a quadratic or quartic loss can see of the data."""
+"""Population moments: the sufficient statistics of a linear model under quadratic and quartic losses."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +39,7 @@ class Moments:
         """Sigma - mean mean^T, the centred second moment over single views."""
         return self.second - self.mean[..., :, None] * self.mean[..., None, :]
 
-    def to(self, *args, **kwargs) -> "Moments":
+    def to(self, *args: Any, **kwargs: Any) -> "Moments":
         """The same moments on another device or in another dtype, as `Tensor.to`."""
         return Moments(*(getattr(self, field.name).to(*args, **kwargs) for field in fields(self)))
 

@@ -1,4 +1,4 @@
-"""Where samples come from: scikit-learn's digits and photographs, and pairs with a known spectrum."""
+"""Data sources: scikit-learn's digits and photographs, and synthetic pairs with a known spectrum."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Changes of the pixel grid of a batch of images, each image with its own: crop, turn and resize in one step, and blur."""
+"""Geometric augmentations of a batch with parameters per image: crop, rotation, flip and resize in one resampling; blur."""
 
 import math
 
@@ -27,9 +27,8 @@ def random_boxes(
     whole pixels.
     """
     device = generator.device
-    area, log_ratio, place = torch.rand(2 * ATTEMPTS + 2, n, device=device, generator=generator).split(
-        [ATTEMPTS, ATTEMPTS, 2]
-    )
+    uniform = torch.rand(2 * ATTEMPTS + 2, n, device=device, generator=generator)
+    area, log_ratio, place = torch.split(uniform, [ATTEMPTS, ATTEMPTS, 2])
     areas = (scale[0] + (scale[1] - scale[0]) * area) * (height * width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     ratios = (low + (high - low) * log_ratio).exp()
@@ -55,7 +54,7 @@ def resample(
     angles: Float[Tensor, " n"],
     flips: Bool[Tensor, " n"],
 ) -> Float[Tensor, " n c size size"]:
-    """The box of each image, turned about its centre by an angle, mirrored where `flips`, on a grid of size x size.
+    """The box of each image, rotated about its centre by an angle, mirrored where `flips`, resized to size x size.
 
     Output pixel (i, j) is the bilinear interpolation of the image at centre + R(angle) (v, u), in pixels, where v = ((i + 1/2)
     / size - 1/2) height of the box and u = +-((j + 1/2) / size - 1/2) width (minus where flipped), with R(angle) (v, u) =

@@ -53,14 +53,14 @@ class TorchBackend:
     def is_available(self) -> bool:
         return True
 
-    def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable:
+    def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         self.loss = function
         return self.value
 
-    def generate_gradient_operator(self, function: Callable, num_arguments: int) -> Callable:
+    def generate_gradient_operator(self, function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
         return self.gradient
 
-    def generate_hessian_operator(self, function: Callable, num_arguments: int) -> Callable:
+    def generate_hessian_operator(self, function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
         return self.hessian
 
     def value(self, point: Any) -> float:
@@ -68,11 +68,14 @@ class TorchBackend:
         return self._at(point).value
 
     def gradient(self, point: Any) -> Any:
-        """Its Euclidean gradient, of the shape of the point."""
+        """Its Euclidean gradient, of the shape of the point. Raises as the class."""
         return self._gradient(self._at(point)).detach()
 
     def hessian(self, point: Any, vector: Any) -> Any:
-        """The derivative of the Euclidean gradient along a vector, by differentiating the gradient once more."""
+        """The derivative of the Euclidean gradient along a vector, by differentiating the gradient once more.
+
+        Raises as the class.
+        """
         self._second_order = True
         evaluation = self._at(point)
         gradient = self._gradient(evaluation)
@@ -82,11 +85,11 @@ class TorchBackend:
 
     @property
     def latest(self) -> Tensor:
-        """The point last asked about."""
+        """The point of the last evaluation."""
         return self._recent[0].point
 
     def clear(self) -> None:
-        """Let go of the graphs and of the points they belong to."""
+        """Release the graphs and their points."""
         self._recent.clear()
 
     def _at(self, point: Tensor) -> _Evaluation:
@@ -129,10 +132,11 @@ class NumpyBackend(TorchBackend):
         return super().value(self._point(point))
 
     def gradient(self, point: np.ndarray) -> np.ndarray:
-        return super().gradient(self._point(point)).cpu().numpy().reshape(point.shape)
+        gradient: Tensor = super().gradient(self._point(point))
+        return gradient.cpu().numpy().reshape(point.shape)
 
     def hessian(self, point: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        product = super().hessian(self._point(point), self._tensor(vector))
+        product: Tensor = super().hessian(self._point(point), self._tensor(vector))
         return product.detach().cpu().numpy().reshape(point.shape)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -147,7 +151,7 @@ class NumpyBackend(TorchBackend):
         return self._last
 
 
-def _checked(loss: Callable, output: Any) -> Tensor:
+def _checked(loss: Callable[..., Any], output: Any) -> Tensor:
     name = name_of(loss)
     if not isinstance(output, Tensor):
         raise TypeError(f"the loss {name} must return a real scalar tensor, got {type(output).__name__}")

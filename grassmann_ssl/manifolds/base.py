@@ -1,4 +1,6 @@
-"""What Gr(n, p) and St(n, p) share: orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
+"""Common base of Gr(n, p) and St(n, p): orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
+
+from typing import Any
 
 import geoopt
 import torch
@@ -11,7 +13,7 @@ from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
 
-class OrthonormalMatrices(geoopt.Manifold):
+class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
     """Base of manifolds whose points are X (..., n, p) with X^H X = I and whose metric is Re tr(U^H V).
 
     `retraction` is the way back to the manifold: "cholesky-qr", "polar" or "exponential" (see `retr`). Float32, float64, complex64 or
@@ -37,7 +39,7 @@ class OrthonormalMatrices(geoopt.Manifold):
 
     @property
     def stores_half(self) -> bool:
-        """Whether points in float16 and bfloat16 are taken."""
+        """Whether points in float16 and bfloat16 are supported."""
         return self.retraction == "polar"
 
     def flat(self, v: Tensor) -> Tensor:
@@ -62,7 +64,8 @@ class OrthonormalMatrices(geoopt.Manifold):
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return torch.linalg.matrix_norm(u, keepdim=keepdim)
+        norm: Tensor = torch.linalg.matrix_norm(u, keepdim=keepdim)
+        return norm
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -105,7 +108,8 @@ class OrthonormalMatrices(geoopt.Manifold):
         Source: AMS08, example 4.1.3.
         """
         if self.retraction == "exponential":
-            return self.expmap(x, u)
+            end: Tensor = self.expmap(x, u)
+            return end
         candidate, factor = self._candidate(x, u)
         return candidate @ factor
 
@@ -118,7 +122,8 @@ class OrthonormalMatrices(geoopt.Manifold):
         1 - 3/8 ||U||_2^4, never above 1, and turns with the basis exactly; "polar" does not turn it.
         """
         if self.retraction == "exponential":
-            return self.expmap_transp(x, u, v)
+            both: tuple[Tensor, Tensor] = self.expmap_transp(x, u, v)
+            return both
         candidate, factor = self._candidate(x, u)
         end = candidate @ factor
         turn = self._turn(factor)
@@ -130,6 +135,7 @@ class OrthonormalMatrices(geoopt.Manifold):
 
         V is not projected: `proju` of it is the vector that `retr_transp` gives, and the projection that the next gradient needs anyway
         does that at no cost, since it is linear. `rate` a number or (..., 1, 1). Returns the length of the step, (..., 1, 1).
+        Raises TypeError for half precision unless `stores_half`.
         """
         if x.dtype in HALF:
             if not self.stores_half:
@@ -145,7 +151,7 @@ class OrthonormalMatrices(geoopt.Manifold):
                 x.copy_(end)
                 v.copy_(moved)
                 return self.norm(x, step, keepdim=True)
-            length = self.norm(x, u, keepdim=True) * abs(rate)
+            length = self.norm(x, u, keepdim=True) * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
             candidate, factor = self._candidate(x, u, rate, length)
             torch.matmul(candidate, factor, out=x)
             if (turn := self._turn(factor)) is not None:
@@ -189,7 +195,10 @@ class OrthonormalMatrices(geoopt.Manifold):
         device: torch.device | str | None = None,
         seed: int | None = 42,
     ) -> geoopt.ManifoldTensor:
-        """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused."""
+        """The first p columns of the identity, for every leading index of `size` = (..., n, p), numbers or one tuple; `seed` is unused.
+
+        Raises as `random`.
+        """
         shape, dtype = self._place(size, dtype)
         point = torch.eye(*shape[-2:], dtype=dtype, device=device).expand(shape).contiguous()
         return geoopt.ManifoldTensor(point, manifold=self)
@@ -217,7 +226,7 @@ class OrthonormalMatrices(geoopt.Manifold):
         """A (..., p, p), where X A is the part of U normal to the tangent space at X."""
         raise NotImplementedError
 
-    def _place(self, size: tuple, dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
+    def _place(self, size: tuple[Any, ...], dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
         """Checked shape and dtype of a new point."""
         shape = geoopt.utils.size2shape(*size)
         self._assert_check_shape(shape, "size")

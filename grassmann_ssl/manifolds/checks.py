@@ -71,7 +71,7 @@ def check_hessian(
     Hess d is `manifold.ehess2rhess` of autograd's second derivative along d; where the manifold has none, the derivative of
     `egrad2rgrad` along d, projected, which is the Hessian where the metric is that of the surrounding space. Exp is `manifold.expmap`, or
     `retr`, which must then be of second order. Also <u, Hess v> - <v, Hess u> for random u, v (`asymmetry`) and the
-    normal part of Hess d. Otherwise as `check_gradient`. Source: Boumal 2023, sec. 6.8.
+    normal part of Hess d. Otherwise, errors included, as `check_gradient`. Source: Boumal 2023, sec. 6.8.
     """
     f = _Function(loss, x, manifold)
     leaf, egrad = f.gradient(twice=True)
@@ -243,7 +243,8 @@ def _checked_point(manifold: geoopt.Manifold, x: Tensor) -> Tensor:
     if not good:
         raise ValueError(f"x must lie on {manifold}: {reason}")
     with torch.no_grad():
-        return manifold.projx(x)
+        point: Tensor = manifold.projx(x)
+    return point
 
 
 def _direction(manifold: geoopt.Manifold, x: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
@@ -355,7 +356,7 @@ def _identities(
 
     def near() -> Tensor:
         """A point at distance 1/2."""
-        end = call(m.expmap, x, u)
+        end: Tensor | None = call(m.expmap, x, u)
         return m.retr(x, u) if end is None else end
 
     def velocity(curve: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -404,6 +405,7 @@ def _residual(test: Callable[[], float]) -> float:
         value = test()
     except NotImplementedError:
         return math.nan
-    except torch.linalg.LinAlgError:  # of a matrix that is not finite or has lost its rank
+    # Of a matrix that is not finite or has lost its rank.
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # public, but not in torch's stubs
         return math.inf
     return value if math.isfinite(value) else math.inf

@@ -25,6 +25,7 @@ def hessian_vector_product(loss: Loss, manifold: geoopt.Manifold, x: Tensor, u: 
 
 
 def evaluate(loss: Loss, x: Tensor) -> Tensor:
+    """The loss at X. Raises TypeError where it is no tensor, ValueError where it is not real."""
     value = loss(x)
     if not isinstance(value, Tensor):
         raise TypeError(f"the loss {name_of(loss)} must return a real tensor, got {type(value).__name__}")
@@ -34,6 +35,7 @@ def evaluate(loss: Loss, x: Tensor) -> Tensor:
 
 
 def derivative(loss: Loss, value: Tensor, leaf: Tensor, twice: bool) -> Tensor:
+    """The Euclidean gradient at `leaf`, with a graph if `twice`. Raises ValueError where there is none or it is not finite."""
     gradient = None
     if value.requires_grad:
         (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=twice, allow_unused=True)
@@ -49,7 +51,8 @@ def hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[
     x, fixed = leaf.detach(), egrad.detach()
 
     def from_euclidean(u: Tensor) -> Tensor:
-        return manifold.ehess2rhess(x, fixed, vector_product(egrad, leaf, u).detach(), u)
+        product: Tensor = manifold.ehess2rhess(x, fixed, vector_product(egrad, leaf, u).detach(), u)
+        return product
 
     def from_gradient_field(u: Tensor) -> Tensor:
         # The derivative along u, as the derivative with respect to w of w's product with the transposed Jacobian.
@@ -57,13 +60,15 @@ def hessian(manifold: geoopt.Manifold, leaf: Tensor, egrad: Tensor) -> Callable[
         with torch.enable_grad():
             field = manifold.egrad2rgrad(leaf, egrad)
             transposed = vector_product(field, leaf, w, twice=True)
-            return manifold.proju(x, vector_product(transposed, w, u)).detach()
+            product: Tensor = manifold.proju(x, vector_product(transposed, w, u))
+        return product.detach()
 
     has_own = hasattr(manifold, "ehess2rhess") and call(from_euclidean, torch.zeros_like(x)) is not None
     return from_euclidean if has_own else from_gradient_field
 
 
 def vector_product(output: Tensor, leaf: Tensor, vector: Tensor, twice: bool = False) -> Tensor:
+    """The vector-Jacobian product of `output` with respect to `leaf`."""
     if not output.requires_grad:  # constant
         return torch.zeros_like(leaf)
     (product,) = torch.autograd.grad(
@@ -73,10 +78,11 @@ def vector_product(output: Tensor, leaf: Tensor, vector: Tensor, twice: bool = F
 
 
 def name_of(loss: Loss) -> str:
+    """The name of a loss, for messages."""
     return getattr(loss, "__qualname__", type(loss).__name__)
 
 
-def call(operation: Callable, *args: Any) -> Any:
+def call(operation: Callable[..., Any], *args: Any) -> Any:
     """The result, or None where the manifold does not implement the operation."""
     try:
         return operation(*args)

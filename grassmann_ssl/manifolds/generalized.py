@@ -28,18 +28,18 @@ class GeneralizedGrassmann(Grassmann):
     factor: Tensor
 
     def replace(self, b: Tensor) -> None:
-        """Put another B in place of the present one; points and vectors of the old one are taken along by `carry`.
+        """Replace B; `carry` transports points and vectors of the old one.
 
-        Sets `b` and its Cholesky factor `factor` = L. Waits for the device.
+        Sets `b` and its Cholesky factor `factor` = L. Waits for the device. Raises as the class.
         """
         _check(b)
         self.register_buffer("b", b, persistent=False)
         self.register_buffer("factor", torch.linalg.cholesky(b), persistent=False)
 
     def follow(self, b: Tensor) -> None:
-        """`replace` for a Hermitian B that moves while training: it does not wait for the device.
+        """`replace` for a Hermitian B that changes during training, without a device synchronisation.
 
-        Nothing is checked; where B has no Cholesky factor, NaN among its entries included, the present one stays.
+        Nothing is checked; where B has no Cholesky factor (also for NaN entries) the present one stays.
         """
         factor, failed = torch.linalg.cholesky_ex(b)
         good = ((failed == 0) & torch.isfinite(factor).all(-1).all(-1))[..., None, None]
@@ -48,11 +48,11 @@ class GeneralizedGrassmann(Grassmann):
     @property
     def condition(self) -> Tensor:
         """The condition number of B (...,)."""
-        values = torch.linalg.eigvalsh(self.b)
+        values: Tensor = torch.linalg.eigvalsh(self.b)
         return values[..., -1] / values[..., 0]
 
     def carry(self, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-        """Bases of the same subspaces, orthonormal for the present B, and vectors carried along: (X, V, ...).
+        """Transport to the present B: bases of the same subspaces, orthonormal for it, and tangent vectors, (X, V, ...).
 
         X may come from any other B: X T with (X T)^H B (X T) = I, V T projected onto the tangent space there.
         """
@@ -79,7 +79,8 @@ class GeneralizedGrassmann(Grassmann):
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
+        norm: Tensor = torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
+        return norm
 
     @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
@@ -105,15 +106,17 @@ class GeneralizedGrassmann(Grassmann):
         """L^H V (..., n, p): a point or vector as one of the ordinary Grassmannian, an isometry.
 
         Functions of subspaces (`distance`, `frechet_mean`, `geodesic_ema`, ...) take whitened points, and `unwhiten` takes theirs back.
+        Raises TypeError where V has another dtype than B.
         """
         self._require_dtype(v)
         return self.factor.mH @ v
 
     @in_full_precision
     def unwhiten(self, v: Tensor) -> Tensor:
-        """L^{-H} V (..., n, p), the inverse of `whiten`."""
+        """L^{-H} V (..., n, p), the inverse of `whiten`. Raises TypeError where V has another dtype than B."""
         self._require_dtype(v)
-        return torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+        solution: Tensor = torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
+        return solution
 
     def _require_dtype(self, v: Tensor) -> None:
         if v.dtype != self.b.dtype:

@@ -1,6 +1,7 @@
 """The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n or C^n, each given by any orthonormal basis."""
 
 import math
+from typing import Any
 
 import geoopt
 import torch
@@ -19,7 +20,7 @@ class Grassmann(OrthonormalMatrices):
 
     Every operation is equivariant: from (X Q, U Q) it gives the result of (X, U) times Q. The one exception is the basis that the
     retraction "cholesky-qr" returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by
-    O(||U||^2); vectors that `retr_transp` carries along are turned with them. Any leading batch dimensions. In this metric
+    O(||U||^2); vectors transported by `retr_transp` are turned with them. Any leading batch dimensions. In this metric
     the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^H U, X^H Y) only.
     Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
     Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =
@@ -28,6 +29,16 @@ class Grassmann(OrthonormalMatrices):
 
     name = "Grassmann"
     __scaling__ = geoopt.Manifold.__scaling__.copy()
+    # Under geoopt.Scaled: the operations that geoopt.Manifold does not know.
+    __scaling__ |= {
+        "cdist": ScalingInfo(1),
+        "parallel_transport": ScalingInfo(),
+        "inverse_retr": ScalingInfo(1),
+        "geodesic": ScalingInfo(),
+        "sectional_curvature": ScalingInfo(-2),
+        "ehess2rhess": ScalingInfo(),
+        "random_tangent": ScalingInfo(),
+    }
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -75,10 +86,9 @@ class Grassmann(OrthonormalMatrices):
     @in_full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
-        squared = _SquaredDistance.apply(self.whiten(x), self.whiten(y))
+        squared: Tensor = _SquaredDistance.apply(self.whiten(x), self.whiten(y))  # type: ignore[no-untyped-call]  # torch gives it no types
         return squared[..., None, None] if keepdim else squared
 
-    @__scaling__(ScalingInfo(1))
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
         """All distances between the points X (..., r, n, p) and Y (..., s, n, p): (..., r, s)."""
         return self.dist(x[..., :, None, :, :], y[..., None, :, :, :])
@@ -91,7 +101,6 @@ class Grassmann(OrthonormalMatrices):
         """
         return self.proju(y, v @ self._alignment(x, y))
 
-    @__scaling__(ScalingInfo())
     @in_full_precision
     def parallel_transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of V at X along the shortest geodesic to Y, in the basis of Y; an isometry.
@@ -118,7 +127,6 @@ class Grassmann(OrthonormalMatrices):
         end = self._orthonormal(minus_product(x @ cosine, u, sinc, -1.0))
         return end, v - x @ (sinc @ along) - u @ (versine @ along)
 
-    @__scaling__(ScalingInfo(1))
     @in_full_precision
     def inverse_retr(self, x: Tensor, y: Tensor) -> Tensor:
         """The horizontal U with span(X + U) = span(Y): Y (X^H Y)^{-1} - X, the inverse of the retractions by Cholesky-QR and polar factor.
@@ -127,14 +135,12 @@ class Grassmann(OrthonormalMatrices):
         """
         return self.proju(x, torch.linalg.solve(self.gram(x, y), y, left=False))
 
-    @__scaling__(ScalingInfo())
     def geodesic(self, t: Tensor | float, x: Tensor, y: Tensor) -> Tensor:
         """The point at time t of the shortest geodesic from X (t = 0) to Y (t = 1): Exp_X(t Log_X(Y)); t a number or (...,)."""
         if isinstance(t, Tensor):
             t = t[..., None, None]
         return self.expmap(x, t * self.logmap(x, y))
 
-    @__scaling__(ScalingInfo(-2))
     @in_full_precision
     def sectional_curvature(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Sectional curvature (...,) of the plane spanned by the tangent vectors U and V at X.
@@ -158,7 +164,6 @@ class Grassmann(OrthonormalMatrices):
         second = 2 * ((uu * vv.mT) - (uv * uv.mT)).sum((-2, -1)).real
         return (first + second) / 2
 
-    @__scaling__(ScalingInfo())
     @in_full_precision
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U X^H egrad.
@@ -168,7 +173,6 @@ class Grassmann(OrthonormalMatrices):
         """
         return self.proju(x, self.sharp(ehess) - u @ (x.mH @ egrad))
 
-    @__scaling__(ScalingInfo())
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """A standard Gaussian tangent vector at X."""
@@ -214,11 +218,11 @@ class _SquaredDistance(torch.autograd.Function):
         return squared_distance(x, y)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y = ctx.saved_tensors
         factor = -2 * gradient[..., None, None]
         return (factor * logarithm(x, y)).sum_to_size(x.shape), (factor * logarithm(y, x)).sum_to_size(y.shape)

@@ -12,7 +12,7 @@ from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.grassmann import Grassmann
 
 
-def _of_points(method: Callable) -> Callable:
+def _of_points(method: Callable[..., Any]) -> Callable[..., Any]:
     """The same operation on weights, where the result is a point or vector, or a tuple of them."""
 
     @functools.wraps(method)
@@ -23,7 +23,7 @@ def _of_points(method: Callable) -> Callable:
     return operation
 
 
-def _of_numbers(method: Callable) -> Callable:
+def _of_numbers(method: Callable[..., Any]) -> Callable[..., Any]:
     """The same operation on weights, where the result is numbers, one for every batch index or pair."""
 
     @functools.wraps(method)
@@ -34,7 +34,7 @@ def _of_numbers(method: Callable) -> Callable:
     return operation
 
 
-class WeightLayout(geoopt.Manifold):
+class WeightLayout(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
     """The manifold of weights W (..., out, in, *kernel) whose matrix, (..., out, in * prod(kernel)), is a point of another manifold.
 
     With `transpose` the matrix is X^T: orthonormal rows, n = in * prod(kernel), p = out, and the point is the row space of the matrix.
@@ -78,7 +78,7 @@ class WeightLayout(geoopt.Manifold):
         """
         matrix = (point.mT if self.transpose else point).contiguous()
         inputs = (1,) * len(self.kernel) if matrix.shape[-1] == 1 else self.kernel
-        return matrix.unflatten(-1, (-1, *inputs))
+        return torch.unflatten(matrix, -1, (-1, *inputs))
 
     inner = _of_numbers(OrthonormalMatrices.inner)
     norm = _of_numbers(OrthonormalMatrices.norm)
@@ -127,12 +127,12 @@ class WeightLayout(geoopt.Manifold):
     def extra_repr(self) -> str:
         return f"{self.manifold}, orthonormal {'rows' if self.transpose else 'columns'}"
 
-    def _operate(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _operate(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         points = [self.to_point(a) if isinstance(a, Tensor) else a for a in args]
         named = {key: self.to_point(a) if isinstance(a, Tensor) else a for key, a in kwargs.items()}
         return getattr(self.manifold, name)(*points, **named)
 
-    def _point_size(self, size: tuple) -> tuple[int, ...]:
+    def _point_size(self, size: tuple[Any, ...]) -> tuple[int, ...]:
         shape = tuple(geoopt.utils.size2shape(*size))
         self._assert_check_shape(shape, "size")
         return tuple(self.to_point(torch.empty(shape, device="meta")).shape)
@@ -151,9 +151,13 @@ class WeightLayout(geoopt.Manifold):
         return f"(..., {', '.join(map(str, ('out', 'in', *self.kernel)))})"
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        return self.manifold._check_point_on_manifold(self.to_point(x), atol=atol, rtol=rtol)
+        answer: tuple[bool, str | None] = self.manifold._check_point_on_manifold(self.to_point(x), atol=atol, rtol=rtol)
+        return answer
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        return self.manifold._check_vector_on_tangent(self.to_point(x), self.to_point(u), atol=atol, rtol=rtol)
+        answer: tuple[bool, str | None] = self.manifold._check_vector_on_tangent(
+            self.to_point(x), self.to_point(u), atol=atol, rtol=rtol
+        )
+        return answer

@@ -37,7 +37,7 @@ def trigonometric(
     powers = torch.stack([identity, s, square, square @ s], dim=-3)
     # All blocks of both series at once, as one small product: (2 * BLOCKS, BLOCK) times the powers, flattened.
     coefficients = torch.tensor(COEFFICIENTS, dtype=s.dtype, device=s.device)
-    blocks = (coefficients @ powers.flatten(-2)).unflatten(-1, (p, p)).unbind(-3)
+    blocks = torch.unflatten(coefficients @ powers.flatten(-2), -1, (p, p)).unbind(-3)
     fourth = square @ square
     sinc, w = blocks[BLOCKS - 1], blocks[-1]
     for i in reversed(range(BLOCKS - 1)):

@@ -13,7 +13,7 @@ from grassmann_ssl.precision import FULL, no_autocast
 
 @dataclass(frozen=True)
 class Mean:
-    """What `frechet_mean` found: a basis of the mean, and how well.
+    """The result of `frechet_mean`: a basis of the mean, and how well it converged.
 
     gradient_norm is the length of sum_i w_i Log_X(Y_i), 0 at a mean; converged where it is within the tolerance; variance is
     sum_i w_i dist^2(X, Y_i).
@@ -81,7 +81,8 @@ def _dominant_subspace(points: Tensor) -> Tensor:
     stacked = points.movedim(-3, -2).flatten(-2)
     if stacked.shape[-1] < n:
         return householder_qr(stacked @ torch.linalg.eigh(stacked.mH @ stacked)[1][..., -p:])
-    return torch.linalg.eigh(stacked @ stacked.mH)[1][..., -p:].contiguous()
+    vectors: Tensor = torch.linalg.eigh(stacked @ stacked.mH)[1]
+    return vectors[..., -p:].contiguous()
 
 
 def _normalised(weights: Tensor | None, points: Tensor) -> Tensor:

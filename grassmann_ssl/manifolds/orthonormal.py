@@ -1,4 +1,4 @@
-"""Ways back to X^H X = I: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
+"""Orthonormalisation: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
 
 import torch
 from jaxtyping import Inexact
@@ -19,7 +19,8 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     factor = torch.linalg.cholesky_ex(gram)[0]
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve_triangular(factor, identity, upper=False).mH
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return inverse.mH
 
 
 def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
@@ -57,6 +58,7 @@ def householder_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
     # A complex reflection of one entry is a difference of numbers up to 2, and would be off the circle by 6 eps.
     if x.shape[-2:] == (1, 1):
         return torch.where(x == 0, torch.ones_like(x), x.sgn()).contiguous()
+    q: Tensor
     q, r = torch.linalg.qr(x)
     diagonal = torch.diagonal(r, dim1=-2, dim2=-1)
     phase = torch.where(diagonal == 0, torch.ones_like(diagonal), diagonal.sgn())

@@ -52,7 +52,7 @@ from pymanopt.autodiff import Function
 from pymanopt.manifolds.manifold import Manifold
 
 
-class TorchManifold(Manifold):
+class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
     """A geoopt manifold as a manifold of pymanopt: points X (shape) and vectors torch tensors, every number a Python float.
 
     All leading dimensions together are one product manifold, as `k` in pymanopt. Needs `inner`, `proju`, `egrad2rgrad`, `retr`, `transp`
@@ -83,7 +83,10 @@ class TorchManifold(Manifold):
 
     @property
     def typical_dist(self) -> float:
-        """sqrt(p), times sqrt(k) for k leading indices, as in pymanopt: the scale of trust regions."""
+        """sqrt(p), times sqrt(k) for k leading indices, as in pymanopt: the scale of trust regions.
+
+        Raises NotImplementedError on other manifolds than Grassmann and Stiefel.
+        """
         if not isinstance(self.manifold, Grassmann | Stiefel):
             raise NotImplementedError(f"the typical distance on {self} is not known")
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
@@ -134,7 +137,7 @@ class TorchManifold(Manifold):
 
     def random_point(self) -> Tensor:
         """Drawn with torch's default generator: `torch.manual_seed` makes it repeatable."""
-        point = self.manifold.random(*self.shape, dtype=self.dtype, device=self.device)
+        point: Tensor = self.manifold.random(*self.shape, dtype=self.dtype, device=self.device)
         return point.detach().as_subclass(Tensor)
 
     def random_tangent_vector(self, point: Tensor) -> Tensor:
@@ -148,7 +151,7 @@ class TorchManifold(Manifold):
             if method is None:
                 raise NotImplementedError
             with torch.no_grad():  # a start that requires grad must not tie all iterates into one graph
-                result = method(*tensors)
+                result: Tensor = method(*tensors)
         except NotImplementedError as error:
             raise NotImplementedError(f"{self.manifold} has no {operation}, which this needs") from error
         return result.as_subclass(Tensor)
@@ -169,7 +172,7 @@ def torch_function(manifold: TorchManifold) -> Callable[[Callable[[Tensor], Tens
 
 @dataclass(frozen=True)
 class Solution:
-    """What `solve` found: `point` (a tensor like the start), the loss and the norm of its Riemannian gradient there.
+    """The result of `solve`: `point` (a tensor like the start), the loss and the norm of its Riemannian gradient there.
 
     `iterations` as pymanopt counts them, `evaluations` the forward passes made, `seconds` of the whole run, `stopping` pymanopt's reason.
     """
@@ -260,7 +263,7 @@ def reference_problem(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> pymanopt.Problem:
-    """The same torch loss on pymanopt's own manifold: numpy points of shape (n, p) or (k, n, p), to hold a run of ours against.
+    """The same torch loss on pymanopt's own manifold: numpy points of shape (n, p) or (k, n, p), as a reference.
 
     Grassmann(): `pymanopt.manifolds.Grassmann`, or `ComplexGrassmann` for complex128; Stiefel(): `pymanopt.manifolds.Stiefel`. The loss
     gets tensors of `dtype` and `shape` on `device`. Raises ValueError for manifolds, shapes and dtypes that pymanopt has no match for.

@@ -10,10 +10,8 @@ import numpy as np
 PER_DECADE = 6  # steps per decade
 CLEAR = 30.0  # a residual says something where it is this many times the rounding: then it is known to 3 %
 STRAIGHT = 0.03  # decades by which the points of a straight stretch may leave their line
-SHORTFALL = (
-    0.1,
-    0.3,
-)  # how far below the expected slope a slope may be, at least and over one decade: short stretches tell less
+# How far below the expected slope a slope may be, at least and over one decade: short stretches tell less.
+SHORTFALL = (0.1, 0.3)
 MARGIN = 1e4  # rounding tolerance of identities, in eps
 
 
@@ -39,10 +37,10 @@ class Slope:
 
     @property
     def ok(self) -> bool:
-        """Whether the slope is at least the expected one less 0.1 (0.3 / decades where it was fitted over fewer than three decades), and
-        the other numbers within `tolerance`.
+        """Whether the slope is as large as expected and the other numbers are within `tolerance`.
 
-        More than expected is no fault: a Hessian that vanishes along the direction, say, gives a gradient the slope 3.
+        The slope may fall short by 0.1, or by 0.3 / decades where it was fitted over fewer than three decades.
+        A larger one is no fault: a Hessian that vanishes along the direction, say, gives a gradient the slope 3.
         """
         small = max(self.normal_part, self.asymmetry) <= self.tolerance
         decades = (self.fitted[1] - self.fitted[0]) / PER_DECADE
@@ -119,6 +117,7 @@ def fit(steps: np.ndarray, residuals: np.ndarray, floor: np.ndarray, small: floa
 
 
 def judged(result: Slope, what: str, raises: bool) -> Slope:
+    """The result. Raises AssertionError with its numbers where it is not ok and `raises` is set."""
     if raises and not result.ok:
         raise AssertionError(
             f"{what} fails: slope {result.slope:.3g} (expected {result.expected:g}), normal part {result.normal_part:.3g}, "

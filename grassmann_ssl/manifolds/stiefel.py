@@ -23,7 +23,7 @@ class Stiefel(OrthonormalMatrices):
         Exp_X(U) = [X U] expm([[A, -S], [I, A]]) [I; 0] expm(-A), A = X^H U, S = U^H U: one 2p x 2p and one p x p matrix exponential.
         Ends with Cholesky-QR, which undoes rounding. Source: Edelman, Arias, Smith 1998, eq. (2.29).
         """
-        x, u = torch.broadcast_tensors(x, u)
+        x, u = torch.broadcast_tensors(x, u)  # type: ignore[no-untyped-call]  # torch gives it no types
         p = x.shape[-1]
         a, s = x.mH @ u, u.mH @ u
         identity = torch.eye(p, dtype=x.dtype, device=x.device).expand(a.shape)

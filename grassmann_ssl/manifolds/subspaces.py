@@ -1,4 +1,4 @@
-"""Subspaces given by orthonormal bases: angles and distances between them, bases nearest to each other, averages over time.
+"""Subspaces given by orthonormal bases: angles and distances between them, nearest bases, exponential moving averages.
 
 Bases X, Y are (..., n, p), in float32, float64, complex64 or complex128; leading dimensions broadcast. Nothing sees more of a basis than
 its span unless it says so. Matrices of size p x p are factorized in double precision: that costs little beside the products with n x p
@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Inexact
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
-from grassmann_ssl.precision import FULL, no_autocast
+from grassmann_ssl.precision import FULL, Operation, no_autocast
 
 
-def _on_bases(*names: str) -> Callable[[Callable], Callable]:
+def _on_bases(*names: str) -> Callable[[Operation], Operation]:
     """Check the bases, arguments of these names, and switch autocast off: in bfloat16 no angle has more than two digits."""
 
-    def decorated(function: Callable) -> Callable:
+    def decorated(function: Operation) -> Operation:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
@@ -37,7 +37,7 @@ def _on_bases(*names: str) -> Callable[[Callable], Callable]:
             with no_autocast(x.device.type):
                 return function(*args, **kwargs)
 
-        return wrapped
+        return cast(Operation, wrapped)
 
     return decorated
 
@@ -65,7 +65,8 @@ def principal_angles(x: Tensor, y: Tensor) -> Float[Tensor, " *b p"]:
     angles and at 0, wherever they are differentiable: sum_i theta_i^2 has -2 Log_X(Y). Second derivatives need distinct angles, none 0.
     Raises ValueError for shapes that do not match, TypeError for other dtypes. Source: BG73; KA02.
     """
-    return _PrincipalAngles.apply(x, y)
+    angles: Tensor = _PrincipalAngles.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return angles
 
 
 @_on_bases("x", "y")
@@ -105,8 +106,8 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. No derivative.
     """
     overlap = x.mH @ y
-    residual = torch.linalg.matrix_norm(y - x @ overlap).square()
-    angles = torch.linalg.svdvals(overlap).clamp_max(1).acos()
+    residual: Tensor = torch.linalg.matrix_norm(y - x @ overlap).square()
+    angles: Tensor = torch.linalg.svdvals(overlap).clamp_max(1).acos()
     return residual + (angles.square() - angles.sin().square()).sum(-1)
 
 
@@ -143,13 +144,13 @@ def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Q is the unitary polar factor of Y^H X, with exact gradient also where singular values repeat; where the largest angle is pi/2 it is
     one of several. Raises as `principal_angles`. Source: Golub & Van Loan 2013, sec. 6.4.1.
     """
-    rotation = _PolarFactor.apply(y.mH @ x)
+    rotation: Tensor = _PolarFactor.apply(y.mH @ x)  # type: ignore[no-untyped-call]  # torch gives it no types
     return y @ rotation, rotation
 
 
 @_on_bases("x")
 def projector(x: Tensor) -> Inexact[Tensor, " *b n n"]:
-    """The orthogonal projector X X^H (..., n, n) onto span(X)."""
+    """The orthogonal projector X X^H (..., n, n) onto span(X). Raises as `principal_angles`."""
     return x @ x.mH
 
 
@@ -247,7 +248,8 @@ class _PolarFactor(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor) -> Tensor:
         left, _, right = torch.linalg.svd(_wide(a))
-        return (left @ right).to(a.dtype)
+        polar: Tensor = left @ right
+        return polar.to(a.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -258,11 +260,13 @@ class _PolarFactor(torch.autograd.Function):
         (a,) = ctx.saved_tensors
         left, values, right = torch.linalg.svd(_wide(a))
         g = left.mH @ _wide(gradient) @ right.mH
-        return (left @ ((g - g.mH) / (values[..., :, None] + values[..., None, :])) @ right).to(a.dtype)
+        moved: Tensor = left @ ((g - g.mH) / (values[..., :, None] + values[..., None, :])) @ right
+        return moved.to(a.dtype)
 
 
 def _norm(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values, dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(values, dim=-1)
+    return norm
 
 
 def _sqrt(squared: Tensor) -> Tensor:

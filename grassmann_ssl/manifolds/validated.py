@@ -52,7 +52,7 @@ RESULTS: dict[str, tuple[str, ...]] = {
 BATCHES_APART = ("cdist",)  # whose arguments broadcast in another way than leading dimension by leading dimension
 
 
-def _operation(name: str) -> Callable:
+def _operation(name: str) -> Callable[..., Any]:
     def method(self: "Validated", *args: Any, **kwargs: Any) -> Any:
         return self._checked_call(name, *args, **kwargs)
 
@@ -62,15 +62,15 @@ def _operation(name: str) -> Callable:
     return method
 
 
-class Validated(geoopt.Manifold):
-    """A geoopt manifold with every input and output checked, for finding out where a point or a vector goes wrong.
+class Validated(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
+    """A geoopt manifold with every input and output checked, for debugging.
 
     Checks that points are on the manifold, vectors tangent, shapes those of a point, shapes of all arguments equal up to broadcasting,
     dtypes and devices equal, and all entries finite; then returns what `manifold` returns, unchanged (`random` and `origin` come with
     this manifold). Raises ValueError naming operation, argument, error and tolerance, TypeError for arguments that are no tensors. For
     geoopt.ManifoldParameter, optimizers, and anything else that takes a manifold; attributes that geoopt does not know are those of
     `manifold`, and checked where they are one of the operations of this package. Waits for the device at each call, which takes
-    several times as long: for tests and for finding faults.
+    several times as long: for tests and debugging.
 
     Points must lie on the manifold to the tolerances atol and rtol as the manifold defines them; the normal part of a vector may be
     atol + rtol max(1, its largest entry), or that of the ambient vector that it was projected from. Default: both 1000 eps of the dtype,
@@ -110,21 +110,23 @@ class Validated(geoopt.Manifold):
     transp_follow_retr = _operation("transp_follow_retr")
     transp_follow_expmap = _operation("transp_follow_expmap")
 
-    def random(self, *size: Any, **kwargs: Any) -> Tensor:
-        """A random point of the wrapped manifold."""
+    def random(self, *size: Any, **kwargs: Any) -> geoopt.ManifoldTensor:
+        """A random point of the wrapped manifold, checked. Raises as the class."""
         return self._created("random", *size, **kwargs)
 
-    def origin(self, *size: Any, **kwargs: Any) -> Tensor:
-        """The origin of the wrapped manifold."""
+    def origin(self, *size: Any, **kwargs: Any) -> geoopt.ManifoldTensor:
+        """The origin of the wrapped manifold, checked. Raises as the class."""
         return self._created("origin", *size, **kwargs)
 
     def unpack_tensor(self, tensor: Tensor) -> Tensor | tuple[Tensor, ...]:
         """That of the wrapped manifold, unchecked."""
-        return self.wrapped.unpack_tensor(tensor)
+        unpacked: Tensor | tuple[Tensor, ...] = self.wrapped.unpack_tensor(tensor)
+        return unpacked
 
     def pack_point(self, *tensors: Tensor) -> Tensor:
         """That of the wrapped manifold, unchecked."""
-        return self.wrapped.pack_point(*tensors)
+        packed: Tensor = self.wrapped.pack_point(*tensors)
+        return packed
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -252,7 +254,7 @@ class Validated(geoopt.Manifold):
         default = min(1000 * torch.finfo(dtype).eps, 0.1)
         return default if self.atol is None else self.atol, default if self.rtol is None else self.rtol
 
-    def _created(self, name: str, *size: Any, **kwargs: Any) -> Tensor:
+    def _created(self, name: str, *size: Any, **kwargs: Any) -> geoopt.ManifoldTensor:
         point = getattr(self.wrapped, name)(*size, **kwargs)
         self._check_finite(name, "the result", point)
         self._check_point(name, "the result", point)
@@ -262,12 +264,15 @@ class Validated(geoopt.Manifold):
         return f"{name} of {self.wrapped}"
 
     def _check_shape(self, shape: tuple[int, ...], name: str) -> tuple[bool, str | None]:
-        return self.wrapped._check_shape(shape, name)
+        answer: tuple[bool, str | None] = self.wrapped._check_shape(shape, name)
+        return answer
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        return self.wrapped._check_point_on_manifold(x, atol=atol, rtol=rtol)
+        answer: tuple[bool, str | None] = self.wrapped._check_point_on_manifold(x, atol=atol, rtol=rtol)
+        return answer
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        return self.wrapped._check_vector_on_tangent(x, u, atol=atol, rtol=rtol)
+        answer: tuple[bool, str | None] = self.wrapped._check_vector_on_tangent(x, u, atol=atol, rtol=rtol)
+        return answer

@@ -91,10 +91,9 @@ class RiemannianAdam(RiemannianOptimizer):
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
         (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
-        ours = orthonormal(manifold)
         gradient = tangent_gradient(manifold, x, gradient)
         average = states["exp_avg"]
-        if ours:  # as in RiemannianSGD, the last step left the projection of the average to this one
+        if orthonormal(manifold):  # as in RiemannianSGD, the last step left the projection of the average to this one
             manifold.proju_(x, average)
         average.lerp_(gradient, 1 - beta1)
         square = gradient.abs().square().sum(-1, keepdim=True) if row else manifold.inner(x, gradient, keepdim=True)
@@ -104,9 +103,9 @@ class RiemannianAdam(RiemannianOptimizer):
             scale = torch.maximum(states["max_exp_avg_sq"], scale, out=states["max_exp_avg_sq"])
         rate = -group["lr"] / (1 - beta1**steps) / (scale.sqrt() + group["eps"])
         rate = torch.where(scale > 0, rate, 0)  # with eps = 0, a gradient that was always 0 would give 0 / 0
-        if not ours:
+        if not orthonormal(manifold):
             end, moved = manifold.retr_transp(x, rate * average, average)
-            length = manifold.norm(x, rate * average)
+            length: Tensor = manifold.norm(x, rate * average)
             average.copy_(moved)
             x.copy_(end)
             return length

@@ -1,8 +1,8 @@
-"""What the optimizers share: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
+"""Common base of the optimizers: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import geoopt
 import torch
@@ -28,7 +28,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     `params` is a model (whose constrained parameters are then all expected), or what torch's optimizers take: parameters, named
     parameters, or groups of them. A parameter is constrained where it carries a `manifold` (geoopt.ManifoldParameter, `nn.constrain`).
     Constrained parameters of one shape, dtype, device and manifold advance as one batch. Weight decay acts on ordinary parameters alone:
-    on X^H X = I it could only turn into nothing, and a group of constrained parameters that asks for it is refused.
+    it has no effect on X^H X = I, and a group of constrained parameters with weight decay is refused.
 
     A gradient with NaN or infinity: `nonfinite="skip"` leaves every parameter and state of that step untouched, counts it and does not
     wait for the device; "raise" waits, and raises FloatingPointError naming the parameters before anything changes.
@@ -40,9 +40,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     """
 
     momentum_keys: ClassVar[tuple[str, ...]] = ()
-    """states that are tangent vectors, kept in the shape of the parameter"""
+    """states that are tangent vectors, in the shape of the parameter"""
     only_on: ClassVar[type[geoopt.Manifold] | None] = None
-    """the one manifold that it steps on, where it is for one"""
+    """the only manifold it supports; None for any"""
 
     def __init__(
         self, params: torch.nn.Module | Iterable[Any], defaults: dict[str, Any], *, nonfinite: str, maximize: bool
@@ -66,7 +66,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as torch does, after checking its settings and its points."""
+        """Add a group, as torch does, after checking its settings and its points. Raises as the class."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -83,7 +83,10 @@ class RiemannianOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """One step of every parameter that has a gradient; `closure` reevaluates the loss, which is returned."""
+        """One step of every parameter that has a gradient; `closure` reevaluates the loss, which is returned.
+
+        Raises TypeError for sparse gradients, and FloatingPointError for non-finite ones with `nonfinite="raise"`.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -120,9 +123,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         return loss
 
     def report(self) -> dict[str, float]:
-        """What the steps so far had to be counted for; waits for the device.
+        """Counters of the steps so far; waits for the device.
 
-        `steps` and `skipped`: calls of `step` with a gradient, and those of them left out because a gradient was not finite;
+        `steps` and `skipped`: calls of `step` with a gradient, and those skipped because a gradient was not finite;
         `beyond_injectivity`: the share of matrix steps longer than the injectivity radius pi/2 of Gr(n, p), where a geodesic stops being
         the shortest.
         """
@@ -268,7 +271,7 @@ def check_range(name: str, value: Any, low: float, below: float = float("inf")) 
         )
 
 
-def orthonormal(manifold: geoopt.Manifold) -> bool:
+def orthonormal(manifold: geoopt.Manifold) -> TypeGuard[OrthonormalMatrices]:
     """Whether the manifold is one of ours, whose projection is linear and may be left to the next step."""
     return isinstance(manifold, OrthonormalMatrices)
 
@@ -280,7 +283,8 @@ def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> 
     whole step it would walk at random and off the manifold.
     """
     if not orthonormal(manifold):
-        return manifold.egrad2rgrad(x, gradient)
+        elsewhere: Tensor = manifold.egrad2rgrad(x, gradient)
+        return elsewhere
     ambient = manifold.sharp(gradient)
     tangent = manifold.proju(x, ambient)
     # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.

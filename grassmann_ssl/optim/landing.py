@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-import geoopt
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from grassmann_ssl.optim.sgd import RiemannianSGD
 
 
 class Landing(RiemannianSGD):
-    """Gradient descent without retraction; ||X^H X - I||_F stays below `safety`, and vanishes in the limit. A comparator.
+    """Gradient descent without retraction; ||X^H X - I||_F stays below `safety`, and vanishes in the limit. A baseline.
 
     X <- X - eta (G X^H X - X G^H X + attraction X (X^H X - I)), G the Euclidean gradient. The first part is the Riemannian gradient on
     Gr(n, p) where X^H X = I (the source has half of it), so that time is lr x step as for `RiemannianSGD`. eta = lr, or less where the step
@@ -45,13 +44,13 @@ class Landing(RiemannianSGD):
         return {**super().__getstate__(), "attraction": self.attraction, "safety": self.safety}
 
     def _advance(
-        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+        self, group: dict[str, Any], manifold: Grassmann, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
         gram = x.mH @ x
         excess = gram - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         field = gradient @ gram + x @ (self.attraction * excess - gradient.mH @ x)
-        d = torch.linalg.matrix_norm(excess, keepdim=True)
-        g2 = torch.linalg.matrix_norm(field, keepdim=True).square().clamp_min(torch.finfo(d.dtype).tiny)
+        d: Tensor = torch.linalg.matrix_norm(excess, keepdim=True)
+        g2: Tensor = torch.linalg.matrix_norm(field, keepdim=True).square().clamp_min(torch.finfo(d.dtype).tiny)
         a = self.attraction * d * (1 - d)
         bound = (a + (a.square() + g2 * (self.safety - d).clamp_min(0)).sqrt()) / g2
         eta = bound.clamp_max(min(group["lr"], 1 / (2 * self.attraction)))

@@ -86,7 +86,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
         self,
         closure: Callable[[], Tensor],
         params: list[Tensor],
-        spaces: list,
+        spaces: list[Any],
         points: Vectors,
         value: float,
         gradient: Vectors,
@@ -128,7 +128,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
         return value, new
 
     def _evaluate(
-        self, closure: Callable[[], Tensor], params: list[Tensor], spaces: list, points: Vectors
+        self, closure: Callable[[], Tensor], params: list[Tensor], spaces: list[Any], points: Vectors
     ) -> tuple[float, Vectors]:
         with torch.enable_grad():
             loss = closure()
@@ -161,7 +161,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
             self.state[p].clear()
 
     def _direction(
-        self, params: list[Tensor], spaces: list, points: Vectors, gradient: Vectors
+        self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         """The search direction at the points, and the first step to try."""
         raise NotImplementedError
@@ -185,7 +185,7 @@ class RiemannianCG(LineSearchOptimizer):
         super().__init__(params, max_iter=max_iter, tolerance_grad=tolerance_grad)
 
     def _direction(
-        self, params: list[Tensor], spaces: list, points: Vectors, gradient: Vectors
+        self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         size = _inner(spaces, points, gradient, gradient)
         if "direction" not in self.state[params[0]]:
@@ -224,7 +224,7 @@ class RiemannianLBFGS(LineSearchOptimizer):
         super().__init__(params, max_iter=max_iter, tolerance_grad=tolerance_grad, history_size=history_size)
 
     def _direction(
-        self, params: list[Tensor], spaces: list, points: Vectors, gradient: Vectors
+        self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         size = self.param_groups[0]["history_size"]
         count = int(self.state[params[0]]["count"]) if self.state[params[0]] else 0
@@ -377,5 +377,5 @@ def _steepest(gradient: Vectors, size: float) -> tuple[Vectors, float]:
     return [-g for g in gradient], 1 / max(math.sqrt(size), 1.0)
 
 
-def _inner(spaces: list, points: Vectors, u: Vectors, v: Vectors) -> float:
+def _inner(spaces: list[Any], points: Vectors, u: Vectors, v: Vectors) -> float:
     return sum(float(s.inner(x, a, b).sum()) for s, x, a, b in zip(spaces, points, u, v, strict=True))

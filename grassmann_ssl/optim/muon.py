@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ LIFTS, POLISHES = 5, 4
 
 
 class RiemannianMuon(RiemannianSGD):
-    """Steepest descent in the spectral norm: every principal angle of a step is lr. A comparator for `RiemannianSGD`.
+    """Steepest descent in the spectral norm: every principal angle of a step is lr. A baseline for `RiemannianSGD`.
 
     M <- momentum T(M) + grad L(X),  X <- Retr_X(-lr msign(M)), msign(M) = M (M^H M)^{-1/2}; with `nesterov` the sign of
     grad L + momentum M. msign(M) maximises Re tr(M^H U) over tangent U with ||U||_2 <= 1; it is horizontal where M is, and does not depend
@@ -28,7 +27,7 @@ class RiemannianMuon(RiemannianSGD):
     only_on = Grassmann
 
     def _advance(
-        self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
+        self, group: dict[str, Any], manifold: Grassmann, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor:
         gradient = tangent_gradient(manifold, x, gradient)
         momentum = group["momentum"]

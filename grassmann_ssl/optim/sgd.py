@@ -75,7 +75,7 @@ class RiemannianSGD(RiemannianOptimizer):
         gradient = manifold.egrad2rgrad(x, gradient)
         if not momentum:
             step = -lr * gradient
-            length = manifold.norm(x, step)
+            length: Tensor = manifold.norm(x, step)
             x.copy_(manifold.retr(x, step))
             return length
         buffer = states["momentum_buffer"].mul_(momentum).add_(gradient)

@@ -1,4 +1,4 @@
-"""Parameters that fully_shard has cut into shards: gathered for a step, which every process takes alike, and written back by shards."""
+"""Parameters under fully_shard (FSDP2): gathered for a step that every process takes alike, and written back by shards."""
 
 from typing import Any
 
@@ -12,17 +12,19 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def whole(tensor: Any) -> Tensor:
-    """All of a tensor, as a plain tensor: a view of its memory, or, of shards, a gathered copy."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
+    """The full tensor, plain: a view of its memory, or a gathered copy of a sharded one."""
+    full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
+    return full
 
 
 def local(tensor: Any) -> Tensor:
-    """What this process holds of a tensor."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    """The local shard of a tensor, or the tensor itself."""
+    own: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return own
 
 
 def write(tensor: Any, value: Tensor) -> None:
-    """Put a value that every process has into a tensor, shard by shard where it is sharded."""
+    """Copy a replicated value into a tensor, shard by shard where it is sharded."""
     if is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor
 

@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 
 @contextmanager
 def setting(name: str = "") -> Iterator[None]:
-    """What is raised inside as a ValueError or TypeError becomes a ConfigError, after the name of the setting it comes from."""
+    """Turn a ValueError or TypeError raised inside into a ConfigError that begins with the name of the setting."""
     try:
         yield
     except ConfigError:
@@ -26,7 +26,7 @@ def setting(name: str = "") -> Iterator[None]:
 
 
 def device_of(name: str) -> torch.device:
-    """The CPU or CUDA device of this name; ConfigError where it is none, or not there."""
+    """The CPU or CUDA device of this name. Raises ConfigError for any other, and where it is not available."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -42,7 +42,7 @@ def device_of(name: str) -> torch.device:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Settings that every experiment has."""
+    """Settings that every experiment has. Raises ConfigError for a seed outside 0 .. 2^63 - 1."""
 
     NAME: ClassVar[str]
     seed: int = 1
@@ -64,7 +64,7 @@ class RunConfig:
         return Path(self.out) if self.out else Path("runs") / self.NAME
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
-        """Refuse fields (numbers or tuples of them, none empty) that are not finite, not >= least, > above and <= most."""
+        """Raises ConfigError unless the fields, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""
         for name in names:
             value = getattr(self, name)
             if isinstance(value, tuple) and not value:

@@ -1,4 +1,4 @@
-"""The run folder: open formats, written whole or not at all; and what produced a run."""
+"""The run folder: open formats, written atomically; and the provenance of a run."""
 
 import json
 import os
@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from grassmann_ssl.runs.config import ConfigError
 
 
-def provenance(device: torch.device) -> dict:
-    """What produced a run: date, versions, git commit of the package's checkout (None outside one), device, machine."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Provenance of a run: date, versions, git commit of the package's checkout (None outside one), device, machine."""
     packages = ("grassmann_ssl", "torch", "geoopt", "numpy", "scipy", "scikit-learn")
     cuda = device.type == "cuda"
     return {
@@ -88,6 +89,6 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def write_json(path: Path, content: dict) -> None:
-    """JSON that any reader accepts: NaN and infinity are refused."""
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write strict JSON. Raises ValueError for NaN and infinity."""
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -83,7 +83,7 @@ class Outcome:
 
     @property
     def folder(self) -> Path:
-        """The run folder that was asked for; a folder that was moved since then is elsewhere."""
+        """The run folder as configured; it may have been moved since."""
         return Path(self.record["config"]["out"])
 
     def save(self, folder: Path) -> None:
@@ -139,12 +139,12 @@ def _column(column: Any) -> np.ndarray:
 
     if pa.types.is_list(column.type):
         return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
-    values = column.to_numpy()
+    values: np.ndarray = column.to_numpy()
     return values.astype(str) if values.dtype == object and column.type == "string" else values
 
 
 class Run:
-    """A run from its first check to its outcome: the device is refused before any work, the clock starts."""
+    """A run from its first check to its outcome: device, generator, clock. Raises ConfigError where the device is not available."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config

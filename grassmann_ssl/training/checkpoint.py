@@ -1,4 +1,4 @@
-"""Checkpoints in an open format: tensors in safetensors, numbers beside them as JSON, written whole or not at all."""
+"""Checkpoints in an open format: tensors in safetensors, numbers as JSON in its metadata, written atomically."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def save_checkpoint(
     path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, notes: Mapping[str, Any]
 ) -> None:
-    """Write the state of a model and its optimizers before step `step`; `notes` (JSON) are there to be compared when it is loaded."""
+    """Write the state of a model and its optimizers before step `step`; `notes` (JSON) are compared when it is loaded."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     settings = []
     for k, optimizer in enumerate(optimizers):
@@ -38,7 +38,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: Mapping[str, Any]
 ) -> int:
-    """Put the state of a checkpoint back, and return the step that comes next.
+    """Restore a model and its optimizers from a checkpoint; returns the next step.
 
     Raises ValueError where the file is no checkpoint, or one of other settings (names those that differ), parameters or shapes.
     """

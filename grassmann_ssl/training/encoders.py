@@ -1,4 +1,4 @@
-"""Training of encoders: views, objective, backward pass, optimizer step, each step followed by what depends on the weights."""
+"""Training of encoders: views, objective, backward pass, optimizer step; mixed precision, gradient accumulation, callbacks."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,13 +27,13 @@ def train_encoder(
 ) -> None:
     """Train `method`, a module that maps views to a loss, from step `start` to `steps`.
 
-    views(step, part)   the views of a batch, each on the device of the method; `accumulate` parts of it give one step
-    rate(step)          factor of the learning rate that every group of the optimizers was made with
-    observers           called with the number of steps done, before every step and at the end: they look, and never wait in between
-    after_step          called with the step after the optimizers: what follows the weights, such as a predictor or a teacher
+    views(step, part)   the views of a batch, on the device of the method; gradients are accumulated over `accumulate` parts
+    rate(step)          schedule: factor of the initial learning rate of every parameter group
+    observers           callbacks(steps done), before every step and at the end; read-only
+    after_step          callbacks(step) after the optimizers: updates that depend on the weights, such as those of an EMA teacher
 
-    In float16 the loss is scaled; a step whose gradients overflow is left out. The mean over parts is not the loss of the whole batch
-    where rows are compared with each other or normalised together. An interrupt is the caller's.
+    In float16 the loss is scaled (GradScaler); steps whose gradients overflow are skipped. The mean over parts is not the loss of the
+    whole batch where rows are compared with each other or normalised together. KeyboardInterrupt propagates.
     """
     device = next(method.parameters()).device
     half = PRECISIONS[precision]

@@ -38,7 +38,8 @@ def train_full_batch(
     `homogeneous`: the loss is homogeneous of degree 2 and the weights are free, so that the update is linear in them: at every
     logged step the weights are divided by their Frobenius norm, whose logarithm is recorded. Directions are untouched, and weights
     that blow up or shrink never leave the range of the dtype.
-    Time = learning_rate x step. An interrupt (Ctrl-C) ends the loop; what was recorded is returned with `interrupted` set.
+    Time = learning_rate x step. KeyboardInterrupt ends the loop: what was recorded is returned with `interrupted` set; before the first
+    record it propagates.
     """
     parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
     free = isinstance(manifold, geoopt.Euclidean)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 Rule = Callable[..., Mapping[str, Tensor]]
+Fixed = dict[str, Tensor | float]
+Step = Callable[[State, Fixed, float], State]
 
 GIBIBYTE = 2**30
 LIVE_COPIES = 16  # of the state, alive at once in a step: the stages of Runge-Kutta and the temporaries of a rule
@@ -46,9 +48,9 @@ def simulate(
     cell, or numbers shared by all. rule(**state, **parameters) returns the derivative of every state, as tensors of their shapes;
     it must treat cells apart, and nothing in it may wait for the device. Device and dtype are those of the state.
     Logs step 0, every `log_every`-th and the last; without it only the last. Time = step x number of steps.
-    `memory` (bytes) bounds what is alive on the device: cells advance in chunks of as many as fit, and so does a CPU's cache.
-    `compiled` fuses each step by torch.compile, once for a rule and its kinds of arguments: it takes 10 to 20 s and a C++ compiler
-    the first time, and makes long or repeated simulations of many small cells several times faster. Results agree to rounding.
+    `memory` (bytes) bounds the device memory in use: cells advance in chunks that fit, on a CPU into its cache too.
+    `compiled` fuses each step by torch.compile: 10 to 20 s and a C++ compiler the first time, several times faster afterwards for long or
+    repeated simulations of many small cells. Results agree to rounding.
     A cell that blows up ends as inf or nan in its own entries and leaves the others as they are.
     `on_step` is called after every step of a chunk with the number of its cells: N x steps in all.
     Raises ValueError where shapes disagree, nothing is to be done, or one cell does not fit into the memory.
@@ -78,7 +80,9 @@ def simulate(
 
 
 @torch.no_grad()
-def _run(advance, x, fixed, step, steps, logged, on_step) -> State:
+def _run(
+    advance: Step, x: State, fixed: Fixed, step: float, steps: int, logged: set[int], on_step: Callable[[int], object]
+) -> State:
     kept: dict[str, list[Tensor]] = {name: [] for name in x}
     cells = len(next(iter(x.values())))
     for k in range(steps + 1):
@@ -92,10 +96,10 @@ def _run(advance, x, fixed, step, steps, logged, on_step) -> State:
 
 
 @lru_cache(maxsize=64)  # a rule that was compiled stays so
-def _advance(rule: Rule, method: str, compiled: bool) -> Callable[[State, dict, float], State]:
+def _advance(rule: Rule, method: str, compiled: bool) -> Step:
     """One step of a rule."""
 
-    def runge_kutta(x: State, fixed: dict, step: float) -> State:
+    def runge_kutta(x: State, fixed: Fixed, step: float) -> State:
         total = dict(rule(**x, **fixed))
         slope: Mapping[str, Tensor] = total
         for weight, fraction in ((2, 0.5), (2, 0.5), (1, 1.0)):
@@ -103,7 +107,7 @@ def _advance(rule: Rule, method: str, compiled: bool) -> Callable[[State, dict, 
             total = {name: torch.add(total[name], slope[name], alpha=weight) for name in x}
         return {name: torch.add(x[name], total[name], alpha=step / 6) for name in x}
 
-    def euler(x: State, fixed: dict, step: float) -> State:
+    def euler(x: State, fixed: Fixed, step: float) -> State:
         slope = rule(**x, **fixed)
         return {name: torch.add(x[name], slope[name], alpha=step) for name in x}
 

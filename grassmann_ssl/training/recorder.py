@@ -1,4 +1,4 @@
-"""What a run passes through, kept on its device until the run is over."""
+"""Recording of a training, on its device until the end."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace

@@ -1,10 +1,10 @@
-"""How the learning rate goes, and which steps are recorded."""
+"""Learning-rate schedules, and schedules of the steps that are recorded."""
 
 import math
 
 
 def warmup_cosine(step: int, steps: int, *, warmup: int = 0, end: float = 0.0) -> float:
-    """Factor of the learning rate at a step: (step + 1)/warmup up to 1, then 1/2 (1 + cos) down to `end` after the last step."""
+    """Linear warm-up and cosine decay, as a factor of the learning rate: (step + 1)/warmup up to 1, then 1/2 (1 + cos) down to `end`."""
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / (steps - warmup)
@@ -17,6 +17,6 @@ def evenly_spaced(steps: int, every: int) -> frozenset[int]:
 
 
 def log_spaced(steps: int, count: int) -> frozenset[int]:
-    """About `count` steps from 0 to `steps`, both included, at equal ratios where they are far apart and every one at the start."""
+    """About `count` log-spaced steps from 0 to `steps`, inclusive; every step where the spacing is below 1."""
     exponents = (k / max(1, count - 2) for k in range(count - 1))
     return frozenset({0, steps, *(round(steps**exponent) for exponent in exponents if steps)})

@@ -1,4 +1,4 @@
-"""Spectra of embeddings while an encoder trains: seen on fixed images at chosen steps, kept on the device until the end."""
+"""Spectra of embeddings during training of an encoder: on fixed images at chosen steps, on the device until the end."""
 
 from collections.abc import Collection
 
@@ -14,11 +14,11 @@ NAMES = {"h": "representations", "z": "embeddings", "directions": "directions of
 
 
 class SpectraRecorder:
-    """An observer of `pretrain`: at its steps it records the mean loss since the last one and eigenvalues of covariances.
+    """An observer of `train_encoder`: records at its steps the mean loss since the last one and eigenvalues of covariances.
 
     Recorded: `loss`; `z`, eigenvalues (d,) of the covariance of the embeddings, `directions` the same of z / ||z||, and `h` of the
     representations, all decreasing, float64, on `images` with the model in evaluation mode. Nothing is copied to the host before `stacked`,
-    but the watch is checked.
+    but the watch is checked. Raises Diverged where the loss or an embedding is not finite.
     """
 
     def __init__(self, method: JointEmbedding, images: Tensor, steps: Collection[int], watch: FiniteWatch) -> None:

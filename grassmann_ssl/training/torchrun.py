@@ -1,4 +1,4 @@
-"""Several processes started by torchrun: joining them, and a model that is trained by all of them."""
+"""Distributed data-parallel training under torchrun."""
 
 import inspect
 import os
@@ -17,7 +17,7 @@ from grassmann_ssl.runs import device_of
 def parallelise(model: nn.Module) -> nn.Module:
     """The model under DistributedDataParallel where there are several processes, itself where there is one.
 
-    Buffers are not sent around in every step: they are equal by construction.
+    Buffers are not broadcast: they are equal by construction.
     """
     if process_count() == 1:
         return model
@@ -29,10 +29,10 @@ def parallelise(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def processes(device: str) -> Iterator[Process]:
-    """Join the processes that torchrun has started, for as long as the context lasts; alone, where it has not.
+    """Join the process group of torchrun for the duration of the context; one process where torchrun was not used.
 
-    The backend is nccl on GPUs, one of them for each process by its local rank, and gloo on CPUs. Raises ConfigError where the device is
-    not there, or there are fewer GPUs than processes on this machine.
+    The backend is nccl on GPUs, one per process by local rank, and gloo on CPUs. Raises ConfigError where the device is not available or
+    this machine has fewer GPUs than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ or dist.is_initialized():

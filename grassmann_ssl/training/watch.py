@@ -1,4 +1,4 @@
-"""Notices the first loss that is not a number, without asking the device after every step."""
+"""Detection of the first non-finite loss, without a device synchronisation in every step."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ NEVER = 2**62
 
 
 class Diverged(RuntimeError):
-    """A run whose loss is no longer finite; its message names the step and what was the matter."""
+    """Training whose loss is no longer finite; the message names the step."""
 
 
 class FiniteWatch:
-    """Keeps the mean loss since it was last read, and the first step at which the loss was not finite.
+    """Running mean of the loss since it was last read, and the first step at which the loss was not finite.
 
-    On a CPU it looks at every step; elsewhere when `check` is called, since a look makes the host wait.
+    Checked at every step on a CPU; elsewhere by `check` alone, which waits for the device.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from grassmann_ssl.data.files import arrays, cifar10, cifar100, idx, image_folder, load, stl10
-from grassmann_ssl.data.images import Images, embedded
+from grassmann_ssl.data.images import Images, bundled
 
 
 def rng(seed=0):
@@ -503,7 +503,7 @@ def test_images_hold_their_rules():
 
 
 def test_embedded_digits_are_the_scanned_ones():
-    found = embedded("digits")
+    found = bundled("digits")
     assert found.images.shape == (1797, 1, 8, 8) and found.classes == tuple("0123456789")
     assert found.labels.bincount().tolist() == [
         178,
@@ -527,7 +527,7 @@ def test_embedded_digits_are_the_scanned_ones():
 def test_embedded_photos_are_patches_of_their_photo():
     from sklearn.datasets import load_sample_images
 
-    found = embedded("photos", 5, 9, torch.Generator().manual_seed(0))
+    found = bundled("photos", 5, 9, torch.Generator().manual_seed(0))
     assert found.images.shape == (5, 3, 9, 9) and found.labels.tolist() == [0, 0, 1, 1, 1]
     assert found.classes == ("china", "flower")
     photos = load_sample_images().images
@@ -535,12 +535,12 @@ def test_embedded_photos_are_patches_of_their_photo():
         windows = np.lib.stride_tricks.sliding_window_view(photos[label], (9, 9), axis=(0, 1))
         corners = (windows[:, :, :, 0, 0] == patch[:, 0, 0].numpy()).all(-1)
         assert any(np.array_equal(windows[i, j], patch) for i, j in np.argwhere(corners))
-    again = embedded("photos", 5, 9, torch.Generator().manual_seed(0))
+    again = bundled("photos", 5, 9, torch.Generator().manual_seed(0))
     assert torch.equal(again.images, found.images) and len(found.images.flatten(1).unique(dim=0)) == 5
 
 
 def test_embedded_photos_of_the_full_height_exist():
-    assert embedded("photos", 2, 427, torch.Generator().manual_seed(0)).images.shape == (2, 3, 427, 427)
+    assert bundled("photos", 2, 427, torch.Generator().manual_seed(0)).images.shape == (2, 3, 427, 427)
 
 
 @pytest.mark.parametrize(
@@ -555,4 +555,4 @@ def test_embedded_photos_of_the_full_height_exist():
 )
 def test_bad_embedded_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        embedded(*settings)
+        bundled(*settings)

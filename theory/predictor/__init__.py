@@ -12,7 +12,7 @@ Unit of time everywhere: t = alpha x step, alpha the learning rate of the online
     matrices    the flows of W, W_p, W_a, their invariants, and what happens without stop-gradient or predictor
     modes       one eigenvalue p of W_p with one eigenvalue s of F = W^T X W: fixed points, Jacobians, escape times
     basin       which starts (p, s) collapse, and the separatrix between the two fates
-    direct      predictors that are set instead of trained: DirectPred, DirectSet, DirectCopy, and IsoLoss
+    direct      predictors computed from F instead of trained: DirectPred, DirectSet, DirectCopy, and IsoLoss
 """
 
 from theory.predictor import basin, direct, matrices, modes

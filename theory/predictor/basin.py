@@ -9,11 +9,13 @@ strictly along that manifold, so that it is a function P_sep(C), found by integr
 Backwards in time P_sep runs to +infinity at a finite C < 0 and to -infinity at a finite C > 0: below the one every start collapses,
 above the other none does. Derived here; the paper draws the separatrix in its Fig. 3 and gives the rule on the parabola.
 P_sep is analytic in C: near the saddle it is summed as a power series, and followed numerically from there.
-Starts with |P| up to 1e4 are told apart. Functions raise ValueError for entries that are not finite and for settings outside of
+Starts with |P| up to 1e4 are resolved. Functions raise ValueError for entries that are not finite and for settings outside
 tau > 0, alpha_p > 0, eta >= 0, sigma2 >= 0.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +59,8 @@ def collapses(
         result[mine] = _compare(p[mine], s[mine], c[mine], h[mine], sign)
     on_parabola = between & (c == 0)
     result[on_parabola] = p[on_parabola] < _saddle(h[on_parabola])
-    return (result | (s == 0)).reshape(shape)
+    result |= s == 0
+    return result.reshape(shape)
 
 
 def separatrix(
@@ -100,7 +103,9 @@ def separatrix(
     return curve[inside]
 
 
-def _scaled(p0, s0, tau, alpha_p, eta, sigma2) -> tuple[Array, Array, Array, Array]:
+def _scaled(
+    p0: ArrayLike, s0: ArrayLike, tau: ArrayLike, alpha_p: ArrayLike, eta: ArrayLike, sigma2: ArrayLike
+) -> tuple[Array, Array, Array, Array]:
     """P, S, C and h, of one shape."""
     p, s = check.array("p0", p0), check.non_negative("s0", s0)
     tau, alpha_p = check.positive("tau", tau), check.positive("alpha_p", alpha_p)
@@ -132,7 +137,7 @@ def _series(h: Array) -> Array:
 
 def _sum(coefficients: Array, x: Array | float) -> Array:
     """sum_i b_i x^i by Horner's rule."""
-    result = np.zeros_like(coefficients[0] * x)
+    result: Array = np.zeros_like(coefficients[0] * x)
     for b in coefficients[::-1]:
         result = result * x + b
     return result
@@ -140,7 +145,8 @@ def _sum(coefficients: Array, x: Array | float) -> Array:
 
 def _saddle(h: Array) -> Array:
     """P_- = (1 - sqrt(1 - 4 h)) / 2 without cancellation."""
-    return 2 * h / (1 + np.sqrt(1 - 4 * h))
+    result: Array = 2 * h / (1 + np.sqrt(1 - 4 * h))
+    return result
 
 
 def _compare(p: Array, s: Array, c: Array, h: Array, sign: int) -> NDArray[np.bool_]:
@@ -175,7 +181,8 @@ def _read(
 
     def slope(state: Array) -> Array:
         rates = _backwards(state, h, sign)
-        return rates / rates[2]
+        result: Array = rates / rates[2]
+        return result
 
     x, y, _ = _runge_kutta(slope, state, step)
     early = at < log_c[0]  # nearer to the saddle than the first node
@@ -215,7 +222,7 @@ def _branch(h: Array, sign: int) -> Array:
     return np.stack(nodes, 1)
 
 
-def _runge_kutta(slope, state: Array, step: Array | float) -> Array:
+def _runge_kutta(slope: Callable[[Array], Array], state: Array, step: Array | float) -> Array:
     k1 = slope(state)
     k2 = slope(state + step / 2 * k1)
     k3 = slope(state + step / 2 * k2)

@@ -1,15 +1,16 @@
-"""Predictors that are set instead of trained, and the learning dynamics of eigenvalues under them.
+"""Predictors computed from the correlation F instead of trained, and the eigenvalue dynamics under them.
 
 DirectPred (Tian et al., ICML 2021, arXiv 2102.06810, section 5) gives W_p the eigenvectors of F = E f f^T and eigenvalues computed from
 those of F; DirectSet(a) sets W_p = F^a, a = 1/2 is DirectPred and a = 1 DirectCopy (Wang et al. 2021, arXiv 2110.04947).
 A linear network on features with X = I and augmentation variance sigma2 (one a feature) then keeps W aligned, and the eigenvalues
 lambda of W W^T follow one ODE each (Halvagal, Laborieux & Zenke, NeurIPS 2023, arXiv 2212.04858, with weight decay added).
 Unit of time: t = learning rate x step of the flow of (1/2) E ||W_p f - stop(f')||^2, weight decay eta of that flow.
-Arguments broadcast. Functions raise ValueError for entries that are not finite and outside of lambda, s, eta, sigma2 >= 0.
+Arguments broadcast. Functions raise ValueError for entries that are not finite and for lambda, s, eta or sigma2 < 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -30,20 +31,23 @@ def direct_pred(s: ArrayLike, epsilon: float, variant: Literal["paper", "code"] 
     paper : p_j = sqrt(s_j) + epsilon max_j s_j
     code  : p_j = max(sqrt(s_j / max_j s_j) + epsilon, 1e-4), what the authors' release computes: another scale, which the cosine loss
             does not see, and epsilon against sqrt(max s) instead of max s, which it does
+    Raises ValueError for s < 0, epsilon < 0 or another variant.
     """
+    if variant not in ("paper", "code"):
+        raise ValueError(f"variant must be 'paper' or 'code', got {variant!r}")
     values, shift = check.non_negative("s", s, at_least=1), check.number("epsilon", epsilon, 0)
     largest = values.max(-1, keepdims=True)
-    if variant == "paper":
-        return np.sqrt(values) + shift * largest
-    if variant != "code":
-        raise ValueError(f"variant must be 'paper' or 'code', got {variant!r}")
-    return np.maximum(np.sqrt(values / np.where(largest > 0, largest, 1.0)) + shift, SMALLEST)
+    if variant == "code":
+        return np.maximum(np.sqrt(values / np.where(largest > 0, largest, 1.0)) + shift, SMALLEST)
+    result: Array = np.sqrt(values) + shift * largest
+    return result
 
 
 def direct_set_threshold(sigma2: ArrayLike) -> Array:
     """Weight decay 1 / (4 (1 + sigma2)) above which a feature is not kept, for every exponent of DirectSet. Derived here.
 
     Weight decay thus discards features of high augmentation variance (the claim of Wang et al. 2021).
+    Raises ValueError for sigma2 < 0.
     """
     return modes.critical_eta(1.0, sigma2)
 
@@ -64,7 +68,10 @@ def direct_set_fixed_points(eta: ArrayLike, *, exponent: ArrayLike, sigma2: Arra
 def direct_set_flow(
     t: ArrayLike, lambda0: ArrayLike, *, exponent: ArrayLike, sigma2: ArrayLike, eta: ArrayLike
 ) -> Array:
-    """lambda(t) (..., T) under W_p = (W W^T)^a: dlambda/dt = 2 lambda [lambda^a - (1 + sigma2) lambda^{2a} - eta]. Derived here."""
+    """lambda(t) (..., T) under W_p = (W W^T)^a: dlambda/dt = 2 lambda [lambda^a - (1 + sigma2) lambda^{2a} - eta]. Derived here.
+
+    Raises ValueError for t < 0, exponent <= 0 or a negative lambda0, sigma2 or eta.
+    """
     start, a, variance, decay = np.broadcast_arrays(
         check.non_negative("lambda0", lambda0),
         check.positive("exponent", exponent),
@@ -79,8 +86,8 @@ def set_predictor_rate(
 ) -> Array:
     """dlambda/dt = 2 lambda [p (tau - (1 + sigma2) p) - eta] of an eigenvalue of W W^T while W_p has the eigenvalue p.
 
-    Eq. (12) at a predictor that is set: p = `direct_pred`(lambda, epsilon) for DirectPred, lambda^a for DirectSet(a),
-    lambda + epsilon for DirectCopy. Derived here.
+    Eq. (12) at a computed predictor: p = `direct_pred`(lambda, epsilon) for DirectPred, lambda^a for DirectSet(a),
+    lambda + epsilon for DirectCopy. Derived here. Raises ValueError for a negative lambda_, sigma2 or eta.
     """
     return modes.mode_derivatives(
         p, check.non_negative("lambda_", lambda_), tau=tau, alpha_p=1.0, eta=eta, sigma2=sigma2
@@ -91,6 +98,7 @@ def direct_copy_threshold(epsilon: ArrayLike, sigma2: ArrayLike) -> Array:
     """Weight decay above which DirectCopy, W_p = F + epsilon I, keeps no feature. Derived here.
 
     1 / (4 A) as in DirectSet for epsilon <= 1 / (2 A), A = 1 + sigma2; epsilon (1 - A epsilon), or 0 if that is negative, beyond.
+    Raises ValueError for epsilon < 0 or sigma2 < 0.
     """
     shift, a = check.non_negative("epsilon", epsilon), 1 + check.non_negative("sigma2", sigma2)
     highest = np.maximum(shift, 1 / (2 * a))
@@ -135,6 +143,7 @@ def eigenvalue_rate(lambda_: ArrayLike, *, exponent: ArrayLike, sigma2: ArrayLik
     isoloss          2 lambda (1 - (1 + sigma2) lambda^a)                    all escape at one rate
     no_predictor     -2 sigma2 lambda                                        collapse
     no_stop_gradient -2 lambda [(1 - lambda^a)^2 + sigma2 (1 + lambda^{2a})] collapse
+    Raises ValueError for lambda_ < 0, exponent <= 0, sigma2 < 0 or another loss.
     """
     x, a, variance = np.broadcast_arrays(
         check.non_negative("lambda_", lambda_),
@@ -145,7 +154,10 @@ def eigenvalue_rate(lambda_: ArrayLike, *, exponent: ArrayLike, sigma2: ArrayLik
 
 
 def eigenvalue_flow(t: ArrayLike, lambda0: ArrayLike, *, exponent: ArrayLike, sigma2: ArrayLike, loss: Loss) -> Array:
-    """lambda(t) (..., T) of `eigenvalue_rate`, integrated with a relative tolerance of 1e-12."""
+    """lambda(t) (..., T) of `eigenvalue_rate`, integrated with a relative tolerance of 1e-12.
+
+    Raises ValueError for t < 0, and as `eigenvalue_rate`.
+    """
     start, a, variance = np.broadcast_arrays(
         check.non_negative("lambda0", lambda0),
         check.positive("exponent", exponent),
@@ -155,11 +167,14 @@ def eigenvalue_flow(t: ArrayLike, lambda0: ArrayLike, *, exponent: ArrayLike, si
 
 
 def eigenvalue_fixed_point(exponent: ArrayLike, sigma2: ArrayLike) -> Array:
-    """Where the eigenvalues end under the losses "euclidean" and "isoloss": lambda = (1 + sigma2)^{-1/a}."""
+    """Where the eigenvalues end under the losses "euclidean" and "isoloss": lambda = (1 + sigma2)^{-1/a}.
+
+    Raises ValueError for exponent <= 0 or sigma2 < 0.
+    """
     return (1 + check.non_negative("sigma2", sigma2)) ** (-1 / check.positive("exponent", exponent))
 
 
-def _growth(loss: str, a: Array, variance: Array):
+def _growth(loss: str, a: Array, variance: Array) -> Callable[[Array], Array]:
     """d log(lambda) / dt as a function of lambda."""
     known = {
         "euclidean": lambda x: 2 * x**a * (1 - (1 + variance) * x**a),
@@ -172,11 +187,11 @@ def _growth(loss: str, a: Array, variance: Array):
     return known[loss]
 
 
-def _solve(t: ArrayLike, start: Array, growth) -> Array:
+def _solve(t: ArrayLike, start: Array, growth: Callable[[Array], Array]) -> Array:
     """lambda(t) from d log(lambda) / dt = growth(lambda): small eigenvalues are followed as closely as large ones."""
     at, scalar = check.times(t)
 
-    def derivative(_, logarithm: Array) -> Array:
+    def derivative(_: float, logarithm: Array) -> Array:
         change = np.minimum(logarithm.reshape(start.shape), LARGEST_EXPONENT)
         return growth(start * np.exp(change)).ravel()
 

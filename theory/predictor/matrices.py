@@ -4,7 +4,7 @@ Notation and unit of time as in `theory.predictor`: W, W_a (..., m, d), W_p (...
 dimensions are batch dimensions, a vector of times adds an axis T in front of the matrix axes, a scalar none. Equation and theorem
 numbers are those of Tian, Chen & Ganguli, ICML 2021, arXiv 2102.06810. Flows are integrated by an explicit Runge-Kutta method of
 order 8 with a tolerance of 1e-12, relative to the largest entry of each matrix. All functions raise ValueError for arrays that are
-not finite or do not fit each other, and for settings outside of alpha_p > 0, eta >= 0, beta >= 0, sigma2 >= 0.
+not finite or do not fit each other, and for settings outside alpha_p > 0, eta >= 0, beta >= 0, sigma2 >= 0.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def flow(
     p = np.broadcast_to(p, (*batch, d, d))
     total = x + spread_
 
-    def derivative(_, state: Array) -> Array:
+    def derivative(_: float, state: Array) -> Array:
         w, p, a = _split(state, batch, m, d)
         residual = x @ (w if target is None else a) - total @ w @ _t(p)
         moved = np.zeros_like(a) if target is None else rate * (w - a)
@@ -124,7 +124,7 @@ def symmetric_flow(
     tau, alpha_p, eta, a = _reduced(tau, alpha_p, eta, sigma2)
     eta_p = eta if predictor_eta is None else check.number("predictor_eta", predictor_eta, 0)
 
-    def derivative(_, state: Array) -> Array:
+    def derivative(_: float, state: Array) -> Array:
         p, f = state.reshape(2, *shape)
         dp = -alpha_p / 2 * a * _anti(p, f) + alpha_p * tau * f - eta_p * p
         df = -a * _anti(p @ p, f) + tau * _anti(p, f) - 2 * eta * f
@@ -140,7 +140,7 @@ def symmetric_flow(
 def balance(weights: ArrayLike, predictor: ArrayLike, alpha_p: float) -> Array:
     """W^T W - W_p^T W_p / alpha_p (..., d, d), which decays as e^{-2 eta t} whatever the target does: theorem 1, eq. (5).
 
-    The supplement of the paper restates it without 1 / alpha_p.
+    The supplement of the paper restates it without 1 / alpha_p. Raises ValueError for alpha_p <= 0.
     """
     w, p = check.array("weights", weights, at_least=2), _square("predictor", predictor)
     return _t(w) @ w - _t(p) @ p / check.positive_number("alpha_p", alpha_p)
@@ -161,12 +161,15 @@ def optimal_predictor(correlation: ArrayLike, *, tau: float, alpha_p: float, eta
         raise ValueError(
             f"correlation must be positive definite where eta = 0, got an eigenvalue of {values.min():.3g}"
         )
-    p = tau * np.maximum(values, 0.0) / (a * np.maximum(values, 0.0) + eta / alpha_p)
+    p: Array = tau * np.maximum(values, 0.0) / (a * np.maximum(values, 0.0) + eta / alpha_p)
     return (vectors * p[..., None, :]) @ _t(vectors)
 
 
 def commutator(correlation: ArrayLike, predictor: ArrayLike) -> Array:
-    """[F, W_p] = F W_p - W_p F (..., d, d): zero where their eigenspaces are aligned."""
+    """[F, W_p] = F W_p - W_p F (..., d, d): zero where their eigenspaces are aligned.
+
+    Raises ValueError unless both are square.
+    """
     f, p = _square("correlation", correlation), _square("predictor", predictor)
     return f @ p - p @ f
 
@@ -186,6 +189,7 @@ def commutator_matrix(
     K = (1 + sigma2)[(alpha_p / 2) F + W_p^2 - tau / (1 + sigma2) W_p] + (eta + predictor_eta / 2) I; with one decay (3/2) eta I.
     While its smallest eigenvalue stays above lambda_0 > 0, ||[F, W_p]|| <= e^{-2 lambda_0 t} ||[F, W_p](0)||.
     Deviation from the source: two decays, derived here.
+    Raises ValueError where F or W_p is not symmetric, or a setting is outside its range.
     """
     f, p = _symmetric("correlation", correlation), _symmetric("predictor", predictor)
     tau, alpha_p, eta, a = _reduced(tau, alpha_p, eta, sigma2)
@@ -199,6 +203,7 @@ def no_stop_gradient_matrix(predictor: ArrayLike, *, mean_view: ArrayLike, sprea
     H = X' (x) (W_p^T W_p + I) + X (x) (W_p - I)^T (W_p - I) + eta I, (x) the Kronecker product and vec(W) the rows of W (m, d) in a
     row. Symmetric and positive semi-definite: where its smallest eigenvalue stays above lambda_0 > 0 while W_p moves too,
     ||W(t)|| <= e^{-lambda_0 t} ||W(0)||, a complete collapse.
+    Raises ValueError unless X and X' are positive semi-definite of one shape and eta >= 0.
     """
     p = check.array("predictor", _square("predictor", predictor), ndim=2)
     x, spread_ = check.positive_semidefinite("mean_view", mean_view), check.positive_semidefinite("spread", spread)
@@ -213,14 +218,17 @@ def no_stop_gradient_matrix(predictor: ArrayLike, *, mean_view: ArrayLike, sprea
 def no_stop_gradient_flow(
     t: ArrayLike, weights: ArrayLike, predictor: ArrayLike, *, mean_view: ArrayLike, spread: ArrayLike, eta: float
 ) -> Array:
-    """W(t) (..., T, m, d) without stop-gradient while the predictor is kept as it is: vec W(t) = e^{-H t} vec W(0), exact."""
+    """W(t) (..., T, m, d) without stop-gradient under a constant predictor: vec W(t) = e^{-H t} vec W(0), exact.
+
+    Raises ValueError for t < 0, and as `no_stop_gradient_matrix`.
+    """
     at, scalar = check.times(t)
     values, vectors = np.linalg.eigh(no_stop_gradient_matrix(predictor, mean_view=mean_view, spread=spread, eta=eta))
     w = check.weights(weights, np.shape(mean_view)[0], "mean_view")
     if w.shape[-2] * w.shape[-1] != values.size:
         raise ValueError(f"weights must fit mean_view and predictor, got shapes {w.shape} and {np.shape(predictor)}")
     rows = w.reshape(*w.shape[:-2], 1, -1) @ vectors
-    result = ((np.exp(-values * at[:, None]) * rows) @ vectors.T).reshape(*w.shape[:-2], at.size, *w.shape[-2:])
+    result: Array = ((np.exp(-values * at[:, None]) * rows) @ vectors.T).reshape(*w.shape[:-2], at.size, *w.shape[-2:])
     return result[..., 0, :, :] if scalar else result
 
 
@@ -228,12 +236,13 @@ def no_predictor_flow(t: ArrayLike, weights: ArrayLike, *, spread: ArrayLike, et
     """W(t) (..., T, m, d) with stop-gradient but W_p = I and W_a = W: W(t) = e^{-(X' + eta I) t} W(0), exact; it collapses.
 
     Directions that no augmentation moves and no decay shrinks stay. The paper prints the factor on the other side of W.
+    Raises ValueError for t < 0, eta < 0 or an X' that is not positive semi-definite.
     """
     at, scalar = check.times(t)
     values, vectors = np.linalg.eigh(check.positive_semidefinite("spread", spread))
     rows = vectors.T @ check.weights(weights, values.size, "spread")
     rate = np.maximum(values, 0.0) + check.number("eta", eta, 0)
-    result = vectors @ (np.exp(-rate * at[:, None])[..., None] * rows[..., None, :, :])
+    result: Array = vectors @ (np.exp(-rate * at[:, None])[..., None] * rows[..., None, :, :])
     return result[..., 0, :, :] if scalar else result
 
 
@@ -256,6 +265,7 @@ def flow_parameters(
     learning rate of its parameters: weight_decay = w of the weights needs w / alpha_p at the predictor. An optimizer with one w for both
     gives the predictor a decay of alpha_p w instead, which is `predictor_eta` in `symmetric_flow`.
     beta = (1 - ema_momentum)(1 - mu) / alpha: momentum does not speed the moving average up. Section 3 of the paper, completed here.
+    Raises ValueError for learning rates <= 0, weight_decay < 0, momentum outside [0, 1) or ema_momentum outside [0, 1].
     """
     alpha = check.positive_number("learning_rate", learning_rate)
     own = check.positive_number("predictor_learning_rate", predictor_learning_rate)

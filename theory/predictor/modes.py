@@ -5,11 +5,12 @@ Under X = I, X' = sigma2 I, W_a = tau W and a symmetric W_p that commutes with F
     ds/dt = 2 p s (tau - A p) - 2 eta s                                                                eq. (12)
     dtau/dt = beta (1 - tau) - tau (p (tau - A p) - eta)                                               eq. (13)
 Unit of time: t = online learning rate x step. All arguments broadcast against each other. Functions raise ValueError for entries
-that are not finite and for settings outside of alpha_p > 0, eta >= 0, sigma2 >= 0, beta >= 0.
+that are not finite and for settings outside alpha_p > 0, eta >= 0, sigma2 >= 0, beta >= 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class ModeFlow(NamedTuple):
 def mode_derivatives(
     p: ArrayLike, s: ArrayLike, *, tau: ArrayLike, alpha_p: ArrayLike, eta: ArrayLike, sigma2: ArrayLike
 ) -> tuple[Array, Array]:
-    """(dp/dt, ds/dt) of eqs. (11)-(12)."""
+    """(dp/dt, ds/dt) of eqs. (11)-(12). Raises ValueError for alpha_p <= 0, eta < 0 or sigma2 < 0."""
     p, s, tau = (check.array(name, value) for name, value in (("p", p), ("s", s), ("tau", tau)))
     alpha_p, eta, sigma2 = _settings(alpha_p, eta, sigma2)
     slack = tau - (1 + sigma2) * p
@@ -108,12 +109,16 @@ def offset(p: ArrayLike, s: ArrayLike, alpha_p: ArrayLike) -> Array:
     """c = s - p^2 / alpha_p, which decays as c(t) = c(0) e^{-2 eta t} for every tau(t), eq. (14).
 
     The parabola c = 0 is invariant. Deviation from the source: its main text prints c with the opposite sign.
+    Raises ValueError for alpha_p <= 0.
     """
     return check.array("s", s) - check.array("p", p) ** 2 / check.positive("alpha_p", alpha_p)
 
 
 def critical_eta(tau: ArrayLike, sigma2: ArrayLike) -> Array:
-    """Weight decay tau^2 / (4 A) beyond which nothing but collapse is left (section 4.1 of the paper)."""
+    """Weight decay tau^2 / (4 A) beyond which nothing but collapse is left (section 4.1 of the paper).
+
+    Raises ValueError for sigma2 < 0.
+    """
     return check.array("tau", tau) ** 2 / (4 * (1 + check.non_negative("sigma2", sigma2)))
 
 
@@ -141,7 +146,10 @@ def fixed_points(eta: ArrayLike, *, tau: ArrayLike, sigma2: ArrayLike) -> tuple[
 def jacobian(
     p: ArrayLike, s: ArrayLike, *, tau: ArrayLike, alpha_p: ArrayLike, eta: ArrayLike, sigma2: ArrayLike
 ) -> Array:
-    """Jacobian (..., 2, 2) of eqs. (11)-(12) in (p, s), anywhere. Derived here."""
+    """Jacobian (..., 2, 2) of eqs. (11)-(12) in (p, s), anywhere. Derived here.
+
+    Raises ValueError for alpha_p <= 0, eta < 0 or sigma2 < 0.
+    """
     p, s, tau = (check.array(name, value) for name, value in (("p", p), ("s", s), ("tau", tau)))
     alpha_p, eta, sigma2 = _settings(alpha_p, eta, sigma2)
     a = 1 + sigma2
@@ -158,6 +166,7 @@ def jacobian_eigenvalues(p: ArrayLike, *, eta: ArrayLike, sigma2: ArrayLike) -> 
     """Eigenvalues of the Jacobian at a fixed point p = p_- or p_+: (-2 eta across the parabola, eta - A p^2 along it).
 
     Derived here; the paper gives the signs. At p = 0: -eta along and -2 eta across.
+    Raises ValueError for eta < 0 or sigma2 < 0.
     """
     p = check.array("p", p)
     _, eta, sigma2 = _settings(1.0, eta, sigma2)
@@ -206,7 +215,7 @@ def escape_time(p0: ArrayLike, p1: ArrayLike, *, eta: float, tau: float, sigma2:
 
 
 def parabola_flow(t: ArrayLike, p0: ArrayLike, *, eta: ArrayLike, tau: ArrayLike, sigma2: ArrayLike) -> Array:
-    """p(t) (..., T) along the invariant parabola, eq. (16): dp/dt = p^2 (tau - A p) - eta p. Validity as `mode_flow`."""
+    """p(t) (..., T) along the invariant parabola, eq. (16): dp/dt = p^2 (tau - A p) - eta p. Errors as `mode_flow`."""
     start = check.array("p0", p0)
     return mode_flow(t, start, start**2, tau=tau, alpha_p=1.0, eta=eta, sigma2=sigma2).p
 
@@ -242,6 +251,7 @@ def alignment_margin(
 
     While positive in all modes, eigenspaces of W_p and F align, at rate 2 min_j K_j or faster (theorem 3); a mode grows while
     Delta_j > 0. Equal to the eigenvalue (A/2) alpha_p s + A p^2 - tau p + (3/2) eta of K, on and off the parabola.
+    Raises ValueError for alpha_p <= 0, eta < 0 or sigma2 < 0.
     """
     p, s, tau = (check.array(name, value) for name, value in (("p", p), ("s", s), ("tau", tau)))
     alpha_p, eta, sigma2 = _settings(alpha_p, eta, sigma2)
@@ -253,6 +263,7 @@ def anisotropic_critical_eta(lambda_d: ArrayLike, lambda_s: ArrayLike) -> Array:
     """Weight decay lambda_d^2 / (4 lambda_s) beyond which a scalar mode collapses; lambda_d of X, lambda_s > 0 of X + X'.
 
     Generalises `critical_eta` (appendix D of the paper, with weight decay). Derived here.
+    Raises ValueError for lambda_s <= 0.
     """
     return check.array("lambda_d", lambda_d) ** 2 / (4 * check.positive("lambda_s", lambda_s))
 
@@ -288,6 +299,7 @@ def anisotropic_derivatives(
     """(dw_p/dt, dw/dt, dw_a/dt) of the scalar model, eqs. (104)-(106), with weight decay.
 
     dw_p/dt = alpha_p r w - eta w_p,  dw/dt = w_p r - eta w,  dw_a/dt = beta (w - w_a),  r = w_a lambda_d - w_p w lambda_s.
+    Raises ValueError for alpha_p <= 0, eta < 0 or beta < 0.
     """
     w_p, w, w_a, lambda_d, lambda_s = (
         check.array(name, value)
@@ -302,7 +314,7 @@ def anisotropic_derivatives(
     return alpha_p * residual * w - eta * w_p, w_p * residual - eta * w, beta * (w - w_a)
 
 
-def integrate(derivative, state: Array, times: Array, scale: Array) -> Array:
+def integrate(derivative: Callable[[float, Array], Array], state: Array, times: Array, scale: Array) -> Array:
     """States (k, T) of dx/dt = derivative(t, x) from state (k,) at t = 0, at times >= 0 in any order.
 
     scale (k,): the size of every component below which its errors count as absolute.
@@ -324,7 +336,8 @@ def integrate(derivative, state: Array, times: Array, scale: Array) -> Array:
         raise ValueError(
             f"t must end before the solution blows up, at about t = {found.t[-1] if len(found.t) else 0.0:.6g}"
         )
-    return found.y[:, back]
+    states: Array = found.y
+    return states[:, back]
 
 
 def _log_ratio(excess: Array, ratio: Array) -> Array:

@@ -317,7 +317,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
     [
         ({"data": "cifar10"}, "unknown data 'cifar10': give digits, photos, or FORMAT:PATH"),
         ({"data": "cifar10:/nowhere"}, r"data: .*nowhere"),
-        ({"data": "digits:here"}, "digits is embedded and takes no path"),
+        ({"data": "digits:here"}, "digits is bundled and takes no path"),
         ({"batch": 2000}, "batch must be at most the 1198 images to train on, got 2000"),
         ({"augmentation": "auto2"}, "augmentation: unknown preset 'auto2'"),
         ({"encoder": "resnet19"}, "encoder: unknown encoder 'resnet19'"),
