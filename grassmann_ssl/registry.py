@@ -29,7 +29,7 @@ class Registry(dict[str, Thing]):
         raise ValueError(f"unknown {self.kind} {name!r}: known are {', '.join(self)}{nearest(name, self)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """What a message says after the known names: "; did you mean X?" with the nearest of them, nothing where none is near."""
-    found = get_close_matches(name, list(known), n=1)
+    found = get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {found[0]}?" if found else ""
