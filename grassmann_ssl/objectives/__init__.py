@@ -4,13 +4,15 @@ Conventions of all of them: embeddings are rows, z (n, d); weights are W (..., m
 cross-moment is C = W^T Gamma W; expectations are means over the batch, not sums; leading dimensions are batches.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from grassmann_ssl.objectives.contrastive import (
     infonce,
     infonce_moments,
     spectral_contrastive,
     spectral_contrastive_moments,
 )
-from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, EmbeddingLoss, embedding_loss
 from grassmann_ssl.objectives.hypersphere import alignment_uniformity
 from grassmann_ssl.objectives.noncontrastive import (
     barlow_twins,
@@ -21,7 +23,7 @@ from grassmann_ssl.objectives.noncontrastive import (
 )
 from grassmann_ssl.objectives.nt_xent import directclr, nt_xent
 from grassmann_ssl.objectives.predictive import euclidean, isoloss, isoloss_cosine, negative_cosine
-from grassmann_ssl.objectives.registry import OBJECTIVES, Objective, objective
+from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective, options_of
 from grassmann_ssl.objectives.sigreg import lejepa, random_directions, sigreg
 from grassmann_ssl.objectives.trace import (
     linear_contrastive,
@@ -34,17 +36,27 @@ from grassmann_ssl.objectives.trace import (
 from grassmann_ssl.objectives.vicreg import vicreg
 from grassmann_ssl.objectives.whitening import w_mse
 
+# Each module of this package declares what it defines: a new file is found, and needs no line here.
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
+
+OBJECTIVES = tuple(REGISTRY)
+TRACE_LOSSES = tuple(name for name in OBJECTIVES if REGISTRY[name].is_trace)
+EMBEDDING_LOSSES = tuple(
+    name for name in OBJECTIVES if not REGISTRY[name].is_trace
+)  # those that deep encoders train on
+
 __all__ = [
     "EMBEDDING_LOSSES",
     "OBJECTIVES",
-    "EmbeddingLoss",
+    "REGISTRY",
+    "TRACE_LOSSES",
     "Objective",
     "alignment_uniformity",
     "barlow_twins",
     "barlow_twins_moments",
     "barlow_twins_normalised",
     "directclr",
-    "embedding_loss",
     "euclidean",
     "infonce",
     "infonce_moments",
@@ -56,6 +68,7 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "objective",
+    "options_of",
     "random_directions",
     "sigreg",
     "spectral_contrastive",

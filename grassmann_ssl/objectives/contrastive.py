@@ -8,23 +8,8 @@ from torch import Tensor
 
 from grassmann_ssl.distributed import all_rows, process_count, process_rank, total
 from grassmann_ssl.objectives.gram import squared_moment_norm
+from grassmann_ssl.objectives.registry import declare, positive
 from grassmann_ssl.precision import full_precision
-
-
-@full_precision
-def spectral_contrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
-    """Spectral contrastive loss on two views.
-
-    L = -2 E[z . z+] + E_{u,v} (u . v)^2 with u, v independent draws from the 2n single views, so that
-    L = -2 tr C + ||S||_F^2,   C = (1/n) sum_k z_k z_k'^T,   S = (1/2n) sum_k [z_k z_k^T + z'_k z'_k^T].
-    Shapes (n, d), (n, d) -> scalar; means are over the n of all processes. Rotation-invariant. ||S||_F comes from the smaller of S and
-    the 2n x 2n matrix of inner products. Deviation from the source: the mean over pairs of views keeps the pairs of a view with itself
-    and with its positive (a bias of order 1/n), so that the loss is a function of moments.
-    Source: HaoChen et al. 2021, arXiv 2106.04156, eq. (6).
-    """
-    n = process_count() * len(z)
-    both = torch.cat([z, z_positive])
-    return -2 * total((z * z_positive).sum()) / n + squared_moment_norm(both, both) / (2 * n) ** 2
 
 
 def spectral_contrastive_moments(
@@ -39,22 +24,25 @@ def spectral_contrastive_moments(
     return -2 * attraction + (weights.mT @ second @ weights).square().sum((-2, -1))
 
 
+@declare(
+    source="HaoChen et al. 2021, arXiv 2106.04156, eq. (6)",
+    rotation_invariant=True,
+    moments=spectral_contrastive_moments,
+)
 @full_precision
-def infonce(
-    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], temperature: float = 1.0
-) -> Float[Tensor, ""]:
-    """InfoNCE on two views with Gaussian similarity, sim(u, v) = -||u - v||^2 / 2.
+def spectral_contrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
+    """Spectral contrastive loss on two views.
 
-    L = -(1/n) sum_i log[ e^{sim(z_i, z+_i)/T} / ((1/n) sum_j e^{sim(z_i, z+_j)/T}) ],   T the temperature.
-    Shapes (n, d), (n, d) -> scalar; means are over the n of all processes. Rotation-invariant. Deviations from the source (van den
-    Oord et al. 2018, arXiv 1807.03748): distances instead of inner products, and the mean over the batch in the denominator, log n
-    less, so that more samples change the noise of L and not its value.
+    L = -2 E[z . z+] + E_{u,v} (u . v)^2 with u, v independent draws from the 2n single views, so that
+    L = -2 tr C + ||S||_F^2,   C = (1/n) sum_k z_k z_k'^T,   S = (1/2n) sum_k [z_k z_k^T + z'_k z'_k^T].
+    Shapes (n, d), (n, d) -> scalar; means are over the n of all processes. Rotation-invariant. ||S||_F comes from the smaller of S and
+    the 2n x 2n matrix of inner products. Deviation from the source: the mean over pairs of views keeps the pairs of a view with itself
+    and with its positive (a bias of order 1/n), so that the loss is a function of moments.
+    Source: HaoChen et al. 2021, arXiv 2106.04156, eq. (6).
     """
-    positives = all_rows(z_positive)
-    distance = torch.cdist(z, positives, compute_mode="donot_use_mm_for_euclid_dist").square()
-    logits = -distance / (2 * temperature)
-    own = logits.logsumexp(1) - logits.diagonal(process_rank() * len(z))
-    return total(own.sum()) / len(positives) - math.log(len(positives))
+    n = process_count() * len(z)
+    both = torch.cat([z, z_positive])
+    return -2 * total((z * z_positive).sum()) / n + squared_moment_norm(both, both) / (2 * n) ** 2
 
 
 def infonce_moments(
@@ -73,3 +61,28 @@ def infonce_moments(
     inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).sum(-1)
     noise = (weights.mT @ (second - cross) * weights.mT).sum((-2, -1))
     return noise - log_det / 2 - (s.shape[-1] - inverse) / 2
+
+
+@declare(
+    source="van den Oord et al. 2018, arXiv 1807.03748",
+    rotation_invariant=True,
+    moments=infonce_moments,
+    gaussian=True,
+    checks={"temperature": positive},
+)
+@full_precision
+def infonce(
+    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """InfoNCE on two views with Gaussian similarity, sim(u, v) = -||u - v||^2 / 2.
+
+    L = -(1/n) sum_i log[ e^{sim(z_i, z+_i)/T} / ((1/n) sum_j e^{sim(z_i, z+_j)/T}) ],   T the temperature.
+    Shapes (n, d), (n, d) -> scalar; means are over the n of all processes. Rotation-invariant. Deviations from the source (van den
+    Oord et al. 2018, arXiv 1807.03748): distances instead of inner products, and the mean over the batch in the denominator, log n
+    less, so that more samples change the noise of L and not its value.
+    """
+    positives = all_rows(z_positive)
+    distance = torch.cdist(z, positives, compute_mode="donot_use_mm_for_euclid_dist").square()
+    logits = -distance / (2 * temperature)
+    own = logits.logsumexp(1) - logits.diagonal(process_rank() * len(z))
+    return total(own.sum()) / len(positives) - math.log(len(positives))

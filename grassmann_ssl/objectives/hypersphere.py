@@ -8,10 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.objectives.registry import declare, positive
 from grassmann_ssl.objectives.similarity import row_logsumexp
 from grassmann_ssl.precision import full_precision
 
 
+@declare(
+    source="Wang & Isola 2020, arXiv 2005.10242, eq. (6), (8)",
+    rotation_invariant=True,
+    directional=True,
+    checks={"alpha": positive, "t": positive},
+)
 @full_precision
 def alignment_uniformity(
     *,
@@ -30,9 +37,8 @@ def alignment_uniformity(
     Source: Wang & Isola 2020, arXiv 2005.10242, eq. (6), (8) and the code of sec. 4.3; the weights of its two terms, here
     1 and `weight`, are tuned there.
     """
-    for name, value in (("alpha", alpha), ("t", t)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    positive("alpha", alpha)
+    positive("t", t)
     n = process_count() * len(z)
     if n < 2:
         raise ValueError(f"z must have two rows or more in all processes together to have a pair of them, got {n}")

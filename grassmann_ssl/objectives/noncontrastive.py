@@ -8,11 +8,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.objectives.registry import declare, not_negative, positive
 from grassmann_ssl.precision import full_precision
 
 EPS = 1e-5  # of batch normalisation
 
 
+def barlow_twins_moments(
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " *#b m m"], lambda_: float = 1.0
+) -> Float[Tensor, " *b"]:
+    """Barlow Twins of a linear model, from the cross-moment of its inputs.
+
+    L = sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2,   C = W^T Gamma W; for lambda = 1, ||W^T Gamma W - I||_F^2.
+    Shapes (..., m, d), (..., m, m) -> (...). Rotation-invariant for lambda = 1. No factor 1/2 and no 1/d: the gradient is
+    4 Gamma W (C - I) for lambda = 1. Source: Simon et al. 2023, arXiv 2303.15438, sec. 3.
+    """
+    return _distance_to_identity(weights.mT @ cross @ weights, lambda_)
+
+
+@declare(
+    source="Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2); Simon et al. 2023, arXiv 2303.15438, sec. 3",
+    rotation_invariant=lambda lambda_, normalise: lambda_ == 1 and not normalise,
+    moments=barlow_twins_moments,
+    checks={"lambda_": positive},
+)
 @full_precision
 def barlow_twins(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], lambda_: float = 1.0, normalise: bool = False
@@ -42,6 +61,11 @@ def barlow_twins(
     return (diagonal - 1).square().sum() + lambda_ * (square - diagonal.square().sum())
 
 
+@declare(
+    source="Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2)",
+    rotation_invariant=False,
+    checks={"lambda_": positive},
+)
 @full_precision
 def barlow_twins_normalised(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], lambda_: float = 5e-3
@@ -57,18 +81,28 @@ def barlow_twins_normalised(
     return _BarlowTwins.apply(z, z_positive, lambda_)
 
 
-def barlow_twins_moments(
-    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " *#b m m"], lambda_: float = 1.0
+def squared_vicreg_moments(
+    *,
+    weights: Float[Tensor, " *b m d"],
+    cross: Float[Tensor, " *#b m m"],
+    second: Float[Tensor, " *#b m m"],
+    beta: float = 1.0,
 ) -> Float[Tensor, " *b"]:
-    """Barlow Twins of a linear model, from the cross-moment of its inputs.
+    """VICReg in squared form of a linear model, from the moments of its inputs.
 
-    L = sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2,   C = W^T Gamma W; for lambda = 1, ||W^T Gamma W - I||_F^2.
-    Shapes (..., m, d), (..., m, m) -> (...). Rotation-invariant for lambda = 1. No factor 1/2 and no 1/d: the gradient is
-    4 Gamma W (C - I) for lambda = 1. Source: Simon et al. 2023, arXiv 2303.15438, sec. 3.
+    L = ||W^T Sigma W - I||_F^2 + 2 beta tr(W^T (Sigma - Gamma) W).   Shapes (..., m, d), (..., m, m) twice -> (...).
+    Rotation-invariant. Source: Cabannes et al. 2023, arXiv 2302.02774.
     """
-    return _distance_to_identity(weights.mT @ cross @ weights, lambda_)
+    invariance = (weights.mT @ (second - cross) * weights.mT).sum((-2, -1))
+    return _distance_to_identity(weights.mT @ second @ weights, 1.0) + 2 * beta * invariance
 
 
+@declare(
+    source="Cabannes et al. 2023, arXiv 2302.02774",
+    rotation_invariant=True,
+    moments=squared_vicreg_moments,
+    checks={"beta": not_negative},
+)
 @full_precision
 def squared_vicreg(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], beta: float = 1.0
@@ -90,22 +124,6 @@ def squared_vicreg(
         second = total(z.T @ z + z_positive.T @ z_positive) / (2 * count)
         distance = _distance_to_identity(second, 1.0)
     return distance + beta * total((z - z_positive).square().sum()) / count
-
-
-def squared_vicreg_moments(
-    *,
-    weights: Float[Tensor, " *b m d"],
-    cross: Float[Tensor, " *#b m m"],
-    second: Float[Tensor, " *#b m m"],
-    beta: float = 1.0,
-) -> Float[Tensor, " *b"]:
-    """VICReg in squared form of a linear model, from the moments of its inputs.
-
-    L = ||W^T Sigma W - I||_F^2 + 2 beta tr(W^T (Sigma - Gamma) W).   Shapes (..., m, d), (..., m, m) twice -> (...).
-    Rotation-invariant. Source: Cabannes et al. 2023, arXiv 2302.02774.
-    """
-    invariance = (weights.mT @ (second - cross) * weights.mT).sum((-2, -1))
-    return _distance_to_identity(weights.mT @ second @ weights, 1.0) + 2 * beta * invariance
 
 
 def _distance_to_identity(c: Float[Tensor, " *b d d"], lambda_: float) -> Float[Tensor, " *b"]:

@@ -6,10 +6,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.objectives.registry import declare, positive
 from grassmann_ssl.objectives.similarity import row_logsumexp
 from grassmann_ssl.precision import full_precision
 
 
+@declare(
+    source="Chen et al. 2020, arXiv 2002.05709, eq. (1)",
+    rotation_invariant=True,
+    directional=True,
+    checks={"temperature": positive},
+)
 @full_precision
 def nt_xent(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], temperature: float = 0.5
@@ -23,28 +30,39 @@ def nt_xent(
     Raises ValueError where the temperature is not positive and where there are fewer than two rows in all.
     Source: Chen et al. 2020, arXiv 2002.05709, eq. (1) and algorithm 1.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    positive("temperature", temperature)
     n = process_count() * len(z)
     if n < 2:
         raise ValueError(f"z must have two rows or more in all processes together to have a negative, got {n}")
     u = F.normalize(torch.cat([z, z_positive]))
     one, other = u.chunk(2)
-    positive = torch.linalg.vecdot(one, other).repeat(2) / temperature
+    attraction = torch.linalg.vecdot(one, other).repeat(2) / temperature
     # log(e^s / (e^s + e^l)) with l of the negatives alone: near 0 the loss and its gradient keep their digits.
-    return -total(F.logsigmoid(positive - row_logsumexp(u, temperature, apart=len(z))).sum()) / (2 * n)
+    return -total(F.logsigmoid(attraction - row_logsumexp(u, temperature, apart=len(z))).sum()) / (2 * n)
 
 
+@declare(
+    source="Jing et al. 2022, arXiv 2110.09348, sec. 6",
+    rotation_invariant=False,
+    directional=True,
+    checks={"temperature": positive},
+)
 def directclr(
-    *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], dimensions: int, temperature: float = 0.1
+    *,
+    z: Float[Tensor, " n d"],
+    z_positive: Float[Tensor, " n d"],
+    dimensions: int | None = None,
+    temperature: float = 0.1,
 ) -> Float[Tensor, ""]:
     """DirectCLR on two views: `nt_xent` of the first coordinates of the representation, without a projection head.
 
-    L = NT-Xent of z[:, :k] and z'[:, :k], k = `dimensions`, the cosine that of the k coordinates alone.
+    L = NT-Xent of z[:, :k] and z'[:, :k], k = `dimensions` or, without it, half of all, the cosine that of the k coordinates alone.
     Shapes (n, d), (n, d) -> scalar. Not rotation-invariant: it names k of the d coordinates.
     Raises ValueError where k is not between 1 and d and where the temperature is not positive.
     Source: Jing et al. 2022, arXiv 2110.09348, sec. 6.
     """
+    if dimensions is None:
+        dimensions = max(1, z.shape[1] // 2)
     if not 1 <= dimensions <= z.shape[1]:
         raise ValueError(f"dimensions must be between 1 and the {z.shape[1]} columns of z, got {dimensions}")
     return nt_xent(z=z[:, :dimensions], z_positive=z_positive[:, :dimensions], temperature=temperature)

@@ -5,9 +5,15 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.objectives.registry import declare
 from grassmann_ssl.precision import full_precision
 
 
+@declare(
+    source="Chen & He 2021, arXiv 2011.10566, eq. (1); Grill et al. 2020, arXiv 2006.07733, eq. (2)",
+    rotation_invariant=True,
+    directional=True,
+)
 @full_precision
 def negative_cosine(*, prediction: Float[Tensor, " n d"], target: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """-(1/n) sum_k cos(p_k, t_k), t without gradient. Shapes (n, d), (n, d) -> scalar.
@@ -19,6 +25,7 @@ def negative_cosine(*, prediction: Float[Tensor, " n d"], target: Float[Tensor, 
     return -_mean(cosine_similarity(prediction, target.detach(), dim=-1))
 
 
+@declare(source="Tian et al. 2021, arXiv 2102.06810, eq. (1)", rotation_invariant=True)
 @full_precision
 def euclidean(*, prediction: Float[Tensor, " n d"], target: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """(1/n) sum_k ||p_k - t_k||^2, t without gradient. Shapes (n, d), (n, d) -> scalar.
@@ -29,6 +36,7 @@ def euclidean(*, prediction: Float[Tensor, " n d"], target: Float[Tensor, " n d"
     return _mean((prediction - target.detach()).square().sum(-1))
 
 
+@declare(source="Halvagal et al. 2023, arXiv 2212.04858, sec. 4", rotation_invariant=True)
 @full_precision
 def isoloss(
     *, prediction: Float[Tensor, " n d"], target: Float[Tensor, " n d"], projection: Float[Tensor, " n d"]
@@ -41,6 +49,7 @@ def isoloss(
     return euclidean(prediction=_passed_through(prediction, projection), target=target)
 
 
+@declare(source="Halvagal et al. 2023, arXiv 2212.04858, sec. 4", rotation_invariant=True, directional=True)
 @full_precision
 def isoloss_cosine(
     *, prediction: Float[Tensor, " n d"], target: Float[Tensor, " n d"], projection: Float[Tensor, " n d"]

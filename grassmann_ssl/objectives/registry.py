@@ -1,109 +1,176 @@
-"""Objectives by name, each bound to its settings and declaring whether it lives on the Grassmannian."""
+"""What is declared of an objective beside its function, and all objectives by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from inspect import Parameter, signature
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from grassmann_ssl.data.moments import Moments
-from grassmann_ssl.objectives import contrastive, noncontrastive, trace
+from grassmann_ssl.registry import Registry, nearest
 
-TRACE_LOSSES = ("linear_contrastive", "squared_contrastive", "linear_noncontrastive", "squared_noncontrastive")
-OBJECTIVES = ("barlow_twins", "spectral_contrastive", *TRACE_LOSSES)
-KNOWN = (*OBJECTIVES, "squared_vicreg", "infonce")
+Loss = TypeVar("Loss", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A named objective.
+    """An objective bound to its options: a function of embeddings and, for linear models, of the moments of their inputs.
 
-    from_views          keyword arguments z, z_positive (and z_negative where `triplets`), each (n, d) -> scalar
-    from_moments        moments of the inputs -> a loss of the weights, (..., m, d) -> (...), of the linear model;
-                        None where the objective is not a function of moments; of infonce, for Gaussian inputs only
-    rotation_invariant  L(W Q) = L(W) for every orthogonal Q: a function on the Grassmannian
-    triplets            whether it looks at x-
+    function     the loss; or a class whose instances are losses that change from step to step, by their method `renew(step)`
+    source       paper and equation
+    invariance   whether L(z Q) = L(z) for every orthogonal Q, or the condition on the options under which it holds
+    directional  it sees only z / ||z||: collapse is then one of directions, whatever the lengths
+    whitens      it whitens over the batch, and needs more rows than dimensions
+    moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
+    gaussian     `moments` is the loss for Gaussian inputs only
+    matrix       C of a trace loss, which is tr(W^T C W) for a linear model, from the moments of its inputs
+    checks       option -> what raises a ValueError for a bad value of it
+    options      the settings of the function by name
     """
 
     name: str
-    from_views: Callable[..., Tensor]
-    from_moments: Callable[[Moments], Callable[[Tensor], Tensor]] | None
-    rotation_invariant: bool
-    triplets: bool
+    function: Callable[..., Any]
+    source: str
+    invariance: bool | Callable[..., bool]
+    directional: bool = False
+    whitens: bool = False
+    moments: Callable[..., Tensor] | None = None
+    gaussian: bool = False
+    matrix: Callable[[Moments], Tensor] | None = None
+    checks: Mapping[str, Callable[[str, Any], None]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def bind(self, **options: Any) -> "Objective":
+        """The same objective with other options. Raises ValueError for an option that it does not have, and for a bad value."""
+        for option, value in options.items():
+            if option not in self.options:
+                raise ValueError(self._refusal(option))
+            if option in self.checks:
+                self.checks[option](option, value)
+        return replace(self, options={**self.options, **options})
+
+    def _refusal(self, option: str) -> str:
+        others = [one.name for one in REGISTRY.values() if option in one.options]
+        if others:
+            return f"{option} is a setting of {', '.join(others)}; {self.name} has none"
+        return f"{self.name} has no setting {option!r}: it has {', '.join(self.options) or 'none'}{nearest(option, self.options)}"
+
+    @cached_property
+    def loss(self) -> Callable[..., Tensor]:
+        """A function of keyword arguments, (n, d) each -> scalar: z and z_positive, with z_negative where `triplets`; or, where
+        `predictive`, prediction, target and projection."""
+        if isinstance(self.function, type):
+            return self.function(**self.options)
+        loss = partial(self.function, **self.options) if self.options else self.function
+        return partial(_without_projection, loss) if self.predictive and not self.needs_predictor else loss
+
+    @property
+    def from_moments(self) -> Callable[[Moments], Callable[[Tensor], Tensor]] | None:
+        """Moments of the inputs -> a loss of the weights, (..., m, d) -> (...), of the linear model; None where there is none."""
+        if self.moments is None:
+            return None
+        known, usual = signature(self.moments).parameters, _options(self.function)
+        return self._of_weights if all(o in known or v == usual[o] for o, v in self.options.items()) else None
+
+    def _of_weights(self, moments: Moments) -> Callable[[Tensor], Tensor]:
+        assert self.moments is not None
+        values = {"cross": moments.cross, "second": moments.second, **self.options}
+        if self.matrix is not None:
+            values["matrix"] = self.matrix(moments)
+        settings = {name: values[name] for name in signature(self.moments).parameters if name != "weights"}
+        return partial(_with_weights, self.moments, settings)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """L(z Q) = L(z) for every orthogonal Q: with a linear last layer a function on the Grassmannian."""
+        return self.invariance(**self.options) if callable(self.invariance) else self.invariance
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The embeddings that its function takes, by name."""
+        function = self.function.__call__ if isinstance(self.function, type) else self.function
+        parameters = signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.default is Parameter.empty and p.name != "self")
+
+    @property
+    def triplets(self) -> bool:
+        """It looks at x-."""
+        return "z_negative" in self.arguments
+
+    @property
+    def predictive(self) -> bool:
+        """It pulls a prediction to a target that does not move, and has no term against collapse."""
+        return "prediction" in self.arguments
+
+    @property
+    def needs_predictor(self) -> bool:
+        """It looks at what the prediction is made of, too."""
+        return "projection" in self.arguments
 
     @property
     def is_trace(self) -> bool:
         """Whether the loss of a linear model is tr(W^T C W): homogeneous of degree 2, its gradient flow linear."""
-        return self.name in TRACE_LOSSES
+        return self.matrix is not None
 
 
-def objective(name: str, *, lambda_: float = 1.0, normalise: bool = False, beta: float = 1.0) -> Objective:
-    """The objective of this name; `lambda_` and `normalise` are settings of Barlow Twins, `beta` of squared_vicreg.
+REGISTRY: Registry[Objective] = Registry("objective")
 
-    Raises ValueError for an unknown name (lists the known ones), where lambda_ is not positive and where beta is negative.
+
+def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], **facts: Any) -> Callable[[Loss], Loss]:
+    """Declare the function below an objective of its name, with the fields of `Objective`; its options are its arguments with a default."""
+
+    def add(function: Loss) -> Loss:
+        known = name or function.__name__
+        chosen = Objective(known, function, invariance=rotation_invariant, options=_options(function), **facts)
+        REGISTRY.add(known, chosen)
+        return function
+
+    return add
+
+
+def objective(name: str, **options: Any) -> Objective:
+    """The objective of this name, with the options of its function as declared but for those given.
+
+    Raises ValueError for an unknown name (lists the known ones, suggests the nearest), for an option that the objective does not have,
+    and for a bad value of an option.
     """
-    if name == "barlow_twins":
-        if not lambda_ > 0:
-            raise ValueError(f"lambda_ must be positive, got {lambda_}")
-        return Objective(
-            name,
-            partial(noncontrastive.barlow_twins, lambda_=lambda_, normalise=normalise),
-            None if normalise else lambda moments: partial(_barlow_twins, moments.cross, lambda_),
-            rotation_invariant=lambda_ == 1 and not normalise,
-            triplets=False,
-        )
-    if name == "spectral_contrastive":
-        return Objective(
-            name,
-            contrastive.spectral_contrastive,
-            lambda moments: partial(_spectral_contrastive, moments.cross, moments.second),
-            rotation_invariant=True,
-            triplets=False,
-        )
-    if name == "squared_vicreg":
-        if not beta >= 0:
-            raise ValueError(f"beta must not be negative, got {beta}")
-        return Objective(
-            name,
-            partial(noncontrastive.squared_vicreg, beta=beta),
-            lambda moments: partial(_squared_vicreg, moments.cross, moments.second, beta),
-            rotation_invariant=True,
-            triplets=False,
-        )
-    if name == "infonce":
-        return Objective(
-            name,
-            contrastive.infonce,
-            lambda moments: partial(_infonce, moments.cross, moments.second),
-            rotation_invariant=True,
-            triplets=False,
-        )
-    if name in TRACE_LOSSES:
-        return Objective(
-            name,
-            getattr(trace, name),
-            lambda moments: partial(_trace_loss, trace.trace_matrix(name, moments)),
-            rotation_invariant=True,
-            triplets=name.endswith("_contrastive"),
-        )
-    raise ValueError(f"unknown objective {name!r}: known are {', '.join(KNOWN)}")
+    return REGISTRY[name].bind(**options)
 
 
-def _barlow_twins(cross: Tensor, lambda_: float, weights: Tensor) -> Tensor:
-    return noncontrastive.barlow_twins_moments(weights=weights, cross=cross, lambda_=lambda_)
+def options_of(name: str, **given: Any) -> dict[str, Any]:
+    """Those of the given options that the objective of this name has."""
+    return {option: value for option, value in given.items() if option in REGISTRY[name].options}
 
 
-def _spectral_contrastive(cross: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    return contrastive.spectral_contrastive_moments(weights=weights, cross=cross, second=second)
+def positive(name: str, value: float) -> None:
+    """Raise ValueError where an option is not positive."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
 
 
-def _squared_vicreg(cross: Tensor, second: Tensor, beta: float, weights: Tensor) -> Tensor:
-    return noncontrastive.squared_vicreg_moments(weights=weights, cross=cross, second=second, beta=beta)
+def not_negative(name: str, value: float) -> None:
+    """Raise ValueError where an option is negative."""
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
 
 
-def _infonce(cross: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    return contrastive.infonce_moments(weights=weights, cross=cross, second=second)
+def share(name: str, value: float) -> None:
+    """Raise ValueError where an option is outside [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
 
 
-def _trace_loss(matrix: Tensor, weights: Tensor) -> Tensor:
-    return trace.trace_loss(weights=weights, matrix=matrix)
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+    return {p.name: p.default for p in signature(function).parameters.values() if p.default is not Parameter.empty}
+
+
+def _without_projection(
+    loss: Callable[..., Tensor], *, prediction: Tensor, target: Tensor, projection: Tensor
+) -> Tensor:
+    return loss(prediction=prediction, target=target)
+
+
+def _with_weights(loss: Callable[..., Tensor], settings: dict[str, Any], weights: Tensor) -> Tensor:
+    return loss(weights=weights, **settings)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.objectives.registry import declare, positive, share
 from grassmann_ssl.precision import full_precision
 
 KNOTS, LAST_KNOT = 16, 3.0  # t = 0 is a knot too: both characteristic functions are 1 there, it adds nothing
@@ -43,8 +44,7 @@ def lejepa(
     Raises ValueError where weight is outside [0, 1]. Not rotation-invariant for fixed directions. As in the authors' code, the distance
     is a mean over dimensions too. Source: Balestriero & LeCun 2025, arXiv 2511.08544, sec. 5.
     """
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight must be from 0 to 1, got {weight}")
+    share("weight", weight)
     normality = sum(_Sigreg.apply(v, directions) for v in (z, z_positive)) / 2
     distance = total(torch.nn.functional.mse_loss(z, z_positive)) / (4 * process_count())
     return weight * normality + (1 - weight) * distance
@@ -67,6 +67,32 @@ def random_directions(
     generator = torch.Generator(device).manual_seed(word)
     rows = torch.randn(count, dimension, dtype=dtype, device=device, generator=generator)
     return torch.nn.functional.normalize(rows, dim=1)
+
+
+@declare(
+    name="lejepa",
+    source="Balestriero & LeCun 2025, arXiv 2511.08544, sec. 5",
+    rotation_invariant=False,
+    checks={"directions": positive, "weight": share},
+)
+class Lejepa:
+    """`lejepa` with new directions in every step: `renew(step)` draws them, from the seed and the number of the step alone."""
+
+    def __init__(self, *, directions: int = 1024, seed: int = 0, weight: float = 0.05) -> None:
+        self.count, self.seed, self.weight = directions, seed, weight
+        self.renew(0)
+
+    def renew(self, step: int) -> None:
+        """The directions of a step."""
+        self.step = step
+        self.directions: Tensor | None = None
+
+    def __call__(self, *, z: Tensor, z_positive: Tensor) -> Tensor:
+        if self.directions is None:
+            self.directions = random_directions(
+                dimension=z.shape[1], count=self.count, seed=self.seed, step=self.step, device=z.device
+            )
+        return lejepa(z=z, z_positive=z_positive, directions=self.directions.to(z.dtype), weight=self.weight)
 
 
 class _Sigreg(torch.autograd.Function):

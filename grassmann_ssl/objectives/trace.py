@@ -3,12 +3,24 @@
 Means over the n triplets where the paper sums: a time of theirs is n times smaller than ours.
 """
 
+from functools import partial
+
 from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.data.moments import Moments
+from grassmann_ssl.objectives.registry import REGISTRY, declare
 
 
+def trace_loss(*, weights: Float[Tensor, " *b m d"], matrix: Float[Tensor, " *#b m m"]) -> Float[Tensor, " *b"]:
+    """L = tr(W^T C W) for a symmetric C. Shapes (..., m, d), (..., m, m) -> (...). Rotation-invariant; gradient 2 C W."""
+    return (weights.mT @ matrix * weights.mT).sum((-2, -1))
+
+
+_trace = partial(declare, source="Esser et al. 2023, arXiv 2309.02011", rotation_invariant=True, moments=trace_loss)
+
+
+@_trace(matrix=lambda moments: moments.cross_negative - moments.cross)
 def linear_contrastive(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], z_negative: Float[Tensor, " n d"]
 ) -> Float[Tensor, ""]:
@@ -19,6 +31,11 @@ def linear_contrastive(
     return (z * (z_negative - z_positive)).sum(-1).mean()
 
 
+@_trace(
+    matrix=lambda moments: (
+        (moments.second_positive - moments.second_negative) / 2 - moments.cross + moments.cross_negative
+    )
+)
 def squared_contrastive(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], z_negative: Float[Tensor, " n d"]
 ) -> Float[Tensor, ""]:
@@ -29,6 +46,7 @@ def squared_contrastive(
     return ((z - z_positive).square() - (z - z_negative).square()).sum(-1).mean() / 2
 
 
+@_trace(matrix=lambda moments: -moments.cross)
 def linear_noncontrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Linear non-contrastive loss L = -E[z . z+]. Shapes (n, d), (n, d) -> scalar.
 
@@ -37,17 +55,13 @@ def linear_noncontrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor,
     return -(z * z_positive).sum(-1).mean()
 
 
+@_trace(matrix=lambda moments: moments.second - moments.cross)
 def squared_noncontrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Squared non-contrastive loss L = (1/2) E||z - z+||^2. Shapes (n, d), (n, d) -> scalar.
 
     Rotation-invariant; its minimum 0 is reached at W = 0. Source: Esser et al. 2023, arXiv 2309.02011.
     """
     return (z - z_positive).square().sum(-1).mean() / 2
-
-
-def trace_loss(*, weights: Float[Tensor, " *b m d"], matrix: Float[Tensor, " *#b m m"]) -> Float[Tensor, " *b"]:
-    """L = tr(W^T C W) for a symmetric C. Shapes (..., m, d), (..., m, m) -> (...). Rotation-invariant; gradient 2 C W."""
-    return (weights.mT @ matrix * weights.mT).sum((-2, -1))
 
 
 def trace_matrix(name: str, moments: Moments) -> Float[Tensor, " *b m m"]:
@@ -59,12 +73,7 @@ def trace_matrix(name: str, moments: Moments) -> Float[Tensor, " *b m m"]:
     squared_noncontrastive  (1/2) E[(x - x+)(x - x+)^T]
     Raises ValueError for another name. Source: Esser et al. 2023, arXiv 2309.02011; the matrices are derived from it.
     """
-    if name == "linear_contrastive":
-        return moments.cross_negative - moments.cross
-    if name == "squared_contrastive":
-        return (moments.second_positive - moments.second_negative) / 2 - moments.cross + moments.cross_negative
-    if name == "linear_noncontrastive":
-        return -moments.cross
-    if name == "squared_noncontrastive":
-        return moments.second - moments.cross
-    raise ValueError(f"{name!r} is not a trace loss")
+    matrix = REGISTRY[name].matrix if name in REGISTRY else None
+    if matrix is None:
+        raise ValueError(f"{name!r} is not a trace loss")
+    return matrix(moments)

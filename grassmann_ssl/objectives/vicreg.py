@@ -8,11 +8,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.objectives.registry import declare, not_negative
 from grassmann_ssl.precision import full_precision
 
 EPS = 1e-4
 
 
+@declare(
+    source="Bardes et al. 2022, arXiv 2105.04906, eq. (1)-(6)",
+    rotation_invariant=False,
+    checks=dict.fromkeys(("invariance", "variance", "covariance"), not_negative),
+)
 @full_precision
 def vicreg(
     *,

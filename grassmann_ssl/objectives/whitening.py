@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.objectives.registry import declare
 from grassmann_ssl.precision import full_precision
 
 
+@declare(source="Ermolov et al. 2021, arXiv 2007.06346, sec. 3", rotation_invariant=False, whitens=True)
 @full_precision
 def w_mse(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
     """Whitening-MSE on two views, each whitened over the batch and put on the sphere.

@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.data import Moments, Triplets, moments_of
-from grassmann_ssl.objectives import OBJECTIVES, infonce, infonce_moments, objective
+from grassmann_ssl.objectives import OBJECTIVES, infonce, infonce_moments, objective, trace_matrix
 from tests.oracles import losses
 
 EPS = torch.finfo(torch.float64).eps
-QUADRATIC = (*OBJECTIVES, "squared_vicreg")  # functions of moments, whatever the law of the inputs
-SETTINGS = [(name, {}) for name in OBJECTIVES] + [
+# Functions of moments, whatever the law of the inputs.
+QUADRATIC = [name for name in OBJECTIVES if objective(name).from_moments and not objective(name).gaussian]
+SETTINGS = [(name, {}) for name in OBJECTIVES if hasattr(losses, name)] + [
     ("barlow_twins", {"lambda_": 0.3}),
     ("barlow_twins", {"lambda_": 2.0, "normalise": True}),
     ("barlow_twins", {"normalise": True}),
-    ("squared_vicreg", {}),
+    ("infonce", {"temperature": 0.7}),
     ("squared_vicreg", {"beta": 2.5}),
 ]
 shapes = st.tuples(st.integers(2, 12), st.integers(1, 6), st.integers(0, 2**31))
@@ -33,7 +34,7 @@ def views(bound, triplets):
     arguments = {"z": triplets[0], "z_positive": triplets[1]}
     if bound.triplets:
         arguments["z_negative"] = triplets[2]
-    return bound.from_views(**arguments)
+    return bound.loss(**arguments)
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS)
@@ -104,8 +105,8 @@ def test_the_gradient_of_barlow_twins_has_the_factor_four():
 def test_batch_norm_hides_the_scale_of_the_weights():
     z = draw(0, 2, 30, 4)
     loss = objective("barlow_twins", normalise=True)
-    small = loss.from_views(z=1e-5 * z[0], z_positive=1e-5 * z[1])
-    torch.testing.assert_close(small, loss.from_views(z=z[0], z_positive=z[1]))
+    small = loss.loss(z=1e-5 * z[0], z_positive=1e-5 * z[1])
+    torch.testing.assert_close(small, loss.loss(z=z[0], z_positive=z[1]))
     assert loss.from_moments is None
 
 
@@ -155,10 +156,28 @@ def test_dtype_is_kept(name, dtype):
 
 
 def test_bad_names_and_settings_are_refused():
-    with pytest.raises(ValueError, match="unknown objective 'barlow': known are barlow_twins, spectral_contrastive"):
-        objective("barlow")
+    with pytest.raises(ValueError) as error:
+        objective("barlow_twin")
+    assert (
+        str(error.value)
+        == f"unknown objective 'barlow_twin': known are {', '.join(OBJECTIVES)}; did you mean barlow_twins?"
+    )
     for bad in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="lambda_ must be positive"):
             objective("barlow_twins", lambda_=bad)
     with pytest.raises(ValueError, match="beta must not be negative, got -1"):
         objective("squared_vicreg", beta=-1)
+    with pytest.raises(ValueError, match="beta is a setting of squared_vicreg; barlow_twins has none"):
+        objective("barlow_twins", beta=2.0)
+    with pytest.raises(
+        ValueError, match=r"nt_xent has no setting 'temprature': it has temperature; did you mean temperature\?"
+    ):
+        objective("nt_xent", temprature=0.1)
+
+
+def test_an_option_that_the_moments_do_not_have_leaves_no_function_of_moments():
+    assert objective("infonce").from_moments is not None and objective("infonce", temperature=2.0).from_moments is None
+    assert objective("barlow_twins", lambda_=2.0).from_moments is not None and objective("vicreg").from_moments is None
+    for name in ("vicreg", "barlow"):
+        with pytest.raises(ValueError, match=f"'{name}' is not a trace loss"):
+            trace_matrix(name, moments_of(Triplets(*draw(0, 3, 5, 2))))

@@ -26,7 +26,7 @@ from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.nn.placement import constrain_model, layers_at
 from grassmann_ssl.nn.predictors import DirectPredictor, predictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
-from grassmann_ssl.objectives.embedding import EmbeddingLoss, Lejepa, embedding_loss
+from grassmann_ssl.objectives import Objective, objective, options_of
 from grassmann_ssl.optim import LARS, RiemannianAdam, RiemannianSGD
 from grassmann_ssl.runs import ConfigError, setting
 
@@ -50,7 +50,7 @@ class Arm:
     """
 
     method: JointEmbedding
-    loss: EmbeddingLoss
+    loss: Objective
     optimizers: list[torch.optim.Optimizer]
     augmentation: Augmentation
     constrained: list[str]
@@ -79,16 +79,18 @@ class Arm:
 
 def check_arm(config: TrainConfig) -> None:
     """Raise ConfigError for settings that do not go together."""
-    loss = _loss(config, torch.device("cpu"))
+    loss = _objective(config)
     if config.dim >= config.hidden and config.where == "last":
         raise ConfigError(
             f"dim = {config.dim} must be below hidden = {config.hidden}: the head's last layer maps hidden to dim"
         )
-    if config.objective == "w_mse" and config.batch <= config.dim:
-        raise ConfigError(f"w_mse whitens over the batch: batch must be above dim = {config.dim}, got {config.batch}")
+    if loss.whitens and config.batch <= config.dim:
+        raise ConfigError(
+            f"{loss.name} whitens over the batch: batch must be above dim = {config.dim}, got {config.batch}"
+        )
     if not loss.predictive and (config.predictor != "none" or config.teacher):
         raise ConfigError(f"{config.objective} compares two embeddings: it takes no predictor and no teacher")
-    if config.objective.startswith("isoloss") and config.predictor == "none":
+    if loss.needs_predictor and config.predictor == "none":
         raise ConfigError(f"{config.objective} needs a predictor")
     if config.constraint == "grassmann":
         if config.where != "last":
@@ -124,11 +126,10 @@ def check_arm(config: TrainConfig) -> None:
             raise ConfigError("optimizer muon is for matrices: use --where last or linear")
 
 
-def _loss(config: TrainConfig, device: torch.device) -> EmbeddingLoss:
+def _objective(config: TrainConfig) -> Objective:
+    given = {} if config.temperature is None else {"temperature": config.temperature}
     with setting():
-        return embedding_loss(
-            config.objective, dimension=config.dim, seed=config.seed, device=device, temperature=config.temperature
-        )
+        return objective(config.objective, **options_of(config.objective, seed=config.seed), **given)
 
 
 def assemble(config: TrainConfig, channels: int, size: int, process: Process) -> Arm:
@@ -142,7 +143,7 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
             config.head == "auto" and config.constraint in HARD and config.where == "last"
         )
         head = projector(body.out_features, (config.hidden, config.dim), "centred" if centred else "standard")
-        loss = _loss(config, device)
+        loss = _objective(config)
         online = nn.Sequential(body, head)
         with setting("constraint"):
             constrained, feature_layer = _constrain(config, online)
@@ -169,7 +170,7 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
         (config.dim, config.hidden) if config.constraint in HARD and config.where == "last" else None,
         feature_layer,
     )
-    if isinstance(loss.loss, Lejepa):
+    if hasattr(loss.loss, "renew"):
         arm.observers.append(loss.loss.renew)
     if feature_layer is not None:
         arm.followers.append(lambda step: feature_layer.follow(*arm.optimizers))

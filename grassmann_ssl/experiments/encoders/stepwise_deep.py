@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -33,8 +34,8 @@ class StepwiseDeepConfig(RunConfig):
     """images, as in train"""
     encoder: str = "conv"
     """encoder, as in train"""
-    objectives: tuple[str, ...] = tuple(OBJECTIVES)
-    """objectives, from: barlow_twins (without normalisation), nt_xent, vicreg"""
+    objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = tuple(OBJECTIVES)
+    """objectives to train; barlow_twins is without normalisation"""
     dim: int = 8
     """embedding dimension d"""
     init_scale: float = 1e-2
@@ -53,7 +54,10 @@ class StepwiseDeepConfig(RunConfig):
         super().__post_init__()
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown or not self.objectives:
-            raise ConfigError(f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(unknown) or 'none'}")
+            hint = nearest(unknown[0], OBJECTIVES) if unknown else ""
+            raise ConfigError(
+                f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(unknown) or 'none'}{hint}"
+            )
         self.need("records", least=10)
         if 2 * self.pairs <= self.dim:
             raise ConfigError(f"pairs must be above dim / 2 = {self.dim / 2:g}, got {self.pairs}")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -13,8 +13,9 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, check_arm
 from grassmann_ssl.nn.predictors import PREDICTORS
-from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES
-from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.objectives import EMBEDDING_LOSSES
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import PRECISIONS, train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
@@ -51,10 +52,10 @@ class TrainConfig(RunConfig):
     head: str = "auto"
     """projection head: standard (linear, batch norm, relu, linear), centred (before the last layer a batch norm without gain, and that
     layer without bias), or auto: centred where its last layer is constrained"""
-    objective: str = "negative_cosine"
-    """loss: see the page of objectives"""
+    objective: Annotated[str, choice(EMBEDDING_LOSSES)] = "negative_cosine"
+    """objective: docs/objectives.md says what each is"""
     temperature: float | None = None
-    """temperature of nt_xent and directclr; that of their sources where not given"""
+    """temperature of an objective that has one; that of its source where not given"""
     predictor: str = "none"
     """predictor of losses that need none or one: none, linear, mlp, directpred, directpred-code, directset, directcopy"""
     predictor_alpha: float = 0.5
@@ -109,8 +110,9 @@ class TrainConfig(RunConfig):
             ("precision", tuple(PRECISIONS)), ("head", ("auto", "standard", "centred")), ("where", ("last", "linear", "conv")),
             ("schedule", ("cosine", "constant")),
         ):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
         self.need("predictor_every", "hidden", "dim", "accumulate", "steps", "save_every", least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", above=0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
-from grassmann_ssl.objectives import objective, penalties
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.objectives import objective, options_of, penalties
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
 from grassmann_ssl.training import ARMS, simulate, train_full_batch
 
 OBJECTIVES = (
@@ -48,7 +49,7 @@ class CollapseConfig(RunConfig):
     """Collapse probability of every objective under every constraint, over the strength of the augmentation."""
 
     NAME: ClassVar[str] = "collapse"
-    objectives: tuple[str, ...] = (
+    objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = (
         "barlow_twins",
         "spectral_contrastive",
         "squared_vicreg",
@@ -56,8 +57,7 @@ class CollapseConfig(RunConfig):
         "linear_contrastive",
         "squared_noncontrastive",
     )
-    """objectives, from: barlow_twins, spectral_contrastive, squared_vicreg, infonce, linear_contrastive, squared_contrastive,
-    linear_noncontrastive, squared_noncontrastive"""
+    """objectives to train"""
     constraints: tuple[str, ...] = CONSTRAINTS
     """what acts against collapse, from: free (nothing), weight_decay, orthogonality (soft), variance (squared VICReg),
     sliced_normality (SIGReg), predictor (with stop-gradient), stiefel, grassmann"""
@@ -96,6 +96,7 @@ class CollapseConfig(RunConfig):
             if unknown or not chosen or len(set(chosen)) < len(chosen):
                 raise ConfigError(
                     f"{name} must be different ones of {', '.join(known)}, got {' '.join(chosen) or 'none'}"
+                    f"{''.join(nearest(one, known) for one in unknown[:1])}"
                 )
         self.need(
             "noise", "beta", "predictor_decay", "weight_decay", "orthogonality", "variance", "sliced_normality", least=0
@@ -255,7 +256,7 @@ def _train(
     else:
         arm = constraint if constraint in ("stiefel", "grassmann") else "free"
         manifold = ARMS[arm]()
-        goal = objective(name, beta=config.beta)
+        goal = objective(name, **options_of(name, beta=config.beta))
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
         homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
         trajectory = train_full_batch(
@@ -281,7 +282,7 @@ def _train(
 
 
 def _loss(config: CollapseConfig, moments: Moments, name: str, constraint: str) -> Callable[[Tensor], Tensor]:
-    goal = objective(name, beta=config.beta)
+    goal = objective(name, **options_of(name, beta=config.beta))
     assert goal.from_moments is not None
     base = goal.from_moments(moments)
     if constraint == "weight_decay":

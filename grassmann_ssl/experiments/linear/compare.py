@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from grassmann_ssl.data import SOURCES, Moments, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import summary
 from grassmann_ssl.experiments.linear.initialisation import horizon_steps, initialisation_law
 from grassmann_ssl.experiments.linear.judged import Judged, input_variance, judge
-from grassmann_ssl.experiments.linear.predictions import LearningRate, Prediction, predict
+from grassmann_ssl.experiments.linear.predictions import PREDICTED, LearningRate, Prediction, predict
 from grassmann_ssl.metrics import COLLAPSE_RULE
-from grassmann_ssl.objectives import OBJECTIVES, Objective, objective
-from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.objectives import Objective, objective, options_of
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 LOGGED = 300
@@ -32,9 +33,8 @@ class CompareConfig(RunConfig):
     NAME: ClassVar[str] = "compare"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias"""
-    objectives: tuple[str, ...] = OBJECTIVES
-    """objectives to train, from: barlow_twins, spectral_contrastive, linear_contrastive, squared_contrastive,
-    linear_noncontrastive, squared_noncontrastive"""
+    objectives: tuple[Annotated[str, choice(PREDICTED)], ...] = PREDICTED
+    """objectives to train"""
     arms: tuple[str, ...] = ("free", "grassmann")
     """how the weights may move: free (gradient descent from small initialisation), grassmann (Riemannian gradient descent on the
     Grassmannian), stiefel (the same on the Stiefel manifold, for objectives that are not rotation-invariant)"""
@@ -69,7 +69,7 @@ class CompareConfig(RunConfig):
         super().__post_init__()
         if self.data not in SOURCES:
             raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
-        _check_names("objectives", self.objectives, OBJECTIVES)
+        _check_names("objectives", self.objectives, PREDICTED)
         _check_names("arms", self.arms, tuple(ARMS))
         self.need("dim", "seeds", "steps", least=1)
         self.need("init_scale", "barlow_lambda", above=0)
@@ -88,7 +88,7 @@ class CompareConfig(RunConfig):
 
     def objective(self, name: str) -> Objective:
         """The objective of this name with this config's settings."""
-        return objective(name, lambda_=self.barlow_lambda)
+        return objective(name, **options_of(name, lambda_=self.barlow_lambda))
 
     def view(self) -> View:
         """How a view is made of an image."""
@@ -105,7 +105,9 @@ def _check_names(option: str, names: tuple[str, ...], known: tuple[str, ...]) ->
         raise ConfigError(f"{option}: give at least one of {', '.join(known)}")
     for name in names:
         if name not in known:
-            raise ConfigError(f"{option}: unknown {option.removesuffix('s')} {name!r}; known are {', '.join(known)}")
+            raise ConfigError(
+                f"{option}: unknown {option.removesuffix('s')} {name!r}; known are {', '.join(known)}{nearest(name, known)}"
+            )
     if len(set(names)) < len(names):
         raise ConfigError(f"{option}: {' '.join(names)} names one twice")
 

@@ -6,8 +6,10 @@ import numpy as np
 
 import theory
 from grassmann_ssl.data import Moments
-from grassmann_ssl.objectives import Objective, trace_matrix
+from grassmann_ssl.objectives import TRACE_LOSSES, Objective, trace_matrix
 from theory import barlow_twins, landscape
+
+PREDICTED = ("barlow_twins", "spectral_contrastive", *TRACE_LOSSES)  # objectives that theory has the training of
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ import theory
 from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.nn import RandomFeatures
-from grassmann_ssl.objectives import objective
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.objectives import objective, options_of
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 Array = NDArray[np.float64]
@@ -32,8 +33,8 @@ class StepwiseConfig(RunConfig):
     NAME: ClassVar[str] = "stepwise"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias (two features that cover 9 coordinates and 1)"""
-    loss: str = "barlow_twins"
-    """loss: barlow_twins, spectral_contrastive, squared_vicreg or infonce (gaussian data only, on the population)"""
+    loss: Annotated[str, choice(LOSSES)] = "barlow_twins"
+    """objective; infonce is for gaussian data only, on the population"""
     model: str = "linear"
     """model: linear, or random_features (fixed random ReLU features and a linear layer, a kernel method)"""
     dim: int = 5
@@ -64,8 +65,9 @@ class StepwiseConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in (("data", SOURCES), ("loss", LOSSES), ("model", MODELS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
         self.need("dim", "seeds", "features", "pairs", least=1)
         self.need("init_scale", "barlow_lambda", above=0)
         self.need("share", above=0, most=0.1)
@@ -122,7 +124,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     problem = _predict(config, moments, initial.cpu().numpy())
     steps = _steps(problem)
     tick = progress(steps) if progress else lambda label, n=1: None
-    goal = objective(config.loss, lambda_=config.barlow_lambda, beta=config.beta)
+    goal = objective(config.loss, **options_of(config.loss, lambda_=config.barlow_lambda, beta=config.beta))
     assert goal.from_moments is not None
     trajectory = train_full_batch(
         goal.from_moments(moments.to(initial)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
     train,
     train_free,
 )
-from grassmann_ssl.objectives import objective
-from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.objectives import TRACE_LOSSES, objective
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,8 +49,8 @@ class KernelChangeConfig(RunConfig):
     NAME: ClassVar[str] = "kernel-change"
     data: str = "gaussian"
     """data set: digits, photos or gaussian"""
-    objective: str = "linear_contrastive"
-    """trace loss: linear_contrastive, squared_contrastive, linear_noncontrastive or squared_noncontrastive"""
+    objective: Annotated[str, choice(TRACE_LOSSES)] = "linear_contrastive"
+    """trace loss"""
     dim: int = 3
     """embedding dimension d"""
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
@@ -73,7 +73,10 @@ class KernelChangeConfig(RunConfig):
         if self.data not in SOURCES:
             raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
         if self.objective not in TRACE_LOSSES:
-            raise ConfigError(f"objective: unknown trace loss {self.objective!r}; known are {', '.join(TRACE_LOSSES)}")
+            hint = nearest(self.objective, TRACE_LOSSES)
+            raise ConfigError(
+                f"objective: unknown trace loss {self.objective!r}; known are {', '.join(TRACE_LOSSES)}{hint}"
+            )
         self.need("dim", "triplets", least=1)
         self.need("seeds", least=2)
         self.need("widths", least=self.dim + 1)
@@ -155,7 +158,7 @@ def _of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
 
     def loss(f: Tensor) -> Tensor:
         names = ("z", "z_positive", "z_negative")[: 3 if chosen.triplets else 2]
-        return chosen.from_views(**dict(zip(names, f.split(count), strict=False)))
+        return chosen.loss(**dict(zip(names, f.split(count), strict=False)))
 
     return torch.vmap(loss)
 

@@ -226,7 +226,7 @@ def _train(
     model: Callable[..., Tensor], start: tuple[Tensor, ...], prediction: Prediction
 ) -> tuple[tuple[Tensor, ...], Array]:
     """Final parameters, and the eigenvalues (K + 1, S, d) of C = (1/2n) sum_i (f f'^T + f' f^T) after every step."""
-    barlow_twins = objective("barlow_twins").from_views
+    barlow_twins = objective("barlow_twins").loss
     spectra: list[Tensor] = []
 
     def note(z: Tensor, z_positive: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import geoopt
 import numpy as np
@@ -20,9 +20,9 @@ from grassmann_ssl.experiments.networks import width_laws
 from grassmann_ssl.experiments.networks.layers import descend
 from grassmann_ssl.experiments.networks.width_laws import Arrays, Problem
 from grassmann_ssl.manifolds import Grassmann, Stiefel
-from grassmann_ssl.objectives import trace_loss, trace_matrix
-from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.objectives import TRACE_LOSSES, trace_loss, trace_matrix
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
 from grassmann_ssl.training import train_full_batch
 
 LOGGED = 120
@@ -41,8 +41,8 @@ class WidthConfig(RunConfig):
     NAME: ClassVar[str] = "width"
     data: str = "digits"
     """data set: digits, photos or gaussian"""
-    objective: str = "linear_contrastive"
-    """trace loss: linear_contrastive, squared_contrastive, linear_noncontrastive or squared_noncontrastive"""
+    objective: Annotated[str, choice(TRACE_LOSSES)] = "linear_contrastive"
+    """trace loss"""
     dim: int = 4
     """embedding dimension d, below the input dimension m (64 for digits and photos)"""
     hidden: tuple[int, ...] = (4, 8, 16, 32, 64)
@@ -61,7 +61,10 @@ class WidthConfig(RunConfig):
         if self.data not in SOURCES:
             raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
         if self.objective not in TRACE_LOSSES:
-            raise ConfigError(f"objective: unknown trace loss {self.objective!r}; known are {', '.join(TRACE_LOSSES)}")
+            hint = nearest(self.objective, TRACE_LOSSES)
+            raise ConfigError(
+                f"objective: unknown trace loss {self.objective!r}; known are {', '.join(TRACE_LOSSES)}{hint}"
+            )
         self.need("dim", "seeds", least=1)
         self.need("hidden", least=self.dim)
         self.need("horizon", "rates", above=0)

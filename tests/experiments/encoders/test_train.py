@@ -19,7 +19,7 @@ from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersC
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
 from grassmann_ssl.experiments.encoders.train import CONSTRAINTS, TrainConfig, fit
 from grassmann_ssl.nn.predictors import PREDICTORS
-from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
+from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.watch import Diverged
@@ -101,10 +101,10 @@ def test_muon_moves_its_layers_by_equal_singular_values(split):
     assert values.min() > 0.5 * values.max() > 0
 
 
-@pytest.mark.parametrize("objective", EMBEDDING_LOSSES)
-def test_every_objective_trains(objective, split):
-    predictor = "directpred" if objective.startswith("isoloss") else "none"
-    trained = fit(quick(objective=objective, lr=1e-3, predictor=predictor, hidden=32, dim=4), split, ALONE)
+@pytest.mark.parametrize("name", EMBEDDING_LOSSES)
+def test_every_objective_trains(name, split):
+    predictor = "directpred" if objective(name).needs_predictor else "none"
+    trained = fit(quick(objective=name, lr=1e-3, predictor=predictor, hidden=32, dim=4), split, ALONE)
     _, values = trained.recorder.stacked()
     assert torch.isfinite(values["loss"][1:]).all() and trained.done == 4 and values["z"].shape == (4, 4)
     assert (values["z"] >= 0).all() and (values["z"][:, :-1] >= values["z"][:, 1:]).all()
@@ -282,7 +282,8 @@ def test_arms_side_by_side(tmp_path, few):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "simsiam"}, "objective must be one of nt_xent, "),
+        ({"objective": "simsiam"}, f"objective must be one of {', '.join(EMBEDDING_LOSSES)}, got 'simsiam'"),
+        ({"objective": "vicregs"}, r"got 'vicregs'; did you mean vicreg\?"),
         (
             {"constraint": "grassmann", "objective": "vicreg"},
             "vicreg is not rotation-invariant, .* use --constraint stiefel",
@@ -351,8 +352,11 @@ def test_arms_that_cannot_be_run_are_named():
 def test_directions_of_lejepa_are_those_of_the_step(split):
     config = quick(objective="lejepa", lr=1e-3)
     arm = fit(config, split, ALONE).arm
-    fresh = embedding_loss("lejepa", dimension=8, seed=config.seed, device=torch.device("cpu")).loss
+    fresh = objective("lejepa", seed=config.seed).loss
+    z, z_positive = torch.randn(2, 32, 8)
+    assert arm.loss.loss(z=z, z_positive=z_positive) != fresh(z=z, z_positive=z_positive)
     fresh.renew(4)
+    assert arm.loss.loss(z=z, z_positive=z_positive) == fresh(z=z, z_positive=z_positive)
     assert torch.equal(arm.loss.loss.directions, fresh.directions)
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import theory
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope, half_rise_times
-from grassmann_ssl.objectives import OBJECTIVES, trace_loss
+from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
+from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.linear.compare import rows_of
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError

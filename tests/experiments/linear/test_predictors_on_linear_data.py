@@ -7,7 +7,7 @@ from torch import nn
 
 import theory
 from grassmann_ssl.nn import DirectPredictor, JointEmbedding
-from grassmann_ssl.objectives.embedding import embedding_loss
+from grassmann_ssl.objectives import objective
 
 
 def views(noise, n=120):
@@ -25,7 +25,7 @@ def end(kind, noise, decay, steps=4000, lr=0.05, start=0.9, **settings):
     encoder = nn.Linear(m, m, bias=False).double()
     with torch.no_grad():
         encoder.weight.copy_(torch.diag(torch.as_tensor(start, dtype=torch.float64).expand(m)))
-    loss = embedding_loss("euclidean", dimension=m, seed=0, device=torch.device("cpu")).loss
+    loss = objective("euclidean").loss
     predictor = DirectPredictor(m, kind=kind, rho=0.5, **settings).double()
     method = JointEmbedding(encoder, nn.Identity(), loss, predictor=predictor)
     optimizer = torch.optim.SGD(encoder.parameters(), lr=lr, weight_decay=2 * decay)

@@ -20,8 +20,7 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
 )
 from grassmann_ssl.experiments.networks.kernel_change import KernelChangeConfig, _graph, _of_outputs, _start, _task
 from grassmann_ssl.nn import empirical_ntk
-from grassmann_ssl.objectives import trace
-from grassmann_ssl.objectives.registry import TRACE_LOSSES
+from grassmann_ssl.objectives import TRACE_LOSSES, trace
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Run
 

@@ -1,0 +1,37 @@
+"""Every objective with its options as declared, as a function of views: what the tests of all objectives run through."""
+
+import torch
+
+from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def related_views(n, d):
+    """A view, its positive, and another one, (n, d) each, with directions of uneven scale."""
+    z = draw(n, d) @ draw(d, d, seed=1)
+    return z, z + 0.3 * draw(n, d, seed=2), draw(n, d, seed=3)
+
+
+def value(chosen, z, z_positive, z_negative=None):
+    """The loss of an `Objective` on views: where it is one of predictions, the first is the prediction and what it is made of."""
+    if chosen.predictive:
+        return chosen.loss(prediction=z, target=z_positive, projection=z)
+    if chosen.triplets:
+        return chosen.loss(z=z, z_positive=z_positive, z_negative=z_negative)
+    return chosen.loss(z=z, z_positive=z_positive)
+
+
+def of_views(*, z, z_positive, name):
+    """The same by name; what a predictor would turn around, it does, so that prediction and projection differ."""
+    chosen = objective(name)
+    if chosen.predictive:
+        return chosen.loss(prediction=z.flip(1), target=z_positive, projection=z)
+    return chosen.loss(z=z, z_positive=z_positive)
+
+
+def cases(*, whitened):
+    """(name, function of views, settings) of every objective that deep encoders train on, those that whiten only if asked."""
+    return [(name, of_views, {"name": name}) for name in EMBEDDING_LOSSES if whitened or not objective(name).whitens]

@@ -1,0 +1,142 @@
+"""What is declared of an objective is true of it, of every objective that there is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import grassmann_ssl.objectives
+from grassmann_ssl.objectives import EMBEDDING_LOSSES, OBJECTIVES, objective
+from tests.objectives.declared import cases, draw, related_views, value
+from tests.objectives.processes import check
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_declared_holds(name):
+    chosen, views = objective(name), related_views(40, 5)
+    q = torch.linalg.qr(draw(5, 5, seed=4))[0]
+    before, turned = value(chosen, *views), value(chosen, *(v @ q for v in views))
+    assert (abs(before - turned) < 1e-10 * (1 + abs(before))) == chosen.rotation_invariant
+    lengths = 1 + draw(40, 1, seed=5).square()
+    stretched = value(chosen, *(lengths * v for v in views))
+    assert (abs(before - stretched) < 1e-12 * (1 + abs(before))) == chosen.directional
+    z, moved, z_negative = views[0].clone().requires_grad_(), views[1].clone().requires_grad_(), views[2]
+    gradient, of_moved = torch.autograd.grad(value(chosen, z, moved, z_negative), (z, moved), allow_unused=True)
+    assert (of_moved is None) == chosen.predictive
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+    assert chosen.source.count("arXiv ") >= 1
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_only_what_whitens_needs_more_rows_than_dimensions(name):
+    chosen, views = objective(name), related_views(4, 5)
+    if chosen.whitens:
+        with pytest.raises(ValueError, match="5 dimensions"):
+            value(chosen, *views)
+    else:
+        assert value(chosen, *views).isfinite()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_option_matters(name):
+    """A loss that ignores an option declares one that it does not have."""
+    plain, views = objective(name), related_views(40, 6)
+    for option, usual in plain.options.items():
+        other = {None: 2, False: True}[usual] if usual is None or isinstance(usual, bool) else usual + 1
+        if option == "weight" and "directions" in plain.options:
+            other = usual / 2  # a share
+        assert value(plain.bind(**{option: other}), *views) != value(plain, *views), option
+
+
+@pytest.mark.parametrize("name", EMBEDDING_LOSSES)
+def test_autocast_reaches_no_loss(name):
+    chosen = objective(name)
+    z, z_positive = (v.bfloat16().requires_grad_() for v in related_views(12, 4)[:2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = value(chosen, z, z_positive)
+    exact = value(chosen, z.detach().float(), z_positive.detach().float())
+    assert under.dtype == torch.float32 and under.item() == exact.item()
+    (gradient,) = torch.autograd.grad(under, z)
+    assert gradient.dtype == torch.bfloat16 and gradient.isfinite().all()
+
+
+def test_several_processes_are_one_on_all_rows(tmp_path):
+    check(tmp_path, cases(whitened=True), n=9, d=5)
+    check(tmp_path, cases(whitened=False), n=3, d=15)
+
+
+def test_directions_are_renewed_by_the_step_alone():
+    z, z_positive = related_views(20, 5)[:2]
+    one, other = objective("lejepa", seed=3).loss, objective("lejepa", seed=3).loss
+    first = value(objective("lejepa", seed=3), z, z_positive)
+    assert one(z=z, z_positive=z_positive) == first
+    one.renew(7)
+    other.renew(3)
+    other.renew(7)
+    seventh = one(z=z, z_positive=z_positive)
+    assert seventh == other(z=z, z_positive=z_positive) and seventh != first
+    assert torch.equal(one.directions, other.directions)
+
+
+def test_settings_reach_their_loss():
+    z, z_positive = draw(20, 6), draw(20, 6, seed=1)
+    half, two = objective("directclr").loss, objective("directclr", dimensions=2).loss
+    cut = z.clone()
+    cut[:, 3:] = 0
+    assert half(z=cut, z_positive=z_positive) == half(z=z, z_positive=z_positive)
+    assert two(z=z, z_positive=z_positive) != half(z=z, z_positive=z_positive)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("simclr", {}, f"^unknown objective 'simclr': known are {', '.join(OBJECTIVES)}$"),
+        ("vicreg", {"temperature": 0.1}, r"^temperature is a setting of .*\bnt_xent, directclr.*; vicreg has none$"),
+        ("nt_xent", {"dimensions": 2}, "^dimensions is a setting of directclr; nt_xent has none$"),
+        ("nt_xent", {"temperature": 0.0}, r"^temperature must be positive, got 0\.0$"),
+        ("lejepa", {"weight": 1.5}, r"^weight must be from 0 to 1, got 1\.5$"),
+        ("vicreg", {"variance": -1}, "^variance must not be negative, got -1$"),
+    ],
+)
+def test_bad_settings_are_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        objective(name, **settings)
+
+
+def test_a_new_file_is_a_new_objective(tmp_path):
+    """Nothing but the file says that it is there: neither the package nor the command line lists objectives by hand."""
+    (tmp_path / "mean_distance.py").write_text(NEW)
+    code = (
+        "import sys, grassmann_ssl.objectives as rooms\n"
+        f"rooms.__path__.append({str(tmp_path)!r})\n"
+        "import importlib; importlib.reload(rooms)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code + USED], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "mean_distance whitens over the batch: batch must be above dim = 8, got 8" in done.stderr
+
+
+def test_every_module_declares_or_serves():
+    """No list of objectives is kept: the package's names are those of its files."""
+    folder = Path(grassmann_ssl.objectives.__file__).parent
+    declaring = {
+        path.stem for path in folder.glob("*.py") if "@declare" in path.read_text() or "@_trace" in path.read_text()
+    }
+    assert {objective(name).function.__module__.rpartition(".")[2] for name in OBJECTIVES} == declaring
+
+
+NEW = '''
+from grassmann_ssl.objectives.registry import declare
+
+@declare(source="nobody", rotation_invariant=True, whitens=True)
+def mean_distance(*, z, z_positive):
+    """The mean distance."""
+    return (z - z_positive).norm(dim=1).mean()
+'''
+USED = """
+from grassmann_ssl.cli import main
+sys.argv = ["grassmann-ssl", "train", "--objective", "mean_distance", "--batch", "8"]
+main()
+"""
