@@ -114,7 +114,8 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
             rows.append({"arm": arm, "seed": seed, **_row(record)})
             for name in ("time", "spectrum_z", "spectrum_directions"):
                 arrays[f"arm{index}_seed{k}_{name}"] = found[name]
-    record = {"arms": [_summary(config, arm, rows) for arm in config.arms], "runs": rows}
+    arms = [_summary(config, arm, rows) for arm in config.arms]
+    record = {"probes": list(PROBES), "arms": arms, "runs": rows}
     columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
     return run.finish(_findings(config, record), record, columns, arrays)
 

@@ -45,8 +45,7 @@ ARMS = {
     "last": Arm("trace loss, W₂ constrained, W₁ fixed", "trace", False, True),
     "both": Arm("trace loss, W₁ and W₂ constrained", "trace", True, True),
 }
-MEASURES = ("last_layer", "whole", "movement", "switched")
-LAZY_EXPONENTS = {"last_layer": -1.0, "whole": -0.75, "movement": -0.5, "switched": -0.5}
+MEASURES = theory.lazy.Exponents._fields
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,9 @@ def growth_rates(task: Task, start: Weights) -> np.ndarray:
 
 
 def predicted_exponent(arm: Arm, measure: str, growing: bool) -> float | None:
-    """The exponent of h in a measure of an arm; None where none is predicted. See `relu_kernels` for those without constraint.
-
-    Under the constraint 0: W2 turns to the bottom-d eigenspace of Phi^T A Phi, an angle of order one away, and the projection with it.
-    Where the trace loss has no negative eigenvalue (not `growing`) that eigenspace is the null space of Phi^T A Phi, which is nearly all of
-    R^h. With W1 fixed W2 then loses only its part in the at most n other directions, a share sqrt(n / h), and the kernel changes by 1/h.
-    """
-    if not arm.constrained or (not growing and not arm.first_moves):
-        return LAZY_EXPONENTS[measure]
-    return 0.0 if growing else None
+    """The exponent of h in a measure of an arm; None where none is predicted. growing: the trace loss has a negative eigenvalue."""
+    if arm.constrained:
+        exponents = theory.lazy.constrained(growing=growing, first_layer=arm.first_moves)
+    else:
+        exponents = theory.lazy.free("relu")
+    return exponents._asdict()[measure]

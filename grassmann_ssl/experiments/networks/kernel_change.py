@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import theory
 from grassmann_ssl.data import SOURCES, View, triplets
 from grassmann_ssl.experiments.networks.kernel_arms import (
     ARMS,
+    BLOWN_UP,
     LEFT,
     LOOKS,
     MEASURES,
@@ -206,15 +208,18 @@ def _record(
     finite = np.all(np.isfinite(table["whole"]), axis=-1)
     last = list(ARMS).index("last")
     held = np.isfinite(table["last_layer"][last])
+    growing = rate < 0
     record = {
+        "titles": {name: arm.title for name, arm in ARMS.items()},
         "arms": {
             name: {
-                what: _fit(config.widths, table[what][j]) | {"median": _medians(table[what][j])}
+                what: _fit(config.widths, table[what][j])
+                | {"median": _medians(table[what][j]), "predicted": predicted_exponent(arm, what, growing)}
                 for what in MEASURES
                 if name != "last" or what in ("last_layer", "movement")
             }
             | {"diverged_widths": [h for h, good in zip(config.widths, finite[j], strict=True) if not good]}
-            for j, name in enumerate(ARMS)
+            for j, (name, arm) in enumerate(ARMS.items())
         },
         "exact_last": {
             "median": _medians(exact),
@@ -222,7 +227,9 @@ def _record(
         },
         "laziness": {
             "lambda": rate,
-            "predicted_slope": -1 / (4 * rate) if rate < 0 else None,
+            "predicted_slope": theory.lazy.lazy_time_slope(rate) if growing else None,
+            "left_at": LEFT,
+            "diverged_at": BLOWN_UP,
             "left": _medians(left),
             "diverged": _medians(diverged),
             "left_fit": _fit(config.widths, left, logarithm=False),
@@ -252,7 +259,6 @@ def _metrics(config: KernelChangeConfig, table: Arrays) -> Arrays:
 def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Finding]:
     """The record in words and numbers."""
     ends = f"{config.widths[0]} to {config.widths[-1]}"
-    growing = record["laziness"]["predicted_slope"] is not None
     lines = []
     for name, arm in ARMS.items():
         values = record["arms"][name]
@@ -261,7 +267,7 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
         note = f"; networks diverged before t = {when:g} at h = {blown}" if blown else ""
         for what, title in TITLES.items():
             if what in values:
-                fit, expected = values[what], predicted_exponent(arm, what, growing)
+                fit, expected = values[what], values[what]["predicted"]
                 median = [x for x in fit["median"] if x is not None]
                 size = f"{median[0]:.2g} to {median[-1]:.2g} for h = {ends}" if median else "no network finite"
                 fitted = fit["slope"] is not None

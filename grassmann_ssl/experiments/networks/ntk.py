@@ -97,7 +97,9 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     shape = (len(networks.STARTS), len(config.widths))
     keys = ("times", "angles", "kernel_change", "off_diagonal", "steps", "gamma", "degenerate")
     tables = {name: np.array(results[name]).reshape(*shape, *np.shape(results[name][0])) for name in keys}
-    record = _record(config, tables)
+    record = {"axes": {"start": list(networks.STARTS), "angle": list(ANGLES), "time": list(TIMES)}} | _record(
+        config, tables
+    )
     arrays = {name: tables[name] for name in ("times", "angles", "kernel_change", "off_diagonal")}
     for i, start in enumerate(networks.STARTS):
         widest = (i + 1) * len(config.widths) - 1
@@ -271,11 +273,24 @@ def _record(config: NtkConfig, tables: dict[str, Array]) -> dict[str, Any]:
                 for name, values in zip(ANGLES, np.moveaxis(tables["angles"][i], 1, 0), strict=True)
             },
             **{
-                name: {"median": np.median(values, -1).tolist(), "exponent": _exponent(config.widths, values)}
-                for name, values in ((name, tables[name][i]) for name in ("kernel_change", "off_diagonal"))
+                name: {
+                    "median": np.median(tables[name][i], -1).tolist(),
+                    "exponent": _exponent(config.widths, tables[name][i]),
+                    "predicted_exponent": predicted,
+                }
+                for name, predicted in _predicted_exponents(config, start).items()
             },
         }
     return record
+
+
+def _predicted_exponents(config: NtkConfig, start: str) -> dict[str, float | None]:
+    """Of h in the change of the kernel, and in its part that is not scalar, None where that is 0."""
+    scalar = start == "grouped" or config.dim == 1
+    return {
+        "kernel_change": theory.lazy.free("smooth").whole,
+        "off_diagonal": None if scalar else theory.lazy.independent_signs(),
+    }
 
 
 def _errors(times: Array) -> dict[str, Array]:
@@ -338,15 +353,11 @@ def _findings(config: NtkConfig, record: dict[str, Any]) -> list[Finding]:
                     "worst " + ", ".join(f"{v:.2g}" for v in angles[name]["worst"]),
                 )
             )
-        for name, title, law in (
-            ("kernel_change", "change of the kernel by training", -1.0),
-            (
-                "off_diagonal",
-                "part of the kernel that is not scalar",
-                None if start == "grouped" or config.dim == 1 else -0.5,
-            ),
+        for name, title in (
+            ("kernel_change", "change of the kernel by training"),
+            ("off_diagonal", "part of the kernel that is not scalar"),
         ):
-            exponent = found[name]["exponent"]
+            exponent, law = found[name]["exponent"], found[name]["predicted_exponent"]
             fitted = "" if exponent is None else f"h^{exponent:.2f}"
             lines.append(
                 Finding(

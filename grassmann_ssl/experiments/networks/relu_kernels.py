@@ -7,10 +7,7 @@ start Q and W2 have orthonormal columns: units and outputs are of order one in e
 J the Jacobian of the outputs. A weight on the Grassmannian moves by the projected gradient, and its part of the kernel is
 (1/h) J (I - P) J^T with P = W W^T: Phi (I - P2) Phi^T for the last layer. Leading dimensions are seeds.
 
-Without constraint every row of Q and of W2 moves by a share h^{-1/2} of its length, in directions whose signs are independent of the
-features. The h moves therefore cancel in Phi Phi^T up to 1/h. A share h^{-1/2} of the units switches on or off, though, each changing one
-of the h terms of the first layer's kernel by all of it and with a random sign: h^{-1} sqrt(h h^{-1/2}) = h^{-3/4}. A smooth phi has no such
-jumps. Under the constraint the kernel changes at any width, since the projection moves with W2. Derived here.
+How they change with the width: `theory.lazy`.
 """
 
 import torch

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
+from grassmann_ssl.experiments.phase.plane import fixed_points
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 
 Array = NDArray[np.float64]
@@ -120,6 +121,7 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
         "horizon": [float(np.min(until)), float(np.max(until))],
         "steps": steps,
         "eta_critical": None if critical is None else float(critical),
+        "fixed_points": None if critical is None else fixed_points(**config.settings(0, 0)[1]),
     }
     metrics = {
         ("p", "eta")[config.axes == "eta-tau"]: column.ravel(),
@@ -131,6 +133,8 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     }
     ends = {"end_p": simulated.p.reshape(shape), "end_s": simulated.s.reshape(shape)}
     arrays = {"x": x, "y": y, "boundary": boundary(config, corners), **ends}
+    if config.axes == "eta-tau":
+        arrays["critical_eta"] = theory.predictor.modes.critical_eta(y, config.sigma2)
     return run.finish(_findings(config, counts), record, metrics, arrays)
 
 

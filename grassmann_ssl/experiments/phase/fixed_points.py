@@ -15,6 +15,7 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 Array = NDArray[np.float64]
 SETTLED = 2.0  # horizons: in the first neighbours part, in the second they approach their ends
 MEMORY = 256
+CURVE = 300  # points of a branch that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,15 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
     total = sum(plan["steps"] * plan["p"].size for plan in plans)
     tick = progress(total) if progress else (lambda label, n=1: None)
     columns: dict[str, list[Array]] = {
-        name: [] for name in ("panel", "eta", "above", "start_p", "end_p", "end_s", "collapsed", "predicted_p")
+        name: []
+        for name in ("panel", "eta", "above", "start_p", "start_s", "end_p", "end_s", "collapsed", "predicted_p")
     }
+    arrays: dict[str, Array] = {}
     results = []
     for k, (settings, plan) in enumerate(zip(panels, plans, strict=True)):
+        start = plan["p"], plan["p"] ** 2 / settings["alpha_p"]
         end = fates(
-            plan["p"],
-            plan["p"] ** 2 / settings["alpha_p"],
+            *start,
             eta=plan["eta"],
             **settings,
             until=plan["until"],
@@ -85,12 +88,21 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
         predicted = np.where(plan["above"] & (plan["eta"] <= plan["critical"]), plan["upper"], 0.0)
         error = np.maximum(np.abs(end.p - predicted), np.abs(end.s - predicted**2 / settings["alpha_p"]))
         results.append(settings | _agreement(plan, end, error))
-        values = (np.full(end.p.size, k), plan["eta"], plan["above"], plan["p"], end.p, end.s, end.collapsed, predicted)
+        arrays |= {f"{name}_{k}": values for name, values in _branches(settings, plan["critical"]).items()}
+        values = (np.full(end.p.size, k), plan["eta"], plan["above"], *start, end.p, end.s, end.collapsed, predicted)
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
     metrics = {name: np.concatenate(values) for name, values in columns.items()}
     findings = [finding for result in results for finding in _findings(result)]
-    return run.finish(findings, {"panels": results}, metrics, {})
+    return run.finish(findings, {"panels": results}, metrics, arrays)
+
+
+def _branches(settings: dict[str, float], critical: float) -> dict[str, Array]:
+    """Theory's curves from no weight decay to the critical one: eta (k,), and (p, s) of both branches (k, 2)."""
+    eta = critical * (1 - np.linspace(1, 0, CURVE) ** 2)  # dense where the two branches meet
+    branches = theory.predictor.modes.fixed_points(eta, tau=settings["tau"], sigma2=settings["sigma2"])
+    unstable, stable = (np.stack([p, p**2 / settings["alpha_p"]], -1) for p in branches)
+    return {"eta": eta, "stable": stable, "unstable": unstable}
 
 
 def _plan(config: FixedPointsConfig, settings: dict[str, float]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
+from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import simulate
 
@@ -123,9 +124,11 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
             "differing": None,
             "conservation_error": _drift(time, ps, ws, config.alpha_p, eta),
             "end_error": _end_error(config, eta, ps[-1], ws[-1], collapsed),
+            "fixed_points": _fixed_points(config, eta),
         }
         if target == "equal":
             predicted = theory.predictor.basin.collapses(w_p, w**2, **as_modes(config, eta))
+            arrays[f"separatrix_{k}"] = _separatrix(config, eta)
             result |= {"collapsed_predicted": int(predicted.sum()), "differing": int((collapsed != predicted).sum())}
         results.append(result)
         findings += _findings(config, result)
@@ -134,6 +137,7 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
         values = (np.full(len(w), k), np.full(len(w), eta), following, w_p, w, ps[-1], ws[-1], collapsed)
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
+    arrays["invariant"] = _both_signs(np.stack([config.wp_range, np.divide(config.wp_range, config.alpha_p**0.5)], -1))
     metrics = {name: np.concatenate(values) for name, values in columns.items()}
     return run.finish(findings, {"panels": results, "eta_critical": _critical(config)}, metrics, arrays)
 
@@ -146,6 +150,28 @@ def as_modes(config: FlowFieldsConfig, eta: float) -> dict[str, float]:
         "eta": eta / config.lambda_s,
         "sigma2": 0.0,
     }
+
+
+def _fixed_points(config: FlowFieldsConfig, eta: float) -> dict[str, Any]:
+    """Those of (w_p, w^2), as points (w_p, w) of both signs of w; they do not depend on the target."""
+    found = fixed_points(**as_modes(config, eta))
+    mirrored = {
+        name: [[p, sign * s**0.5] for p, s in found[name] for sign in ((1, -1) if s else (1,))]
+        for name in ("stable", "saddles")
+    }
+    return found | mirrored
+
+
+def _separatrix(config: FlowFieldsConfig, eta: float) -> Array:
+    """Its two branches (2, k, 2) for w_a = w, points (w_p, w)."""
+    extent = (*config.wp_range, 0.0, float(np.square(config.w_range).max()))
+    p, s = separatrix(extent, **as_modes(config, eta)).T
+    return _both_signs(np.stack([p, np.sqrt(s)], -1))
+
+
+def _both_signs(line: Array) -> Array:
+    """A curve (k, 2) of points (w_p, w), and its mirror image at w = 0: (2, k, 2)."""
+    return np.stack([line, line * (1, -1)])
 
 
 def _critical(config: FlowFieldsConfig) -> float:

@@ -13,11 +13,13 @@ import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.modes import modes
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
+from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
 FINER = 2  # steps over those that a verdict needs: curves without corners
+PARABOLA = 400  # points of the parabola that are drawn
 FINEST = 1 / 256  # of the height of the picture: starts closer than this need not part
 
 
@@ -90,6 +92,7 @@ def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outc
         )
         time, ps, ss = (value.numpy() for value in (simulation.time, simulation["p"], simulation["s"]))
         arrays |= {f"path_{k}": even_along(ps, ss)}
+        arrays |= {f"{name}_{k}": curve for name, curve in _curves(config, settings).items()}
         collapsed = fell(ss[steps // 2], ss[-1])
         predicted = theory.predictor.basin.collapses(p, s, **settings)
         drift = _drift(time, ps, ss, settings)
@@ -106,6 +109,7 @@ def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outc
                 "collapsed_predicted": int(predicted.sum()),
                 "differing": differing,
                 "conservation_error": drift,
+                "fixed_points": fixed_points(**settings),
             }
         )
         findings += _findings(settings, results[-1])
@@ -119,6 +123,15 @@ def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outc
 def _plan(config: PortraitsConfig, settings: dict[str, float], p: Array, s: Array) -> tuple[float, int]:
     until = horizon(**settings, farthest=np.abs(p).max(), finest=FINEST * (config.s_range[1] - config.s_range[0]))
     return float(until), FINER * even_steps(until, p, s, **settings)
+
+
+def _curves(config: PortraitsConfig, settings: dict[str, float]) -> dict[str, Array]:
+    """Theory's curves (k, 2) over the picture: the invariant parabola, and the separatrix."""
+    p = np.linspace(*config.p_range, PARABOLA)
+    return {
+        "parabola": np.stack([p, p**2 / settings["alpha_p"]], -1),
+        "separatrix": separatrix((*config.p_range, *config.s_range), **settings),
+    }
 
 
 def _drift(time: Array, p: Array, s: Array, settings: dict[str, float]) -> float:

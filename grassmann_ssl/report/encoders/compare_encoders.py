@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grassmann_ssl.experiments.encoders.compare_encoders import PROBES
 from grassmann_ssl.metrics.collapse import DEAD
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
@@ -46,7 +45,7 @@ def page(outcome: Outcome) -> Page:
 
 def arms(outcome: Outcome) -> Figure:
     """Every probe, the ranks, and the time of a step, one row of markers an arm."""
-    shown = [name for name in PROBES if any(one[name] for one in outcome.record["arms"])]
+    shown = [name for name in outcome.record["probes"] if any(one[name] for one in outcome.record["arms"])]
     quantities = [(name, f"{name} probe of h [%]", 100.0) for name in shown]
     quantities += [("rank_z", "effective rank of z", 1.0), ("directions_rank", "effective rank of z / ‖z‖", 1.0)]
     quantities += [("seconds_per_step", "time of a step [ms]", 1000.0)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grassmann_ssl.experiments.networks.kernel_arms import ARMS, BLOWN_UP, LEFT
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels
 from grassmann_ssl.runs import Outcome
@@ -33,7 +33,7 @@ def page(outcome: Outcome) -> Page:
         ("movement", "What moves", _movement(outcome)),
         ("laziness", "How long the free trace loss stays lazy", _laziness(outcome)),
     )
-    captions = (_kernels_caption(record), MOVEMENT_CAPTION, _laziness_caption(record))
+    captions = (_kernels_caption(record), _movement_caption(record), _laziness_caption(record))
     return Page(
         "Kernel change against width",
         lede,
@@ -41,26 +41,39 @@ def page(outcome: Outcome) -> Page:
     )
 
 
-MOVEMENT_CAPTION = (
-    "Left: relative movement of W₂. Right: share of units and inputs at which a ReLU switched. Predicted without constraint: every weight "
-    "moves by h^-1/2 of itself with signs that cancel in the last-layer kernel, which changes by h^-1; a share h^-1/2 of the units "
-    "switches, and the sum of these jumps, with random signs, changes the first layer's kernel by h^-3/4."
-)
+def _power(exponent: float) -> str:
+    """An exponent as a fraction: -3/4."""
+    return str(Fraction(exponent).limit_denominator(64))
+
+
+def _movement_caption(record: dict[str, Any]) -> str:
+    moved, last, switched, whole = (
+        _power(record["arms"]["free"][name]["predicted"]) for name in ("movement", "last_layer", "switched", "whole")
+    )
+    return (
+        "Left: relative movement of W₂. Right: share of units and inputs at which a ReLU switched. Predicted without constraint: every "
+        f"weight moves by h^{moved} of itself with signs that cancel in the last-layer kernel, which changes by h^{last}; a share "
+        f"h^{switched} of the units switches, and the sum of these jumps, with random signs, changes the first layer's kernel by h^{whole}."
+    )
 
 
 def _kernels_caption(record: dict[str, Any]) -> str:
+    free, fixed = record["arms"]["free"], _power(record["arms"]["last"]["last_layer"]["predicted"]).replace("-", "−")
+    last, whole = (_power(free[name]["predicted"]).replace("-", "−") for name in ("last_layer", "whole"))
     if record["laziness"]["predicted_slope"] is not None:
-        constrained = "0, since the projection moves with W₂ at any width"
+        constrained = f"{fixed}, since the projection moves with W₂ at any width"
     else:
-        constrained = "−1 with W₁ fixed, since this trace loss has no negative eigenvalue and W₂ hardly has to move"
+        constrained = (
+            f"{fixed} with W₁ fixed, since this trace loss has no negative eigenvalue and W₂ hardly has to move"
+        )
     diverged = {name: arm["diverged_widths"] for name, arm in record["arms"].items() if arm["diverged_widths"]}
     missing = "".join(
-        f" Not drawn, since some networks diverged: {ARMS[name].title} at h = {', '.join(map(str, widths))}."
+        f" Not drawn, since some networks diverged: {record['titles'][name]} at h = {', '.join(map(str, widths))}."
         for name, widths in diverged.items()
     )
     return (
         "Left: kernel of the last layer. Right: the whole tangent kernel. Medians and ranges over networks, power laws fitted network by "
-        "network. Predicted exponents: −1 (left) and −3/4 (right) where nothing is constrained; under the constraint "
+        f"network. Predicted exponents: {last} (left) and {whole} (right) where nothing is constrained; under the constraint "
         f"{constrained}. Crosses: the exact flow of W₂ with W₁ fixed, at most {record['exact_last']['max_difference']:.1g} from the "
         f"measured change.{missing}"
     )
@@ -73,7 +86,8 @@ def _laziness_caption(record: dict[str, Any]) -> str:
     times = ", ".join("–" if x is None else f"{x:.3g}" for x in lazy["diverged"])
     return (
         "Left: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
-        f"diverged (t = {times}). Right: time at which the change reaches {LEFT:g}, and at which a network diverged. Outputs grow as "
+        f"diverged (t = {times}). Right: time at which the change reaches {lazy['left_at']:g}, and at which a network diverged. "
+        "Outputs grow as "
         "exp(2|λ|t), λ the smallest eigenvalue of the trace loss in the kernel at the start, so that the kernel changes by exp(4|λ|t) "
         f"/ h and leaves the lazy regime after log(h)/(4|λ|); here λ = {lazy['lambda']:.3g}. Lines have the predicted slope and the "
         "height of the measurements."
@@ -82,12 +96,13 @@ def _laziness_caption(record: dict[str, Any]) -> str:
 
 def _with_fits(axes: Axes, outcome: Outcome, measure: str, arms: tuple[str, ...]) -> None:
     widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    titles = outcome.record["titles"]
     for arm in arms:
-        series = list(ARMS).index(arm)
+        series = list(titles).index(arm)
         style, fit = SERIES[series], outcome.record["arms"][arm][measure]
         values = outcome.arrays[measure][series]
         good = np.isfinite(values).all(1) & (values > 0).all(1)
-        label = ARMS[arm].title
+        label = titles[arm]
         if fit["slope"] is not None:
             label += f": {fit['slope']:.2f} ± {fit['standard_error']:.2f}"
             logs = np.log(values[good])
@@ -119,12 +134,13 @@ def _points(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any]
 
 def _kernels(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 2, height=5.2)
-    _with_fits(axes[0, 0], outcome, "last_layer", tuple(ARMS))
+    arms = tuple(outcome.record["titles"])
+    _with_fits(axes[0, 0], outcome, "last_layer", arms)
     exact = np.median(outcome.arrays["exact_last"], -1)
     axes[0, 0].plot(
         np.array(outcome.record["config"]["widths"]) * 1.03, exact, "x", color="black", ms=7, label="exact flow of W₂"
     )
-    _with_fits(axes[0, 1], outcome, "whole", tuple(name for name in ARMS if name != "last"))
+    _with_fits(axes[0, 1], outcome, "whole", tuple(name for name in arms if name != "last"))
     axes[0, 0].set(title="last-layer kernel", ylabel="relative change ‖K − K₀‖ / ‖K₀‖")
     axes[0, 1].set(title="whole tangent kernel", ylabel="relative change ‖Θ − Θ₀‖ / ‖Θ₀‖")
     for panel in axes[0]:
@@ -134,8 +150,9 @@ def _kernels(outcome: Outcome) -> Figure:
 
 def _movement(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 2, height=5.0)
-    _with_fits(axes[0, 0], outcome, "movement", tuple(ARMS))
-    _with_fits(axes[0, 1], outcome, "switched", tuple(name for name in ARMS if name != "last"))
+    arms = tuple(outcome.record["titles"])
+    _with_fits(axes[0, 0], outcome, "movement", arms)
+    _with_fits(axes[0, 1], outcome, "switched", tuple(name for name in arms if name != "last"))
     axes[0, 0].set(title="last layer", ylabel="‖W₂ − W₂(0)‖ / ‖W₂(0)‖")
     axes[0, 1].set(title="first layer", ylabel="share of (unit, input) that switched")
     for panel in axes[0]:
@@ -150,7 +167,7 @@ def _laziness(outcome: Outcome) -> Figure:
     for i, h in enumerate(widths):
         style = SERIES[i % len(SERIES)]
         middle = np.sort(arrays["path"][i], -1)[:, arrays["path"].shape[-1] // 2]
-        good = np.isfinite(middle) & (middle > 0) & (middle < BLOWN_UP)
+        good = np.isfinite(middle) & (middle > 0) & (middle < lazy["diverged_at"])
         axes[0, 0].plot(
             arrays["path_time"][good],
             middle[good],
@@ -161,12 +178,12 @@ def _laziness(outcome: Outcome) -> Figure:
         if not good[1:].all() and good.any():
             end = np.flatnonzero(good)[-1]
             axes[0, 0].plot(arrays["path_time"][end], middle[end], "x", color=style["color"], ms=8)
-    axes[0, 0].axhline(LEFT, color="0.6", lw=0.8, ls=":")
+    axes[0, 0].axhline(lazy["left_at"], color="0.6", lw=0.8, ls=":")
     axes[0, 0].set(
         xlabel=TIME, ylabel="relative change of the last-layer kernel", yscale="log", title="free trace loss"
     )
     axes[0, 0].legend(frameon=False, fontsize=8)
-    for series, (name, label) in enumerate((("left", f"change above {LEFT:g}"), ("diverged", "diverged"))):
+    for series, (name, label) in enumerate((("left", f"change above {lazy['left_at']:g}"), ("diverged", "diverged"))):
         reached = np.isfinite(arrays[name]).all(1)
         if not reached.any():
             continue

@@ -7,8 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from grassmann_ssl.experiments.networks.ntk import ANGLES, TIMES
-from grassmann_ssl.experiments.networks.tangent_networks import STARTS
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels, points
 from grassmann_ssl.runs import Outcome
@@ -67,8 +65,9 @@ def page(outcome: Outcome) -> Page:
 
 def staircase(outcome: Outcome) -> Figure:
     """Eigenvalues of the widest networks in time, one panel for each start."""
-    figure, axes = panels(1, len(STARTS))
-    for panel, start in zip(axes[0], STARTS, strict=True):
+    order = outcome.record["axes"]
+    figure, axes = panels(1, len(order["start"]))
+    for i, (panel, start) in enumerate(zip(axes[0], order["start"], strict=True)):
         time, trained, linearised, predicted = (
             outcome.arrays[f"{start}_{name}"] for name in ("time", "trained", "linearised", "predicted")
         )
@@ -76,7 +75,7 @@ def staircase(outcome: Outcome) -> Figure:
             points(panel, time, trained[:, k], k, f"network, mode {k + 1}")
             panel.plot(time, linearised[:, k], **LINEARISED, label="linearised network" if k == 0 else None)
             panel.plot(time, predicted[:, k], **THEORY, label="theory" if k == 0 else None)
-        for k, step in enumerate(outcome.arrays["times"][STARTS.index(start), -1, TIMES.index("predicted"), 0]):
+        for k, step in enumerate(outcome.arrays["times"][i, -1, order["time"].index("predicted"), 0]):
             panel.axvline(step, color="0.4", lw=0.9, ls=":", label="predicted step times" if k == 0 else None)
         panel.set(title=TITLES[start], xlabel=TIME, ylabel="eigenvalues of C", ylim=(-0.05, 1.15))
     axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
@@ -86,8 +85,9 @@ def staircase(outcome: Outcome) -> Figure:
 def step_times(outcome: Outcome) -> Figure:
     """Relative errors of all step times, against theory and against the linearised network."""
     widths = np.array(outcome.record["config"]["widths"], dtype=float)
-    figure, axes = panels(1, len(STARTS))
-    for panel, start, times in zip(axes[0], STARTS, outcome.arrays["times"], strict=True):
+    starts = outcome.record["axes"]["start"]
+    figure, axes = panels(1, len(starts))
+    for panel, start, times in zip(axes[0], starts, outcome.arrays["times"], strict=True):
         predicted, linearised, trained = np.moveaxis(times, 1, 0)
         for k, (name, reference) in enumerate((("theory", predicted), ("the linearised network", linearised))):
             _errors(panel, widths, 100 * np.abs(trained / reference - 1), k, f"against {name}")
@@ -116,9 +116,10 @@ def _errors(panel: Axes, widths: np.ndarray, errors: np.ndarray, series: int, la
 def agreement(outcome: Outcome) -> Figure:
     """Angles for each start, and the two ways in which a kernel is not what theory takes it for."""
     widths = np.array(outcome.record["config"]["widths"], dtype=float)
-    figure, axes = panels(1, len(STARTS) + 1, width=13.5, height=4.6)
-    for panel, start, angles in zip(axes[0], STARTS, outcome.arrays["angles"], strict=False):
-        for k, name in enumerate(ANGLES):
+    starts, kinds = (outcome.record["axes"][name] for name in ("start", "angle"))
+    figure, axes = panels(1, len(starts) + 1, width=13.5, height=4.6)
+    for panel, start, angles in zip(axes[0], starts, outcome.arrays["angles"], strict=False):
+        for k, name in enumerate(kinds):
             _range(panel, widths, angles[:, k], k, LEGENDS[name])
         panel.set(title=TITLES[start], xlabel="width h", ylabel="largest principal angle [rad]")
         _legend_below(panel)
@@ -126,10 +127,12 @@ def agreement(outcome: Outcome) -> Figure:
     for panel in axes[0, :-1]:
         panel.set_ylim(low, 2)
     kernels = axes[0, -1]
-    change, rest = outcome.arrays["kernel_change"], outcome.arrays["off_diagonal"]
-    curves = [(change[i], f"change, {start} start", -1.0) for i, start in enumerate(STARTS)]
-    if outcome.record["config"]["dim"] > 1:
-        curves.append((rest[STARTS.index("independent")], "not scalar, independent start", -0.5))
+    curves = [
+        (outcome.arrays[name][i], f"{title}, {start} start", outcome.record[start][name]["predicted_exponent"])
+        for name, title in (("kernel_change", "change"), ("off_diagonal", "not scalar"))
+        for i, start in enumerate(starts)
+        if outcome.record[start][name]["predicted_exponent"] is not None
+    ]
     for k, (values, label, slope) in enumerate(curves):
         _range(kernels, widths, values, k, label, joined=False)
         middle = np.exp(np.log(np.median(values, -1)).mean())

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-import theory
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import THEORY, panels
 
@@ -90,19 +89,18 @@ def _theory(axes: Axes, outcome: Outcome) -> None:
         axes.add_collection(LineCollection(list(segments), colors=THEORY["color"], linewidths=1.5))
         axes.plot([], [], color=THEORY["color"], lw=1.5, label="theory: boundary of collapse")
     if config["axes"] == "eta-tau":
-        tau = outcome.arrays["y"]
-        critical = theory.predictor.modes.critical_eta(tau, config["sigma2"])
-        axes.plot(critical, tau, color="black", lw=1, ls=":", label="theory: critical η")
-    elif config["eta"] > outcome.record["eta_critical"]:
-        axes.plot(0, 0, "ko", ms=6, label="theory: stable fixed point")
-    else:
-        lower, upper = theory.predictor.modes.fixed_points(config["eta"], tau=config["tau"], sigma2=config["sigma2"])
-        stable, saddle = np.array([0.0, float(upper)]), float(lower)
-        if config["eta"]:
-            axes.plot(stable, stable**2 / config["alpha_p"], "ko", ms=6, label="theory: stable fixed points")
-            axes.plot(saddle, saddle**2 / config["alpha_p"], "ko", mfc="w", ms=6, label="theory: saddle")
-        else:
-            axes.axvline(stable[1], color="black", lw=1, ls=":", label="theory: lines of fixed points, also s = 0")
+        axes.plot(
+            outcome.arrays["critical_eta"], outcome.arrays["y"], color="black", lw=1, ls=":", label="theory: critical η"
+        )
+        return
+    fixed = outcome.record["fixed_points"]
+    if fixed["stable"]:
+        label = "theory: stable fixed point" + "s" * (len(fixed["stable"]) > 1)
+        axes.plot(*zip(*fixed["stable"], strict=True), "ko", ms=6, label=label)
+    if fixed["saddles"]:
+        axes.plot(*zip(*fixed["saddles"], strict=True), "ko", mfc="w", ms=6, label="theory: saddle")
+    if fixed["line"] is not None:
+        axes.axvline(fixed["line"], color="black", lw=1, ls=":", label="theory: lines of fixed points, also s = 0")
 
 
 def _close_up(whole: Axes, detail: Axes, columns: dict[str, NDArray], x: NDArray, y: NDArray) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-import theory
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import THEORY, panels, points
 
@@ -45,30 +43,28 @@ def _figure(outcome: Outcome) -> Figure:
     for k, result in enumerate(results):
         chosen = outcome.metrics["panel"] == k
         columns = {name: values[chosen] for name, values in outcome.metrics.items()}
-        for row, name in enumerate(LABELS):
-            _diagram(axes[row, k], name, result, columns, last)
+        curves = {name: outcome.arrays[f"{name}_{k}"] for name in ("eta", "stable", "unstable")}
+        for row in range(len(LABELS)):
+            _diagram(axes[row, k], row, result, curves, columns, last)
             axes[row, k].sharey(axes[row, 0])
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
-def _diagram(axes: Axes, name: str, result: dict[str, Any], columns: dict[str, NDArray], last: float) -> None:
-    critical, alpha_p = result["eta_critical"], result["alpha_p"]
-
-    def coordinate(p: NDArray) -> NDArray:
-        return p if name == "p" else p**2 / alpha_p
-
-    eta = critical * (1 - np.linspace(1, 0, 300) ** 2)  # dense where the two branches meet
-    lower, upper = theory.predictor.modes.fixed_points(eta, tau=result["tau"], sigma2=result["sigma2"])
-    axes.plot(eta, coordinate(upper), **THEORY, label="theory: stable, p*₊ and 0")
+def _diagram(
+    axes: Axes, row: int, result: dict[str, Any], curves: dict[str, NDArray], columns: dict[str, NDArray], last: float
+) -> None:
+    name = list(LABELS)[row]
+    axes.plot(curves["eta"], curves["stable"][:, row], **THEORY, label="theory: stable, p*₊ and 0")
     axes.plot([0, last], [0, 0], **THEORY)
-    axes.plot(eta, coordinate(lower), **(THEORY | {"linestyle": (0, (4, 2))}), label="theory: unstable, p*₋")
-    axes.axvline(critical, color="0.4", lw=1, ls=":", label="theory: critical η = τ²/(4(1 + σ²))")
-    axes.plot(columns["eta"], coordinate(columns["start_p"]), ".", ms=2.5, color="0.55", label="simulated: starts")
+    unstable = THEORY | {"linestyle": (0, (4, 2))}
+    axes.plot(curves["eta"], curves["unstable"][:, row], **unstable, label="theory: unstable, p*₋")
+    axes.axvline(result["eta_critical"], color="0.4", lw=1, ls=":", label="theory: critical η = τ²/(4(1 + σ²))")
+    axes.plot(columns["eta"], columns[f"start_{name}"], ".", ms=2.5, color="0.55", label="simulated: starts")
     for series, (side, label) in enumerate(((True, "just above p*₋"), (False, "just below p*₋"))):
         shown = columns["above"] == side
         points(axes, columns["eta"][shown], columns[f"end_{name}"][shown], series, f"simulated: ends, from {label}")
     axes.set(xlim=(0, last), xlabel="weight decay η", ylabel=LABELS[name])
     if name == "p":
-        axes.set_title(f"τ = {result['tau']:g}, α_p = {alpha_p:g}")
+        axes.set_title(f"τ = {result['tau']:g}, α_p = {result['alpha_p']:g}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
-import theory
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.phase.portraits import COLLAPSES, SURVIVES, draw_path
 from grassmann_ssl.report.style import panels
@@ -50,7 +50,8 @@ def _figure(outcome: Outcome) -> Figure:
         size = tuple(high - low for low, high in (config["wp_range"], config["w_range"]))
         for path, fell in zip(outcome.arrays[f"path_{k}"], collapsed, strict=True):
             draw_path(panel, path, bool(fell), size)
-        _theory(panel, config, result, outcome.record["eta_critical"])
+        separatrix = outcome.arrays[f"separatrix_{k}"] if result["target"] == "equal" else ()
+        _theory(panel, config, result, outcome.arrays["invariant"], separatrix)
     handles = [
         Line2D([], [], **SURVIVES, label="simulated: survives"),
         Line2D([], [], **COLLAPSES, label="simulated: collapses"),
@@ -64,42 +65,28 @@ def _figure(outcome: Outcome) -> Figure:
     return figure
 
 
-def _theory(axes: Axes, config: dict[str, Any], result: dict[str, Any], critical: float) -> None:
-    (left, right), (low, high) = config["wp_range"], config["w_range"]
-    scale = config["alpha_p"] ** 0.5
-    for sign in (1, -1):
-        axes.plot([left, right], [sign * left / scale, sign * right / scale], color="k", lw=0.8)
-    if result["eta"] > critical:
-        stable, saddles = [(0.0, 0.0)], []
-    else:
-        lower, upper = (
-            float(value)
-            for value in theory.predictor.modes.anisotropic_fixed_points(
-                config["lambda_d"], config["lambda_s"], result["eta"]
-            )
-        )
-        stable = [(0.0, 0.0), (upper, upper / scale), (upper, -upper / scale)]
-        saddles = [(lower, lower / scale), (lower, -lower / scale)]
-        if result["eta"] == 0:
-            stable, saddles = [], []
-            axes.axhline(0, color="k", lw=1.6, ls=":")
-            axes.axvline(upper, color="k", lw=1.6, ls=":")
-        if result["target"] == "equal":
-            settings = {
-                "tau": config["lambda_d"] / config["lambda_s"],
-                "alpha_p": config["alpha_p"],
-                "eta": result["eta"] / config["lambda_s"],
-                "sigma2": 0.0,
-            }
-            line = theory.predictor.basin.separatrix(**settings, extent=(left, right, 0.0, max(low**2, high**2)))
-            for sign in (1, -1):
-                axes.plot(line[:, 0], sign * np.sqrt(line[:, 1]), color="k", lw=2.2)
-    for points, fill in ((stable, "k"), (saddles, "w")):
-        axes.plot(*np.array(points).reshape(-1, 2).T, "ko", mfc=fill, ms=6, zorder=5)
+def _theory(
+    axes: Axes,
+    config: dict[str, Any],
+    result: dict[str, Any],
+    invariant: Iterable[NDArray],
+    separatrix: Iterable[NDArray],
+) -> None:
+    fixed = result["fixed_points"]
+    for line in invariant:
+        axes.plot(*line.T, color="k", lw=0.8)
+    if fixed["line"] is not None:
+        axes.axhline(0, color="k", lw=1.6, ls=":")
+        axes.axvline(fixed["line"], color="k", lw=1.6, ls=":")
+    for branch in separatrix:
+        axes.plot(*branch.T, color="k", lw=2.2)
+    for name, fill in (("stable", "k"), ("saddles", "w")):
+        for point in fixed[name]:
+            axes.plot(*point, "ko", mfc=fill, ms=6, zorder=5)
     target = "w_a = w" if result["target"] == "equal" else f"w_a follows from {config['target']:g}"
     axes.set(
-        xlim=(left, right),
-        ylim=(low, high),
+        xlim=config["wp_range"],
+        ylim=config["w_range"],
         xlabel="w_p, predictor",
         ylabel="w, weight",
         title=f"{target}, η = {result['eta']:g}",

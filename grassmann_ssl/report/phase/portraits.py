@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-import theory
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, panels
 
@@ -48,10 +47,9 @@ def _figure(outcome: Outcome) -> Figure:
     for empty in axes.ravel()[len(results) :]:
         empty.set_axis_off()
     for k, (panel, result) in enumerate(zip(axes.ravel(), results, strict=False)):
-        chosen = outcome.metrics["panel"] == k
-        _portrait(
-            panel, result, outcome.arrays[f"path_{k}"], outcome.metrics["collapsed"][chosen], outcome.record["config"]
-        )
+        collapsed = outcome.metrics["collapsed"][outcome.metrics["panel"] == k]
+        curves = {name: outcome.arrays[f"{name}_{k}"] for name in ("path", "parabola", "separatrix")}
+        _portrait(panel, result, curves, collapsed, outcome.record["config"])
     handles = [
         Line2D([], [], **SURVIVES, label="simulated: survives"),
         Line2D([], [], **COLLAPSES, label="simulated: collapses"),
@@ -65,26 +63,22 @@ def _figure(outcome: Outcome) -> Figure:
     return figure
 
 
-def _portrait(axes: Axes, result: dict[str, Any], paths: NDArray, collapsed: NDArray, config: dict[str, Any]) -> None:
+def _portrait(
+    axes: Axes, result: dict[str, Any], curves: dict[str, NDArray], collapsed: NDArray, config: dict[str, Any]
+) -> None:
     (left, right), (low, high) = config["p_range"], config["s_range"]
-    for path, fell in zip(paths, collapsed, strict=True):
+    for path, fell in zip(curves["path"], collapsed, strict=True):
         draw_path(axes, path, bool(fell), (right - left, high - low))
-    settings = {name: result[name] for name in ("tau", "eta", "alpha_p", "sigma2")}
-    p = np.linspace(left, right, 400)
-    axes.plot(p, p**2 / result["alpha_p"], color="k", lw=0.8)
-    if result["eta"] <= result["eta_critical"]:
-        line = theory.predictor.basin.separatrix(**settings, extent=(left, right, low, high))
-        axes.plot(*line.T, color="k", lw=2.2)
-        lower, upper = theory.predictor.modes.fixed_points(result["eta"], tau=result["tau"], sigma2=result["sigma2"])
-        if result["eta"] == 0:
-            axes.axhline(0, color="k", lw=1.8, ls=":")
-            axes.axvline(float(upper), color="k", lw=1.2, ls=":")
-        else:
-            axes.plot(float(lower), float(lower) ** 2 / result["alpha_p"], "ko", mfc="w", ms=5, zorder=6, clip_on=False)
-            stable = np.array([0, float(upper)])
-            axes.plot(stable, stable**2 / result["alpha_p"], "ko", ms=6, zorder=5, clip_on=False)
-    else:
-        axes.plot(0, 0, "ko", ms=6, zorder=5, clip_on=False)
+    axes.plot(*curves["parabola"].T, color="k", lw=0.8)
+    axes.plot(*curves["separatrix"].T, color="k", lw=2.2)
+    fixed = result["fixed_points"]
+    if fixed["line"] is not None:
+        axes.axhline(0, color="k", lw=1.8, ls=":")
+        axes.axvline(fixed["line"], color="k", lw=1.2, ls=":")
+    for point in fixed["saddles"]:
+        axes.plot(*point, "ko", mfc="w", ms=5, zorder=6, clip_on=False)
+    for point in fixed["stable"]:
+        axes.plot(*point, "ko", ms=6, zorder=5, clip_on=False)
     axes.set(
         xlim=(left, right),
         ylim=(low, high),
