@@ -6,22 +6,22 @@ A layer of any torch model whose weight stays orthonormal, and one optimizer for
     optimizer = grassmann_ssl.RiemannianSGD(model, lr=0.1, momentum=0.9)
     loss.backward(), optimizer.step()
 
-Where things are; a package imports only what stands above it here:
+Where things are, from the ground up:
 
-    manifolds      `Grassmann`, `Stiefel`, `GeneralizedGrassmann` as geoopt manifolds; distances, means, averages of subspaces
-      .checks      diagnostics in numbers: `check_gradient`, `check_hessian`, `check_retraction`, `check_rotation_invariance`
-      .pymanopt    `solve`: pymanopt's trust regions and conjugate gradients on torch tensors; needs pymanopt
-    objectives     losses from views (`embedding_loss`) and from population moments (`objective`)
-      .penalties   `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
-    data           digits, photos, Gaussian pairs; `image_folder` and `load` for local files; views, population moments
-    metrics        `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
-    nn             `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`, encoders, heads, predictors, `JointEmbedding`
-    optim          `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
-    training       training loops, `simulate` for thousands of small systems, `save_checkpoint` and `load_checkpoint`
-    runs           the settings of a run, its result (`Outcome`), the folder that holds it
-    experiments    one module per scientific question
-    report         figures and the page of a stored run: `draw`
-    run            `run.run(config)` takes an experiment from its settings to its folder and page
+    manifolds             `Grassmann`, `Stiefel`, `GeneralizedGrassmann` as geoopt manifolds; distances, means, averages of subspaces
+    manifolds.checks      diagnostics in numbers: `check_gradient`, `check_hessian`, `check_retraction`, `check_rotation_invariance`
+    manifolds.pymanopt    `solve`: pymanopt's trust regions and conjugate gradients on torch tensors; needs pymanopt
+    objectives            losses from views, `embedding_loss`, and from population moments, `objective`
+    objectives.penalties  `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
+    data                  digits, photos, Gaussian pairs; local files by `load` and `image_folder`; views, population moments
+    metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
+    nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
+    optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
+    training              training loops, `simulate` for thousands of small systems, `save_checkpoint`, `load_checkpoint`
+    runs                  the settings of a run, its result as an `Outcome`, the folder that holds it
+    experiments           one module per scientific question
+    report                figures and the page of a stored run: `draw`
+    run                   `run`: an experiment from its settings to its folder and page
 
 The closed-form theory is a package beside this one: `import theory`. Everything is imported when it is first used.
 """

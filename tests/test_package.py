@@ -14,6 +14,7 @@ import jupytext
 import pytest
 import torch
 
+import grassmann_ssl
 import theory
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
@@ -115,6 +116,8 @@ def test_the_wheel_holds_both_packages_and_works_elsewhere(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    assert all((tmp_path / "site" / name / "py.typed").exists() for name in ("grassmann_ssl", "theory"))
+    assert f"-{grassmann_ssl.__version__}-" in wheel.name
     command = [sys.executable, "-m", "grassmann_ssl.cli", "compare", "--objectives", "linear_contrastive", "--seeds", "1",
                "--steps", "20", "--out", "run"]  # fmt: skip
     done = subprocess.run(
