@@ -2,18 +2,20 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tqdm import tqdm
 
-from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.report import draw
-from grassmann_ssl.report.terminal import summary
-from grassmann_ssl.run import run
-from grassmann_ssl.runs import ConfigError, RunConfig
-from grassmann_ssl.training.watch import Diverged
+from grassmann_ssl import __version__
+
+# torch, geoopt and all that needs them are imported where they are used: --version does not wait for them.
+if TYPE_CHECKING:
+    from grassmann_ssl.runs import RunConfig
+
+DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ssl --version` prints the versions."
 
 
 class _Progress:
@@ -44,14 +46,19 @@ _progress = _Progress()
 
 def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     """Draw the page of a run folder again, from the files in it: nothing is trained."""
+    from grassmann_ssl.report import draw
+
     print(f"report: {draw(folder)}")
     return 0
 
 
-def _command(config_type: type[RunConfig]) -> Callable[..., int]:
+def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
     """The command of one experiment: its help is the config's docstring."""
 
-    def command(config: RunConfig) -> int:
+    def command(config: "RunConfig") -> int:
+        from grassmann_ssl.report.terminal import summary
+        from grassmann_ssl.run import run
+
         outcome = run(config, _progress)
         if outcome is None:  # another process of the same run prints and writes
             return 0
@@ -69,12 +76,19 @@ def main() -> None:
 
     One line on stderr, and exit code 2, for settings that cannot be run; 1 for a loss that is not finite; 130 after Ctrl-C.
     """
+    if sys.argv[1:] == ["--version"]:
+        print(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
+        return
+    from grassmann_ssl.experiments import EXPERIMENTS
+    from grassmann_ssl.runs import ConfigError
+    from grassmann_ssl.training.watch import Diverged
+
     app = tyro.extras.SubcommandApp()
     for config_type in EXPERIMENTS:
         app.command(name=config_type.NAME)(_command(config_type))
     app.command(name="report")(run_report)
     try:
-        sys.exit(app.cli(prog="grassmann-ssl", config=(tyro.conf.OmitArgPrefixes,)))
+        sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,)))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:

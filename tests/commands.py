@@ -15,7 +15,7 @@ class Done(NamedTuple):
     stderr: str
 
 
-def grassmann_ssl(*arguments):
+def command(*arguments):
     out, err = io.StringIO(), io.StringIO()
     code = None
     with mock.patch.object(sys, "argv", ["grassmann-ssl", *map(str, arguments)]):

@@ -13,11 +13,12 @@ from pathlib import Path
 import jupytext
 import pytest
 import torch
+from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
 
+import grassmann_ssl
 import theory
 from grassmann_ssl.experiments import EXPERIMENTS
-from grassmann_ssl.objectives.embedding import EMBEDDING_LOSSES, embedding_loss
-from tests.commands import grassmann_ssl
+from tests.commands import command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -73,7 +74,7 @@ def test_every_experiment_is_on_the_page_and_has_help():
     listed = re.findall(r"^\| `grassmann-ssl ([\w-]+)` \|", THEORY + ENCODERS, re.MULTILINE)
     assert sorted(listed) == sorted(config.NAME for config in EXPERIMENTS)
     for config in EXPERIMENTS:
-        done = grassmann_ssl(config.NAME, "--help")
+        done = command(config.NAME, "--help")
         assert done.returncode == 0
         assert config.__doc__.split()[0] in done.stdout and "(required)" not in done.stdout
         for field in fields(config):  # every setting is explained
@@ -115,6 +116,8 @@ def test_the_wheel_holds_both_packages_and_works_elsewhere(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    assert all((tmp_path / "site" / name / "py.typed").exists() for name in ("grassmann_ssl", "theory"))
+    assert f"-{grassmann_ssl.__version__}-" in wheel.name
     command = [sys.executable, "-m", "grassmann_ssl.cli", "compare", "--objectives", "linear_contrastive", "--seeds", "1",
                "--steps", "20", "--out", "run"]  # fmt: skip
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Sources, views and population moments: everything that happens before the encoder."""
 
 from grassmann_ssl.data.augment import Augmentation, keyed_generator
-from grassmann_ssl.data.files import load
+from grassmann_ssl.data.files import arrays, image_folder, load
 from grassmann_ssl.data.images import Images, bundled
 from grassmann_ssl.data.moments import Moments, cross_moment, moments_of
 from grassmann_ssl.data.presets import preset
@@ -15,11 +15,13 @@ __all__ = [
     "Moments",
     "Triplets",
     "View",
+    "arrays",
     "bundled",
     "cross_moment",
     "digits",
     "extent_bias_pairs",
     "gaussian_pairs",
+    "image_folder",
     "keyed_generator",
     "load",
     "make_triplets",

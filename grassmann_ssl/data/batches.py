@@ -95,11 +95,12 @@ class Views:
 
     def __call__(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
         index = step * self.parts + part
-        images = as_floating(self.images[self._chosen(index)[self.rows]])
+        images = as_floating(self.images[self.chosen(index)[self.rows]])
         first, second = (self._view(images, index, view) for view in (0, 1))
         return first, second
 
-    def _chosen(self, index: int) -> Tensor:
+    def chosen(self, index: int) -> Tensor:
+        """Which images make the batch of this index: every epoch in an order of its own, less the last images that fill no batch."""
         per_epoch = len(self.images) // self.batch
         epoch, place = divmod(index, per_epoch)
         if epoch != self._epoch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train
 from grassmann_ssl.experiments.linear import collapse, compare, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
@@ -41,4 +42,24 @@ EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     collapse.CollapseConfig: collapse.collapse,
 }
 
-__all__ = ["EXPERIMENTS"]
+__all__ = [
+    "EXPERIMENTS",
+    "alignment",
+    "basin",
+    "collapse",
+    "commutator",
+    "compare_encoders",
+    "directpred",
+    "ema",
+    "fixed_points",
+    "flow_fields",
+    "kernel_change",
+    "ntk",
+    "portraits",
+    "stepwise",
+    "stepwise_deep",
+    "sweeps",
+    "symmetry",
+    "train",
+    "width",
+]

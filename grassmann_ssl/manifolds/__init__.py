@@ -3,6 +3,13 @@
 Further: `checks` and `validated` for diagnostics, `derivatives` for Hessian-vector products, `pymanopt` for pymanopt's solvers.
 """
 
+import warnings
+
+with warnings.catch_warnings():
+    # geoopt decorates its maths with torch.jit.script, which newer torch deprecates: 73 warnings that users cannot act on.
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*", category=DeprecationWarning)
+    import geoopt as _geoopt  # noqa: F401
+
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout

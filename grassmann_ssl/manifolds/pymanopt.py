@@ -37,8 +37,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from grassmann_ssl.manifolds._pymanopt_loss import NumpyBackend, TorchBackend
 from grassmann_ssl.manifolds.grassmann import Grassmann
+from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, TorchBackend
 from grassmann_ssl.manifolds.stiefel import Stiefel
 
 try:

@@ -1,5 +1,6 @@
 """Layers whose weights or outputs stay orthonormal, encoders, heads, predictors, teachers, random features, and the tangent kernel."""
 
+import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.nn.constrain import GrassmannLinear, constrain, constraints
 from grassmann_ssl.nn.encoders import encoder
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear, feature_lag, feature_orthonormal

@@ -41,7 +41,7 @@ def constrain(
     layout = _layout(module, name, weight, manifold, transpose)
     _project(weight, layout)
     weight.grad = None
-    if not isinstance(module, _Constrained):
+    if not isinstance(module, Constrained):
         kind: Any = type(module)
         module.__class__ = _constrained_class(kind)
     module.__dict__.setdefault("_constraints", {})[name] = layout
@@ -57,12 +57,12 @@ def constraints(model: nn.Module) -> dict[str, geoopt.Manifold]:
     return {
         f"{prefix}.{name}" if prefix else name: layout
         for prefix, module in model.named_modules()
-        if isinstance(module, _Constrained)
+        if isinstance(module, Constrained)
         for name, layout in module._constraints.items()
     }
 
 
-class _Constrained(nn.Module):
+class Constrained(nn.Module):
     """What the class of a constrained module adds: after torch has replaced parameters, they are on their manifolds again."""
 
     _constraints: dict[str, WeightLayout]
@@ -83,7 +83,7 @@ class _Constrained(nn.Module):
         return ", ".join(filter(None, (super().extra_repr(), *described)))
 
 
-class GrassmannLinear(_Constrained, nn.Linear):
+class GrassmannLinear(Constrained, nn.Linear):
     """nn.Linear with orthonormal rows: its weight (out, in) is a point of Gr(in, out), drawn uniformly (Haar measure) at the start.
 
     y = x W^T + b, x (..., in), with p = out_features < in_features = n. Raises ValueError for other sizes.
@@ -125,7 +125,7 @@ def _constrained_class(kind: Any) -> type[nn.Module]:
     members: dict[str, Any] = {"__reduce_ex__": lambda self, protocol: (_bare, (kind,), self.__dict__)}
     if hasattr(kind, "reset_parameters"):
         members["reset_parameters"] = reset_parameters
-    return type(f"Constrained{kind.__name__}", (_Constrained, kind), members)
+    return type(f"Constrained{kind.__name__}", (Constrained, kind), members)
 
 
 def _bare(kind: Any) -> nn.Module:

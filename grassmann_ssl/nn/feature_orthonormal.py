@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
-from grassmann_ssl.manifolds.layout import WeightLayout
-from grassmann_ssl.nn.constrain import _Constrained, constrain
+from grassmann_ssl.nn.constrain import Constrained, constrain, constraints
 
 RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a feature that dies must not make it singular
 
 
-class FeatureOrthonormalLinear(_Constrained, nn.Linear):
+class FeatureOrthonormalLinear(Constrained, nn.Linear):
     """nn.Linear with W B W^T = I, B the running covariance of its inputs: outputs have the covariance I, up to the lag of B.
 
     z = h W^T + b, h (..., n), W (p, n), p < n, a point of GeneralizedGrassmann(B). In training every forward pass updates the mean and
@@ -124,8 +123,7 @@ def feature_orthonormal(layer: nn.Linear, *, decay: float = 0.99) -> FeatureOrth
 
 def feature_lag(layer: FeatureOrthonormalLinear, h: Float[Tensor, " k n"]) -> float:
     """e = ||B^{-1/2} (cov h - B) B^{-1/2}||_2 of features h: eigenvalues of cov z lie within e of 1. Waits for the device."""
-    layout: WeightLayout = layer._constraints["weight"]
-    manifold: Any = layout.manifold
+    manifold: Any = constraints(layer)["weight"].manifold
     centred = (h - h.mean(0)).to(manifold.b)
     covariance = centred.T @ centred / len(h)
     white = torch.linalg.solve_triangular(manifold.factor, covariance, upper=False)

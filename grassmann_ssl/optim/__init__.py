@@ -1,5 +1,6 @@
 """Riemannian optimizers: constrained and ordinary parameters of a torch model in one step."""
 
+import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.optim.adam import RiemannianAdam
 from grassmann_ssl.optim.clip import clip_grad_norm_
 from grassmann_ssl.optim.landing import Landing

@@ -97,7 +97,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         flag = self._finite(gradients)
         self.steps += 1
         finite: Tensor | None = None
-        if _device_side(flag):
+        if device_side(flag):
             finite = flag
             self._counts(flag.device)[0] += ~flag
         elif not flag:
@@ -299,7 +299,7 @@ def manifold_of(p: Tensor) -> geoopt.Manifold | None:
     return None if isinstance(manifold, geoopt.Euclidean) else manifold
 
 
-def _device_side(flag: Tensor) -> bool:
+def device_side(flag: Tensor) -> bool:
     """Whether reading a flag would make the host wait: not on the CPU, where a branch is cheaper than a masked write."""
     return flag.device.type != "cpu"
 

@@ -59,7 +59,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
             raise TypeError(f"{type(self).__name__}.step needs a closure that computes the loss and calls backward")
         group = self.param_groups[0]
         params = group["params"]
-        spaces, points = map(list, zip(*map(_space, params), strict=True))
+        spaces, points = map(list, zip(*map(space_of, params), strict=True))
         value, gradient = self._evaluate(closure, params, spaces, points)
         if not math.isfinite(value):
             raise FloatingPointError(
@@ -94,7 +94,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
         """Search along one direction: the value and gradient at the new points, or None, and the points where they were."""
         self.steps += 1
         start = [x.clone() for x in points]
-        direction, first = self._direction(params, spaces, points, gradient)
+        direction, first = self.search_direction(params, spaces, points, gradient)
         slope = _inner(spaces, points, gradient, direction)
         if not slope < 0:
             return None
@@ -160,7 +160,7 @@ class LineSearchOptimizer(RiemannianOptimizer):
         for p in params:
             self.state[p].clear()
 
-    def _direction(
+    def search_direction(
         self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         """The search direction at the points, and the first step to try."""
@@ -184,7 +184,7 @@ class RiemannianCG(LineSearchOptimizer):
     def __init__(self, params: Any, *, max_iter: int = 20, tolerance_grad: float = 1e-7) -> None:
         super().__init__(params, max_iter=max_iter, tolerance_grad=tolerance_grad)
 
-    def _direction(
+    def search_direction(
         self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         size = _inner(spaces, points, gradient, gradient)
@@ -223,7 +223,7 @@ class RiemannianLBFGS(LineSearchOptimizer):
         check_range("history_size", history_size, 1)
         super().__init__(params, max_iter=max_iter, tolerance_grad=tolerance_grad, history_size=history_size)
 
-    def _direction(
+    def search_direction(
         self, params: list[Tensor], spaces: list[Any], points: Vectors, gradient: Vectors
     ) -> tuple[Vectors, float]:
         size = self.param_groups[0]["history_size"]
@@ -358,7 +358,7 @@ class _Flat:
         return v @ v.mT
 
 
-def _space(p: Tensor) -> tuple[Any, Tensor]:
+def space_of(p: Tensor) -> tuple[Any, Tensor]:
     """The space of a parameter and its value there.
 
     Ours are used with polar retractions: they leave the basis alone, so that vectors kept from earlier points need not be turned.

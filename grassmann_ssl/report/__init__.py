@@ -12,6 +12,8 @@ from grassmann_ssl.runs import ConfigError, Outcome
 if TYPE_CHECKING:
     from grassmann_ssl.report.page import Page
 
+__all__ = ["PAGES", "draw", "page_of"]
+
 # Experiment -> the module whose function `page` draws its outcome.
 PAGES: dict[str, str] = {
     "collapse": "grassmann_ssl.report.linear.collapse",

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import grassmann_ssl.manifolds.pymanopt as module
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
-from grassmann_ssl.manifolds._pymanopt_loss import TorchBackend
 from grassmann_ssl.manifolds.pymanopt import METHODS, TorchManifold, reference_problem, solve, torch_function
+from grassmann_ssl.manifolds.pymanopt_loss import TorchBackend
 
 LINE_SEARCHES = ("conjugate-gradient", "steepest-descent")
 shapes = st.integers(1, 4).flatmap(lambda p: st.tuples(st.just(p), st.integers(p, 9)))

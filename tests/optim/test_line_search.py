@@ -15,7 +15,7 @@ from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
 from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.nn import constrain
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS, RiemannianSGD
-from grassmann_ssl.optim.line_search import ARMIJO, CURVATURE, _space, search, two_loop
+from grassmann_ssl.optim.line_search import ARMIJO, CURVATURE, search, space_of, two_loop
 from tests.manifolds.cases import orthonormality_error, subspace_error
 from tests.optim.problems import parameter, quartic, rayleigh, run, spectrum
 
@@ -149,9 +149,9 @@ def test_directions_are_tangent_and_use_the_newest_pair_first(make):
         before = v.detach().clone()
         optimizer.step(closure)
     step = v.detach() - before
-    spaces, points = zip(*map(_space, (w, v)), strict=True)
+    spaces, points = zip(*map(space_of, (w, v)), strict=True)
     gradient = [Grassmann().proju(points[0], torch.ones_like(points[0])), torch.ones_like(points[1])]
-    direction, _ = optimizer._direction([w, v], list(spaces), list(points), gradient)
+    direction, _ = optimizer.search_direction([w, v], list(spaces), list(points), gradient)
     assert (points[0].mT @ direction[0]).abs().max() <= 1e-13
     if make is RiemannianLBFGS:
         newest = (int(optimizer.state[v]["count"]) - 1) % 3
@@ -159,7 +159,7 @@ def test_directions_are_tangent_and_use_the_newest_pair_first(make):
         # The secant equation H y = s of the newest pair, in which no other pair shows.
         s, y = ([space.proju(x, optimizer.state[p]["pairs"][i]) for p, space, x in zip((w, v), spaces, points, strict=True)]
                 for i in (newest, 3 + newest))  # fmt: skip
-        direction, _ = optimizer._direction([w, v], list(spaces), list(points), y)
+        direction, _ = optimizer.search_direction([w, v], list(spaces), list(points), y)
         assert all(torch.allclose(-d, a, rtol=1e-9, atol=1e-12) for d, a in zip(direction, s, strict=True))
 
 

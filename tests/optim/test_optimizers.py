@@ -289,7 +289,7 @@ def test_groups_and_schedulers():
 @first_order
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
 def test_a_step_with_a_bad_gradient_is_left_out_and_counted(make, bad, device_side, monkeypatch):
-    monkeypatch.setattr(optim_base, "_device_side", lambda flag: device_side)
+    monkeypatch.setattr(optim_base, "device_side", lambda flag: device_side)
     torch.manual_seed(0)
     w, many = parameter(Grassmann().random(8, 2)), [parameter(Grassmann().random(6, 3)) for _ in range(2)]
     free = nn.Parameter(torch.randn(4))
@@ -320,7 +320,7 @@ def test_masked_and_direct_writes_agree(make, monkeypatch):
     matrix, _ = spectrum(7)
     ends = []
     for device_side in (False, True):
-        monkeypatch.setattr(optim_base, "_device_side", lambda flag, answer=device_side: answer)
+        monkeypatch.setattr(optim_base, "device_side", lambda flag, answer=device_side: answer)
         ws = [
             parameter(Grassmann().origin(7, 2, dtype=torch.float64)),
             parameter(Grassmann().origin(7, 3, dtype=torch.float64)),
@@ -437,7 +437,7 @@ def test_a_validated_manifold_checks_every_step():
 
 @pytest.mark.parametrize("device_side", [False, True])
 def test_steps_beyond_the_injectivity_radius_are_reported(device_side, monkeypatch):
-    monkeypatch.setattr(optim_base, "_device_side", lambda flag: device_side)
+    monkeypatch.setattr(optim_base, "device_side", lambda flag: device_side)
     w = parameter(Grassmann().random(3, 6, 2, dtype=torch.float64))
     optimizer = RiemannianSGD([w], lr=1.0)
     u = Grassmann().random_tangent(w.detach())

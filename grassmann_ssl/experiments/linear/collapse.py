@@ -251,7 +251,7 @@ def _train(
     """Final variances (B, S, d) of the embedding, decreasing, and the logarithm (B, S) of the scale they are to be multiplied by."""
     rate = _learning_rate(config, inputs, name, constraint)
     if constraint == "predictor":
-        weights = _train_predictor(config, moments, initial, rate, on_step)
+        weights = train_predictor(config, moments, initial, rate, on_step)
         log_norm = torch.zeros(initial.shape[:2])
     else:
         arm = constraint if constraint in ("stiefel", "grassmann") else "free"
@@ -310,7 +310,7 @@ def directions(config: CollapseConfig) -> Tensor:
     return torch.linalg.qr(bases)[0].flatten(0, 1)
 
 
-def _train_predictor(
+def train_predictor(
     config: CollapseConfig, moments: Moments, initial: Tensor, rate: float, on_step: Callable[[], object]
 ) -> Tensor:
     """SimSiam: W and a linear predictor W_p, which starts at I, against the other view's output, which carries no gradient."""

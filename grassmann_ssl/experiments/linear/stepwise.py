@@ -115,7 +115,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     if config.model == "random_features":
         features = RandomFeatures(data.x.shape[1], config.features, generator)
         data, held_out = _on_features(features, data, config.pairs)
-    moments = _population(config) if config.loss == "infonce" else moments_of(data)
+    moments = population(config) if config.loss == "infonce" else moments_of(data)
     m = len(moments.mean)
     if config.dim > m:
         raise ConfigError(f"dim = {config.dim} is larger than the input dimension m = {m} of {config.data}")
@@ -189,7 +189,7 @@ def _on_features(features: RandomFeatures, data: Triplets, pairs: int) -> tuple[
     return first.affine(mean, scale), (features(data.x[pairs:]) - mean) * scale
 
 
-def _population(config: StepwiseConfig) -> Moments:
+def population(config: StepwiseConfig) -> Moments:
     """Of the gaussian data: signal with the given spectrum, scaled to 1/2, and noise of one size."""
     signal = torch.tensor(sorted(config.spectrum, reverse=True), dtype=torch.float64)
     scale = 0.5 / signal[0]

@@ -101,7 +101,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     """
     run = Run(config)
     generator = run.generator()
-    task = _task(config, run, generator)
+    task = draw_task(config, run, generator)
     steps, free_steps = (max(1, round(config.horizon / rate)) for rate in (config.lr, config.lr / FINER))
     early = round(config.free_time * FINER / config.lr)
     total = len(config.widths) * ((len(ARMS) - 1) * steps + free_steps)
@@ -111,7 +111,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     lazy: dict[str, list[np.ndarray]] = {"left": [], "diverged": [], "change": []}
     growth = []
     for i, h in enumerate(config.widths):
-        start = _start(config, h, task, generator)
+        start = draw_start(config, h, task, generator)
         exact[i] = exact_change(task, start, config.lr * steps)
         growth.append(growth_rates(task, start))
         for j, (name, arm) in enumerate(ARMS.items()):
@@ -129,7 +129,8 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     return run.finish(_findings(config, record), record, metrics, arrays)
 
 
-def _task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
+def draw_task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
+    """The views of the triplets and the losses of their outputs. Raises ConfigError where the data do not go with the settings."""
     try:
         data = triplets(config.data, View(), generator, config.spectrum)
     except ValueError as error:
@@ -145,16 +146,16 @@ def _task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> T
     views = torch.cat([data.x[chosen], data.x_positive[chosen], data.x_negative[chosen]])
     targets = views @ torch.randn(m, config.dim, dtype=torch.float64, generator=generator)
     targets = (targets / targets.square().mean().sqrt()).to(run.device)
-    trace, barlow = (_of_outputs(name, config.triplets) for name in (config.objective, "barlow_twins"))
+    trace, barlow = (loss_of_outputs(name, config.triplets) for name in (config.objective, "barlow_twins"))
 
     def supervised(f: Tensor) -> Tensor:
         return (f - targets).square().sum(-1).mean(-1)
 
     losses = {"supervised": supervised, "barlow_twins": barlow, "trace": trace}
-    return Task(views.to(run.device), losses, _graph(trace, len(views)).to(run.device))
+    return Task(views.to(run.device), losses, quadratic_form(trace, len(views)).to(run.device))
 
 
-def _of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
+def loss_of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
     """An objective as a function of the outputs (S, 3 count, d) for all views x, x+, x- -> (S,)."""
     chosen = objective(name)
 
@@ -165,7 +166,7 @@ def _of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
     return torch.vmap(loss)
 
 
-def _graph(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
+def quadratic_form(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
     """A (n, n) of a trace loss of outputs: one output column u has the loss u^T A u."""
     units = torch.eye(n, dtype=torch.float64)[..., None].requires_grad_()
     (gradient,) = torch.autograd.grad(loss(units).sum(), units)  # 2 A e_i for every unit vector e_i
@@ -173,7 +174,7 @@ def _graph(loss: Callable[[Tensor], Tensor], n: int) -> Tensor:
     return (graph + graph.T) / 2
 
 
-def _start(config: KernelChangeConfig, h: int, task: Task, generator: torch.Generator) -> Weights:
+def draw_start(config: KernelChangeConfig, h: int, task: Task, generator: torch.Generator) -> Weights:
     """Q (S, h, m) and W2 (S, h, d) with orthonormal columns, uniformly drawn."""
     drawn = (
         torch.randn(config.seeds, h, columns, dtype=torch.float64, generator=generator)

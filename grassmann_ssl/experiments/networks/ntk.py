@@ -124,12 +124,12 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
     weights = networks.near(centre, config.init_scale, generator)
     offset = networks.outputs(x, *centre)
     kernels = networks.tangent_kernels(x, centre)
-    prediction = _predict(config, networks.mean_over_outputs(kernels), networks.outputs(x, *weights) - offset)
+    prediction = predict(config, networks.mean_over_outputs(kernels), networks.outputs(x, *weights) - offset)
 
     def network(*parameters: Tensor) -> Tensor:
         return networks.outputs(x, *parameters) - offset
 
-    moved, spectra = _train(network, weights, prediction)
+    moved, spectra = train(network, weights, prediction)
     trained = network(*moved)
     after = networks.tangent_kernels(x, networks.Weights(*moved))
     initial, root = network(*weights), networks.roots(kernels)
@@ -138,15 +138,15 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
         return initial + (root @ omega).reshape(initial.shape)
 
     omega = initial.new_zeros(config.seeds, root.shape[-1], 1)
-    (omega,), linear_spectra = _train(linearised, (omega,), prediction)
+    (omega,), linear_spectra = train(linearised, (omega,), prediction)
     final, linear = (f.numpy(force=True) for f in (trained, linearised(omega)))
     time = prediction.rate * np.arange(prediction.steps + 1)
-    later = [_modes(kernel, config.dim) for kernel in networks.mean_over_outputs(after).numpy(force=True)]
+    later = [modes_of(kernel, config.dim) for kernel in networks.mean_over_outputs(after).numpy(force=True)]
     pairs = {
-        "prediction": zip(final, (_span(modes, config.dim) for modes in prediction.modes), strict=True),
-        "afterwards": zip(final, (_span(modes, config.dim) for modes in later), strict=True),
+        "prediction": zip(final, (top_span(modes, config.dim) for modes in prediction.modes), strict=True),
+        "afterwards": zip(final, (top_span(modes, config.dim) for modes in later), strict=True),
         "linearised": zip(final, linear, strict=True),
-        "closed_form": zip(linear, (_span(modes, config.dim) for modes in prediction.modes), strict=True),
+        "closed_form": zip(linear, (top_span(modes, config.dim) for modes in prediction.modes), strict=True),
     }
     gamma = np.array([np.append(modes.gamma, 0.0)[: config.dim + 1] for modes in prediction.modes])
     return {
@@ -158,7 +158,7 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
         "off_diagonal": networks.share_of_the_rest(kernels).numpy(force=True),
         "steps": prediction.steps,
         "gamma": np.median(gamma, 0),
-        "degenerate": sum(_group(modes, config.dim).stop > config.dim for modes in prediction.modes),
+        "degenerate": sum(top_modes(modes, config.dim).stop > config.dim for modes in prediction.modes),
         "curves": {
             "time": time,
             "trained": spectra[:, 0],
@@ -168,7 +168,7 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
     }
 
 
-def _modes(kernel: Array, d: int) -> KernelModes:
+def modes_of(kernel: Array, d: int) -> KernelModes:
     """Modes of a scalar kernel, refused where fewer than d are learned."""
     modes = theory.kernel.kernel_modes(kernel)
     positive = int((modes.gamma > 0).sum())
@@ -179,16 +179,17 @@ def _modes(kernel: Array, d: int) -> KernelModes:
     return modes
 
 
-def _group(modes: KernelModes, d: int) -> range:
+def top_modes(modes: KernelModes, d: int) -> range:
+    """The first d modes; where gamma_d = gamma_{d+1}, with all of that group."""
     return theory.stepwise.top_group(modes.gamma, d)
 
 
-def _span(modes: KernelModes, d: int) -> Array:
+def top_span(modes: KernelModes, d: int) -> Array:
     """The predicted embeddings of the training samples; where gamma_d = gamma_{d+1}, with all functions of that group."""
-    return theory.kernel.training_embeddings(modes, _group(modes, d).stop)
+    return theory.kernel.training_embeddings(modes, top_modes(modes, d).stop)
 
 
-def _predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
+def predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
     """Step times from the kernels (S, 2n, 2n) and the initial outputs (S, 2n, d).
 
     The coordinates of the initial outputs along the kernel's functions, <u_j, f_a> = sum_i coefficients_ij f_a(x_i), are the weights of a
@@ -196,7 +197,7 @@ def _predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
     of gradient descent at this learning rate.
     """
     d = config.dim
-    modes = [_modes(kernel, d) for kernel in kernels.numpy(force=True)]
+    modes = [modes_of(kernel, d) for kernel in kernels.numpy(force=True)]
     starts = []
     for one, outputs in zip(modes, initial.numpy(force=True), strict=True):
         aligned = theory.stepwise.aligned_initialisation(one.coefficients.T @ outputs, np.diag(one.gamma))
@@ -224,7 +225,7 @@ def _predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
     return Prediction(modes, rate, steps, times, curves)
 
 
-def _train(
+def train(
     model: Callable[..., Tensor], start: tuple[Tensor, ...], prediction: Prediction
 ) -> tuple[tuple[Tensor, ...], Array]:
     """Final parameters, and the eigenvalues (K + 1, S, d) of C = (1/2n) sum_i (f f'^T + f' f^T) after every step."""

@@ -134,7 +134,7 @@ def test_views_do_not_depend_on_the_processes_nor_on_what_ran_before(split):
     again = Views(split.train, pair, 32, 5, ALONE)
     assert torch.equal(again(7)[0], whole(7)[0]) and not torch.equal(whole(7)[0], whole(7)[1])
     assert not torch.equal(whole(0)[0], whole(3)[0])  # another epoch, another order
-    seen = torch.cat([whole._chosen(step) for step in range(3)])
+    seen = torch.cat([whole.chosen(step) for step in range(3)])
     assert sorted(seen.tolist()) == list(range(96))
 
 

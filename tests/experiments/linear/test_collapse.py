@@ -98,7 +98,7 @@ def test_the_gradient_with_a_predictor_is_that_of_the_loss_with_its_target_stopp
     moments = Inputs.of(config).moments(torch.device("cpu"))
     cross, second = moments.cross[0, 0], moments.second[0, 0]
     draw = torch.randn(1, 1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    one = experiment._train_predictor(
+    one = experiment.train_predictor(
         CollapseConfig(**(SMALL | {"steps": 1, "noise": (0.5,), "seeds": 1}), predictor_decay=0.0),
         moments,
         draw,

@@ -101,7 +101,7 @@ def test_the_folder_and_repeatability(tmp_path):
 
 
 def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
-    population = experiment._population
+    population = experiment.population
     monkeypatch.setattr(
         experiment, "moments_of", lambda data: population(StepwiseConfig(spectrum=(1.0, 0.5, 0.5, 0.1)))
     )

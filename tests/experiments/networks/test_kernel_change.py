@@ -18,7 +18,13 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
     predicted_exponent,
     train,
 )
-from grassmann_ssl.experiments.networks.kernel_change import KernelChangeConfig, _graph, _of_outputs, _start, _task
+from grassmann_ssl.experiments.networks.kernel_change import (
+    KernelChangeConfig,
+    draw_start,
+    draw_task,
+    loss_of_outputs,
+    quadratic_form,
+)
 from grassmann_ssl.nn import empirical_ntk
 from grassmann_ssl.objectives import TRACE_LOSSES, trace
 from grassmann_ssl.run import run
@@ -128,8 +134,8 @@ def test_outputs_move_by_the_kernel(name):
 
 
 def trace_task(name, x, count):
-    loss = _of_outputs(name, count)
-    return Task(x, {"trace": loss}, _graph(loss, len(x)))
+    loss = loss_of_outputs(name, count)
+    return Task(x, {"trace": loss}, quadratic_form(loss, len(x)))
 
 
 @pytest.mark.parametrize("name", TRACE_LOSSES)
@@ -200,11 +206,11 @@ def test_supervised_changes_are_those_of_plain_gradient_descent(outcome, tmp_pat
     config = KernelChangeConfig(widths=(64, 512), out=tmp_path / "again")
     run = Run(config)
     generator, steps = run.generator(), round(config.horizon / config.lr)
-    task = _task(config, run, generator)
+    task = draw_task(config, run, generator)
     nothing = torch.zeros(1, len(task.views), config.dim, dtype=torch.float64)
     assert task.losses["supervised"](nothing).item() == pytest.approx(3, rel=1e-14)  # targets of mean square 1, d = 3
     for i, h in enumerate(config.widths):
-        start = _start(config, h, task, generator)
+        start = draw_start(config, h, task, generator)
         weights = start
         for _ in range(steps):
             weights = [w.detach().requires_grad_() for w in weights]

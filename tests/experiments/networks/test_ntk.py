@@ -104,11 +104,11 @@ def test_coordinates_from_outputs_alone_are_the_weights_of_a_linear_model():
     x, weights = draw(20, 6), 1e-4 * draw(2, 6, 2, seed=1)
     cross = (x[:10].T @ x[10:] + x[10:].T @ x[:10]) / 20
     config = NtkConfig(dim=2, share=0.01)
-    found = experiment._predict(config, (x @ x.T).expand(2, 20, 20), x @ weights)
+    found = experiment.predict(config, (x @ x.T).expand(2, 20, 20), x @ weights)
     aligned = theory.stepwise.aligned_initialisation(weights.numpy(), cross.numpy())
     exact = np.sort(theory.stepwise.step_times(aligned.singular_values, aligned.gamma), -1)
     assert np.abs(found.times / exact - 1).max() < 0.006  # share / 2 for the learning rate, and the interpolation
-    fine = experiment._predict(NtkConfig(dim=2, share=0.005), (x @ x.T).expand(2, 20, 20), x @ weights)
+    fine = experiment.predict(NtkConfig(dim=2, share=0.005), (x @ x.T).expand(2, 20, 20), x @ weights)
     assert np.abs(fine.times / exact - 1).max() < 0.6 * np.abs(found.times / exact - 1).max()
 
 
@@ -150,8 +150,8 @@ def test_the_root_of_the_kernel_trains_as_the_linearised_network():
 
 def test_equal_eigenvalues_are_compared_as_a_group():
     # Three copies of one coordinate pair of equal views: gamma = (1, 1, 1) / 3 for each of them.
-    modes = experiment._modes(np.tile(np.eye(3), (2, 2)), 2)
-    assert experiment._group(modes, 2) == range(3) and experiment._span(modes, 2).shape == (6, 3)
+    modes = experiment.modes_of(np.tile(np.eye(3), (2, 2)), 2)
+    assert experiment.top_modes(modes, 2) == range(3) and experiment.top_span(modes, 2).shape == (6, 3)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_equal_eigenvalues_are_compared_as_a_group():
 )
 def test_what_is_never_learned_is_refused(kernel, message):
     with pytest.raises(ConfigError, match=message):
-        experiment._modes(kernel, 2)
+        experiment.modes_of(kernel, 2)
 
 
 def test_the_folder_and_repeatability(tmp_path):
@@ -212,7 +212,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     ],
 )
 def test_bad_settings_are_named_before_any_training(settings, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "_train", None)
+    monkeypatch.setattr(experiment, "train", None)
     with pytest.raises(ConfigError, match=message):
         trained(tmp_path, **settings)
     assert not (tmp_path / "run").exists()
