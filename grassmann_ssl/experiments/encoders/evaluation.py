@@ -16,7 +16,7 @@ from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, uniformity
 from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
-from grassmann_ssl.metrics.spectral import SpectralSummary, spectral_summary
+from grassmann_ssl.metrics.ranks import SpectralSummary, spectral_summary
 from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 from grassmann_ssl.nn.feature_orthonormal import feature_lag

@@ -15,6 +15,7 @@ import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
 from grassmann_ssl.manifolds import principal_angles
+from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.training import Trajectory
 
 Arrays = dict[str, np.ndarray]
@@ -134,7 +135,8 @@ def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> t
     time, matrix = trajectory.time.numpy(), problem.matrix.numpy()
     spectra = measure.spectra(trajectory, problem.moments)
     exact = np.moveaxis(theory.constrained.free_flow(time, problem.starts.numpy(), matrix)[0], -3, 0)
-    rank = _entropy_rank(np.linalg.eigvalsh(np.swapaxes(exact, -1, -2) @ problem.moments.covariance.numpy() @ exact))
+    covariances = np.swapaxes(exact, -1, -2) @ problem.moments.covariance.numpy() @ exact
+    rank = effective_rank(torch.as_tensor(np.linalg.eigvalsh(covariances))).numpy()
     along = problem.samples.numpy() @ problem.vectors[:, 0]
     samples, side = problem.samples[torch.as_tensor(along.argsort())], np.sign(np.sort(along))
     halfway = np.abs(rank[:, 0] - (rank[0, 0] + rank[-1, 0]) / 2)
@@ -165,10 +167,3 @@ def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> t
             "exact_size_ratio": size[..., 1] / size[..., 0],
         }
     return record, arrays
-
-
-def _entropy_rank(eigenvalues: np.ndarray) -> np.ndarray:
-    """exp of the entropy of a spectrum (..., d), the effective rank of theory's covariance."""
-    share = eigenvalues.clip(0)
-    share = share / share.sum(-1, keepdims=True)
-    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(-1))
