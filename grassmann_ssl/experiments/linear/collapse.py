@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
+from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.objectives import objective, penalties
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
 from grassmann_ssl.training import ARMS, simulate, train
@@ -372,7 +372,6 @@ def _cell(
 ) -> dict:
     """One cell of run.json: counts, the collapse probability with its Wilson interval, and the prediction."""
     collapsed = sum(kind != "none" for kind in kinds)
-    low, high = binomtest(collapsed, len(kinds)).proportion_ci(0.95, method="wilson")
     return {
         "objective": name,
         "constraint": constraint,
@@ -380,7 +379,7 @@ def _cell(
         "kinds": {kind: kinds.count(kind) for kind in KINDS},
         "seeds": len(kinds),
         "collapse_probability": collapsed / len(kinds),
-        "wilson_95": [float(low), float(high)],
+        "wilson_95": list(wilson_interval(collapsed, len(kinds))),
         "effective_rank": float(np.median(ranks)),
         "predicted_kind": predicted[0][0],
         "predicted_effective_rank": predicted[0][1],
