@@ -2,7 +2,7 @@
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
-from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Tick
+from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Tick, ticking
 
 __all__ = [
     "ConfigError",
@@ -15,4 +15,5 @@ __all__ = [
     "Tick",
     "device_of",
     "setting",
+    "ticking",
 ]

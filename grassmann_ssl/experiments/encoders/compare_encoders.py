@@ -14,7 +14,7 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.intervals import wilson_interval
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
@@ -93,7 +93,7 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     """
     run = Run(config)
     process = Process(0, 1, run.device)
-    tick = progress(len(config.arms) * config.seeds * config.steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(config.arms) * config.seeds * config.steps)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for k in range(config.seeds):

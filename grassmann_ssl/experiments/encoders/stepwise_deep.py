@@ -17,7 +17,7 @@ from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -83,7 +83,7 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
-    tick = progress(len(config.objectives) * config.steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(config.objectives) * config.steps)
     record: dict[str, Any] = {"chance": config.dim / (2 * config.pairs), "runs": {}}
     arrays: dict[str, Array] = {}
     spans: dict[str, Array] = {}

@@ -14,7 +14,7 @@ from grassmann_ssl.data import Moments
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.objectives import objective, penalties
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import ARMS, simulate, train
 
 OBJECTIVES = (
@@ -140,7 +140,7 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
         for constraint in config.constraints
         if defined(name, constraint)
     ]
-    tick = progress(len(pairs) * config.steps) if progress else lambda label, steps=1: None
+    tick = ticking(progress, len(pairs) * config.steps)
     initial = torch.randn(
         len(config.noise),
         config.seeds,

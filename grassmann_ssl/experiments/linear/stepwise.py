@@ -14,7 +14,7 @@ from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, tri
 from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import ARMS, Trajectory, train
 
 Array = NDArray[np.float64]
@@ -121,7 +121,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     initial = (config.init_scale * draw).to(run.device)
     problem = _predict(config, moments, initial.cpu().numpy())
     steps = _steps(problem)
-    tick = progress(steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, steps)
     goal = objective(config.loss, lambda_=config.barlow_lambda, beta=config.beta)
     assert goal.from_moments is not None
     trajectory = train(

@@ -77,7 +77,6 @@ def train(task: Task, start: Weights, arm: Arm, rate: float, steps: int, on_step
         [manifold] * len(moving),
         learning_rate=rate / h,
         steps=steps,
-        observe=lambda step, weights: None,
         on_step=on_step,
     )
     return end[0] if arm.first_moves else start[0], end[-1]

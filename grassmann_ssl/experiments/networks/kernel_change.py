@@ -29,7 +29,7 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
 )
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,7 +100,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     steps, free_steps = (max(1, round(config.horizon / rate)) for rate in (config.lr, config.lr / FINER))
     early = round(config.free_time * FINER / config.lr)
     total = len(config.widths) * ((len(ARMS) - 1) * steps + free_steps)
-    tick = progress(total) if progress else lambda label, n=1: None
+    tick = ticking(progress, total)
     table = {name: np.full((len(ARMS), len(config.widths), config.seeds), np.inf) for name in MEASURES}
     exact = np.zeros((len(config.widths), config.seeds))
     lazy: dict[str, list[np.ndarray]] = {"left": [], "diverged": [], "change": []}

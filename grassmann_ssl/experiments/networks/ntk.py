@@ -17,7 +17,7 @@ from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.experiments.networks import tangent_networks as networks
 from grassmann_ssl.experiments.networks.layers import descend
 from grassmann_ssl.objectives import objective
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from theory.kernel import KernelModes
 
 Array = NDArray[np.float64]
@@ -88,7 +88,7 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     generator = run.generator()
     x = _stacked_pairs(config, generator).to(run.device)
     cells = [(start, h) for start in networks.STARTS for h in config.widths]
-    tick = progress(len(cells)) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(cells))
     results: dict[str, list[Any]] = {}
     for start, h in cells:
         for name, value in _cell(config, x, start, h, generator).items():
@@ -244,7 +244,6 @@ def _train(
         [geoopt.Euclidean()] * len(start),
         learning_rate=prediction.rate,
         steps=prediction.steps,
-        observe=lambda step, parameters: None,
     )
     note(*model(*final).chunk(2, 1))
     return final, torch.stack(spectra).numpy(force=True)
