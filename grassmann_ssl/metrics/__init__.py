@@ -19,7 +19,7 @@ from grassmann_ssl.metrics.ranks import (
     rankme,
     spectral_summary,
 )
-from grassmann_ssl.metrics.steps import Steps, detect_steps, eigenvalue_steps
+from grassmann_ssl.metrics.steps import Steps, detect_steps, eigenvalue_steps, first_crossing
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "effective_rank",
     "eigenvalue_steps",
     "embedding_verdict",
+    "first_crossing",
     "knn_accuracy",
     "lidar",
     "linear_cka",

@@ -60,7 +60,7 @@ def initialisation_law(
     medians = np.median(angles, axis=-1)
     # Weights near 1 are rounded by eps, which seeds every mode anew: smaller scales are not what they say.
     fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
-    exponent = np.polyfit(np.log(scales)[fitted], np.log(medians)[fitted], 1)[0] if fitted.sum() > 1 else None
+    exponent = measure.exponent(np.array(scales)[fitted], medians[fitted]) if fitted.sum() > 1 else None
     return {
         "scales": list(scales),
         "steps": steps,

@@ -12,6 +12,7 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import measure
+from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
@@ -252,7 +253,7 @@ def _measure(config: StepwiseConfig, problem: Problem, trajectory: Trajectory) -
     moment = problem.moments.cross if config.loss == "barlow_twins" else problem.moments.second
     w = trajectory.weights
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moment @ w)).flip(-1).numpy()
-    return measure.half_rise_times(trajectory.time.numpy(), eigenvalues / problem.heights), eigenvalues
+    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.heights, 0.5), eigenvalues
 
 
 def _compare(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.data import SOURCES, View, triplets
+from grassmann_ssl.experiments.linear.measure import exponent
 from grassmann_ssl.experiments.networks.kernel_arms import (
     ARMS,
     LEFT,
@@ -186,8 +187,8 @@ def _fit(widths: tuple[int, ...], values: np.ndarray, logarithm: bool = True) ->
     usable = np.isfinite(values).all(1) & ((values > 0).all(1) | (not logarithm))
     if usable.sum() < 2:
         return {"slope": None, "standard_error": None, "widths": int(usable.sum())}
-    rows = np.log(values[usable]) if logarithm else values[usable]
-    slopes = np.polyfit(np.log(np.array(widths)[usable]), rows, 1)[0]
+    h, rows = np.array(widths)[usable], values[usable]
+    slopes = exponent(h, rows) if logarithm else np.polyfit(np.log(h), rows, 1)[0]
     return {
         "slope": float(slopes.mean()),
         "standard_error": float(slopes.std(ddof=1) / np.sqrt(len(slopes))),

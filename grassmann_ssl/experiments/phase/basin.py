@@ -146,13 +146,12 @@ def schedule(config: BasinConfig) -> tuple[Array | float, int]:
 
     In a map of settings, cells closer to the critical eta than half a cell are crossed by the boundary; they need not be resolved.
     """
-    column, row = config.centres
-    start, settings = config.settings(column.ravel(), row.ravel())
+    start, settings = config.settings(*(v.ravel() for v in config.centres))
     shared = {"alpha_p": config.alpha_p, "sigma2": config.sigma2}
     farthest, finest = np.abs(start["p"]).max(), (config.s_range[1] - config.s_range[0]) / config.cells
     eta, tau = settings["eta"], settings["tau"]
     if config.axes == "eta-tau":
-        half, critical = (x[1] - x[0]) / 2, theory.predictor.modes.critical_eta(tau, config.sigma2)
+        half, critical = np.diff(config.edges[0])[0] / 2, theory.predictor.modes.critical_eta(tau, config.sigma2)
         eta = np.where(np.abs(eta - critical) < half, critical + half, eta)
     until = horizon(eta, tau, **shared, farthest=farthest, finest=finest)
     return until if until.ndim else float(until), even_steps(until, **start, **settings)
@@ -160,8 +159,7 @@ def schedule(config: BasinConfig) -> tuple[Array | float, int]:
 
 def simulate_cells(config: BasinConfig, until, steps, device, on_step=lambda cells: None) -> Fates:
     """The simulated end of every cell (cells^2,), row by row."""
-    column, row = config.centres
-    start, settings = config.settings(column.ravel(), row.ravel())
+    start, settings = config.settings(*(v.ravel() for v in config.centres))
     return fates(
         **start,
         **settings,
