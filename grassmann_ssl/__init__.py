@@ -17,7 +17,7 @@ Where things are, from the ground up:
     metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
-    training              `train_full_batch`, `train_encoder`, `simulate` for thousands of small systems, `save_checkpoint`, `load_checkpoint`
+    training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`
     runs                  the settings of a run, its result as an `Outcome`, the folder that holds it
     experiments           one module per scientific question
     report                figures and the page of a stored run: `draw`

@@ -11,9 +11,15 @@ from grassmann_ssl.metrics.collapse import (
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, linear_cka, subspace_angles_to, uniformity
 from grassmann_ssl.metrics.probes import LogisticProbe, RidgeProbe, knn_accuracy, logistic_probe, ridge_probe
-from grassmann_ssl.metrics.spectra import effective_rank, participation_ratio
-from grassmann_ssl.metrics.spectral import SpectralSummary, alpha_req, rankme, spectral_summary
-from grassmann_ssl.metrics.steps import Steps, detect_steps, eigenvalue_steps
+from grassmann_ssl.metrics.ranks import (
+    SpectralSummary,
+    alpha_req,
+    effective_rank,
+    participation_ratio,
+    rankme,
+    spectral_summary,
+)
+from grassmann_ssl.metrics.steps import Steps, detect_steps, eigenvalue_steps, first_crossing
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "effective_rank",
     "eigenvalue_steps",
     "embedding_verdict",
+    "first_crossing",
     "knn_accuracy",
     "lidar",
     "linear_cka",

@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.metrics.accumulate import centred_rows
-from grassmann_ssl.metrics.spectra import effective_rank
-from grassmann_ssl.metrics.spectral import rounding_variance
+from grassmann_ssl.metrics.ranks import effective_rank, rounding_variance
 
 
 @torch.no_grad()

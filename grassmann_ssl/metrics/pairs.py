@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds import principal_angles
 from grassmann_ssl.metrics.accumulate import centred_rows
-from grassmann_ssl.metrics.spectral import rounding_variance
+from grassmann_ssl.metrics.ranks import rounding_variance
 from grassmann_ssl.precision import no_autocast
 
 BLOCK_ELEMENTS = 2**24  # of the table of distances held at a time: 64 MiB in float32

@@ -91,6 +91,22 @@ def eigenvalue_steps(
     return _steps(t, y, log_time, resolution, least, contrast)
 
 
+def first_crossing(time: NDArray[np.floating], values: NDArray[np.floating], level: float) -> Array:
+    """When each curve first reaches a level from below, linear between records: (K,), (K, ...) -> (...), nan where it does not.
+
+    The first time where a curve starts at the level or above it. Raises ValueError for fewer than 2 records.
+    """
+    if len(time) < 2:
+        raise ValueError(f"a crossing needs at least 2 records, got {len(time)}")
+    above = values >= level
+    reached = above.any(0)
+    after = np.clip(above.argmax(0), 1, None)
+    before_value, after_value = (np.take_along_axis(values, i[None], 0)[0] for i in (after - 1, after))
+    rise = np.where(reached & (after_value > before_value), after_value - before_value, 1.0)
+    fraction = np.clip((level - before_value) / rise, 0, 1)
+    return np.where(reached, time[after - 1] + fraction * (time[after] - time[after - 1]), np.nan)
+
+
 def _steps(t: Array, y: Array, log_time: bool, resolution: float, least: float, contrast: float) -> tuple[Steps, ...]:
     """The rises of every column of y (K, d)."""
     place = np.log(t) if log_time else t
@@ -124,7 +140,7 @@ def _rises(
         if height >= max(least, np.finfo(float).tiny):
             part = slice(left, right + 1)
             quarter, half, most = (
-                _crossing(grid[part], level[part], level[left] + height * q) for q in (0.25, 0.5, 0.75)
+                float(first_crossing(grid[part], level[part], level[left] + height * q)) for q in (0.25, 0.5, 0.75)
             )
             if not (log_time and most - quarter > LOG_WIDTH):
                 steps.append((half, height))
@@ -171,14 +187,6 @@ def _reach(slope: Array, peak: int, low: int, high: int) -> tuple[int, int]:
         return int(np.argmax(side <= valley + PLATEAU * (slope[peak] - valley)))
 
     return peak - first(slope[low : peak + 1][::-1]), peak + first(slope[peak : high + 1])
-
-
-def _crossing(place: Array, level: Array, value: float) -> float:
-    after = int(np.argmax(level >= value))
-    if after == 0:
-        return float(place[0])
-    a, b = level[after - 1], level[after]
-    return float(place[after - 1] + (value - a) / (b - a) * (place[after] - place[after - 1]))
 
 
 def _checked(time: ArrayLike, values: ArrayLike, log_time: bool) -> tuple[Array, Array]:

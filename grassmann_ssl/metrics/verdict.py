@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.collapse import COLLAPSE_RULE, DIRECTIONS_RULE, collapse_verdict, directions_verdict
-from grassmann_ssl.metrics.spectral import eigenvalues
+from grassmann_ssl.metrics.ranks import eigenvalues
 
 
 @dataclass(frozen=True)

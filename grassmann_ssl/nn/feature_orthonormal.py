@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.nn.constrain import Constrained, constrain, constraints
+from grassmann_ssl.precision import no_autocast
 
 RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a feature that dies must not make it singular
 
@@ -39,7 +40,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
     @torch.no_grad()
     def observe(self, h: Float[Tensor, " *b n"]) -> None:
         """Take a batch of features into the running moments."""
-        with torch.autocast(h.device.type, enabled=False):
+        with no_autocast(h.device.type):
             rows = h.flatten(0, -2).to(self.weight.dtype)
             count = process_count() * len(rows)
             mean = total(rows.sum(0)) / count

@@ -11,8 +11,8 @@ def empirical_ntk(
 ) -> Float[Tensor, " n k d d"]:
     """K_ab(x_i, y_j) = sum over parameters of (df_a/dtheta)(x_i) . (df_b/dtheta)(y_j), for outputs f (d,) of one sample.
 
-    Shapes (n, ...), (k, ...) -> (n, k, d, d); y = x where not given. All parameters that require a gradient count. The mean over
-    outputs, `.diagonal(dim1=-2, dim2=-1).mean(-1)`, is the scalar kernel that theory takes. On the device and in the dtype of
+    Shapes (n, ...), (k, ...) -> (n, k, d, d); y = x where not given. All parameters that require a gradient count. Theory takes
+    `scalar_kernel` of it. On the device and in the dtype of
     the inputs. Jacobians are held for `chunk` samples of x and of y at a time: memory 2 chunk d times the number of parameters.
     The model must treat samples apart (no batch normalisation in training mode).
     Raises ValueError for chunk < 1, or where no parameter requires a gradient. Source: Jacot et al. 2018, arXiv 1806.07572.
@@ -43,3 +43,15 @@ def empirical_ntk(
             blocks = [block(own, own if y is None and i == j else jacobian(right)) for j, right in enumerate(columns)]
             rows.append(torch.cat(blocks, 1))
     return torch.cat(rows)
+
+
+def scalar_kernel(kernel: Float[Tensor, " *b n k d d"]) -> Float[Tensor, " *b n k"]:
+    """K = (1/d) sum_a Theta_aa: the kernel with Theta_ab = delta_ab K that is closest to Theta. Shapes (..., d, d) -> (...)."""
+    return kernel.diagonal(dim1=-2, dim2=-1).mean(-1)
+
+
+def not_scalar(kernel: Float[Tensor, " *b n k d d"]) -> Float[Tensor, " *b"]:
+    """||Theta - K (x) I||_F / ||Theta||_F, the share of a kernel that `scalar_kernel` leaves out. Shapes (..., n, k, d, d) -> (...)."""
+    identity = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    rest = kernel - scalar_kernel(kernel)[..., None, None] * identity
+    return rest.flatten(-4).norm(dim=-1) / kernel.flatten(-4).norm(dim=-1)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grassmann_ssl.distributed import process_count, total
+from grassmann_ssl.precision import no_autocast
 
 PREDICTORS = ("linear", "mlp", "directpred", "directpred-code", "directset", "directcopy")
 FLOOR = 1e-4  # of the released code: the least eigenvalue of its predictor
@@ -112,7 +113,7 @@ class DirectPredictor(nn.Module):
             raise ValueError(f"f must have shape (n, {len(self.weight)}) with n >= 1, got {tuple(f.shape)}")
         if self._calls < 0:
             self._calls = int(self.calls)  # once, after a checkpoint was loaded
-        with torch.autocast(f.device.type, enabled=False):
+        with no_autocast(f.device.type):
             rows = f.to(self.correlation.dtype)
             batch = total(rows.T @ rows) / (process_count() * len(rows))
             self.correlation.lerp_(batch, 1.0 if self._calls == 0 else 1 - self.rho)

@@ -1,5 +1,6 @@
-"""Squared Frobenius norms of d x d moments, by the smaller of two matrices."""
+"""Squared Frobenius norms of d x d moments."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,3 +23,12 @@ def squared_moment_norm(a: Float[Tensor, " n d"], b: Float[Tensor, " n d"]) -> F
         b = all_rows(b)
         return (first * (b @ b.T)).sum()
     return total(a.T @ b).square().sum()
+
+
+def distance_to_identity(c: Float[Tensor, " *b d d"], lambda_: float = 1.0) -> Float[Tensor, " *b"]:
+    """sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2; for lambda = 1, ||C - I||_F^2. Shapes (..., d, d) -> (...)."""
+    identity = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
+    square = (c - identity).square()
+    if lambda_ != 1:
+        square = square * (lambda_ + (1 - lambda_) * identity)
+    return square.sum((-2, -1))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.objectives.gram import distance_to_identity
 from grassmann_ssl.objectives.registry import declare, not_negative, positive
 from grassmann_ssl.precision import full_precision
 
@@ -23,7 +24,7 @@ def barlow_twins_moments(
     Shapes (..., m, d), (..., m, m) -> (...). Rotation-invariant for lambda = 1. No factor 1/2 and no 1/d: the gradient is
     4 Gamma W (C - I) for lambda = 1. Source: Simon et al. 2023, arXiv 2303.15438, sec. 3.
     """
-    return _distance_to_identity(weights.mT @ cross @ weights, lambda_)
+    return distance_to_identity(weights.mT @ cross @ weights, lambda_)
 
 
 @declare(
@@ -53,7 +54,7 @@ def barlow_twins(
         z, z_positive = (_centre_and_scale(v, 0.0)[0] for v in (z, z_positive))
     if z.shape[1] <= 2 * count:
         cross = total(z.T @ z_positive) / count
-        return _distance_to_identity((cross + cross.T) / 2, lambda_)
+        return distance_to_identity((cross + cross.T) / 2, lambda_)
     z, z_positive = all_rows(z), all_rows(z_positive)
     diagonal = (z * z_positive).sum(0) / count
     between = z_positive @ z.T
@@ -94,7 +95,7 @@ def squared_vicreg_moments(
     Rotation-invariant. Source: Cabannes et al. 2023, arXiv 2302.02774.
     """
     invariance = (weights.mT @ (second - cross) * weights.mT).sum((-2, -1))
-    return _distance_to_identity(weights.mT @ second @ weights, 1.0) + 2 * beta * invariance
+    return distance_to_identity(weights.mT @ second @ weights, 1.0) + 2 * beta * invariance
 
 
 @declare(
@@ -122,16 +123,8 @@ def squared_vicreg(
         distance = square - sum(v.square().sum() for v in views) / count + z.shape[1]
     else:
         second = total(z.T @ z + z_positive.T @ z_positive) / (2 * count)
-        distance = _distance_to_identity(second, 1.0)
+        distance = distance_to_identity(second, 1.0)
     return distance + beta * total((z - z_positive).square().sum()) / count
-
-
-def _distance_to_identity(c: Float[Tensor, " *b d d"], lambda_: float) -> Float[Tensor, " *b"]:
-    identity = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
-    square = (c - identity).square()
-    if lambda_ != 1:
-        square = square * (lambda_ + (1 - lambda_) * identity)
-    return square.sum((-2, -1))
 
 
 def _centre_and_scale(z: Float[Tensor, " n d"], eps: float) -> tuple[Float[Tensor, " n d"], Float[Tensor, " d"]]:

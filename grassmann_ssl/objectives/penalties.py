@@ -1,8 +1,9 @@
 """Penalties that are added to an objective against collapse: what projects do instead of a constraint."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from grassmann_ssl.objectives.gram import distance_to_identity
 
 
 def weight_decay(*, weights: Float[Tensor, " *b m d"]) -> Float[Tensor, " *b"]:
@@ -15,7 +16,7 @@ def weight_decay(*, weights: Float[Tensor, " *b m d"]) -> Float[Tensor, " *b"]:
 
 def orthogonality(*, weights: Float[Tensor, " *b m d"]) -> Float[Tensor, " *b"]:
     """||W^T W - I||_F^2, the soft form of the constraint. Shapes (..., m, d) -> (...). Rotation-invariant."""
-    return _distance_to_identity(weights.mT @ weights)
+    return distance_to_identity(weights.mT @ weights)
 
 
 def variance(*, second: Float[Tensor, " *b d d"]) -> Float[Tensor, " *b"]:
@@ -24,7 +25,7 @@ def variance(*, second: Float[Tensor, " *b d d"]) -> Float[Tensor, " *b"]:
     Shapes (..., d, d) -> (...). Rotation-invariant, where VICReg's own hinge on standard deviations is not.
     Source: Bardes et al. 2022, arXiv 2105.04906, with the squares of Cabannes et al. 2023, arXiv 2302.02774.
     """
-    return _distance_to_identity(second)
+    return distance_to_identity(second)
 
 
 def sliced_normality(*, z: Float[Tensor, " n d"], directions: Float[Tensor, " k d"]) -> Float[Tensor, ""]:
@@ -49,8 +50,3 @@ def sliced_normality_gaussian(
     """
     v = ((directions @ second) * directions).sum(-1)
     return ((1 + 2 * v).rsqrt() - 2 * (2 + v).rsqrt() + 3**-0.5).mean(-1)
-
-
-def _distance_to_identity(matrix: Float[Tensor, " *b d d"]) -> Float[Tensor, " *b"]:
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return (matrix - identity).square().sum((-2, -1))

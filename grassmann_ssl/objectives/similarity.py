@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_rank
+from grassmann_ssl.precision import no_autocast
 
 # Rows and columns of a tile. Two of them fit into the second-level cache of a core; other devices want fewer, larger products.
 CPU_TILE = 128, 1024
@@ -58,7 +59,7 @@ class _RowLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         rows, out, *kept = ctx.saved_tensors
         every, gradients = all_rows(out), all_rows(gradient)
-        with torch.autocast(rows.device.type, enabled=False):  # backward may run where forward did not
+        with no_autocast(rows.device.type):  # backward may run where forward did not
             if kept:
                 weight = gradients * (-every).exp()
                 own = weight[ctx.start : ctx.start + len(out), None]

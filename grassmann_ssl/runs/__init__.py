@@ -2,7 +2,7 @@
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
-from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick
+from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, ticking
 
 __all__ = [
     "ConfigError",
@@ -17,4 +17,5 @@ __all__ = [
     "choice",
     "device_of",
     "setting",
+    "ticking",
 ]

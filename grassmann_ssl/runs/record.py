@@ -19,6 +19,11 @@ Tick = Callable[..., object]
 Progress = Callable[[int], Tick]
 
 
+def ticking(progress: Progress | None, total: int) -> Tick:
+    """What is called at every step, of `total` in all: `progress(total)`, or without `progress` a function that does nothing."""
+    return progress(total) if progress else lambda label, steps=1: None
+
+
 @dataclass(frozen=True)
 class Finding:
     """One quantity in words and numbers: what was predicted before the run, what was measured in it, and how far they agree.

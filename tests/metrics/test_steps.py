@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
+from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps, first_crossing
 from tests.oracles.metrics import staircase
 
 LINEAR, LOG = np.linspace(0, 100, 400), np.geomspace(0.1, 1e4, 400)
@@ -140,3 +140,30 @@ def test_bad_input_is_named():
         eigenvalue_steps(t, t)
     with pytest.raises(ValueError, match="resolution must be"):
         detect_steps(t, t, resolution=0.0)
+
+
+def test_first_crossings_interpolate_a_straight_rise():
+    time = np.array([0.0, 1.0, 2.0, 4.0])
+    eigenvalues = np.array([[[0.0, 0.0, 0.6]], [[0.4, 0.0, 0.7]], [[0.8, 0.1, 0.8]], [[1.0, 0.9, 0.9]]])
+    assert first_crossing(time, eigenvalues, 0.5)[0] == pytest.approx([1.25, 3.0, 0.0])
+    assert np.isnan(first_crossing(time, eigenvalues * 0.4, 0.5)).all()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 10), st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=8),
+    st.floats(-1, 1),
+)
+def test_a_first_crossing_is_on_the_curve_and_nothing_before_it_is_at_the_level(rows, level):
+    gaps, *curves = np.array(rows).T
+    time, values = np.cumsum(gaps), np.stack(curves, -1)
+    found = first_crossing(time, values, level)
+    for curve, t in zip(values.T, found, strict=True):
+        assert np.isnan(t) == (curve.max() < level)
+        if not np.isnan(t):
+            assert (curve[time < t * (1 - 1e-12)] < level).all()
+            assert np.interp(t, time, curve) == pytest.approx(max(level, curve[0]), abs=1e-9)
+
+
+def test_a_crossing_needs_two_records():
+    with pytest.raises(ValueError, match="at least 2 records, got 1"):
+        first_crossing(np.zeros(1), np.ones(1), 0.5)

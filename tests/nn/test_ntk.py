@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grassmann_ssl.nn import RandomFeatures, empirical_ntk
+from grassmann_ssl.nn.ntk import not_scalar, scalar_kernel
 
 
 def by_loops(model, x, y):
@@ -67,6 +68,18 @@ def test_a_two_layer_relu_network_has_the_kernel_of_its_active_units():
     first = (x @ y.T)[..., None, None] * torch.einsum("ik,jk,ak,bk->ijab", on[0], on[1], v, v)
     last = (hidden[0] @ hidden[1].T)[..., None, None] * torch.eye(2, dtype=torch.float64)
     assert (empirical_ntk(model, x, y, chunk=2) - first - last).abs().max() < 1e-13
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+def test_a_kernel_is_its_scalar_part_and_a_rest_at_right_angles_to_it(seeds, n, k, d, seed):
+    kernel = draw(seeds, n, k, d, d, seed=seed)
+    scalar, share = scalar_kernel(kernel), not_scalar(kernel)
+    # ||Theta||^2 = ||K (x) I||^2 + ||rest||^2, ||K (x) I||^2 = d ||K||^2, in every basis of the outputs.
+    expected = 1 - d * scalar.square().sum((1, 2)) / kernel.square().sum((1, 2, 3, 4))
+    assert (share.square() - expected).abs().max() < 1e-13
+    q = torch.linalg.qr(draw(d, d, seed=seed + 1))[0]
+    assert (not_scalar(q @ kernel @ q.mT) - share).abs().max() < 1e-12
+    assert not_scalar(scalar[..., None, None] * torch.eye(d, dtype=torch.float64)).max() < 1e-15
 
 
 def test_the_jacobian_of_a_chunk_is_computed_once():

@@ -13,7 +13,8 @@ from grassmann_ssl.data.batches import load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.metrics.intervals import wilson_interval
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
@@ -92,7 +93,7 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     """
     run = Run(config)
     process = Process(0, 1, run.device)
-    tick = progress(len(config.arms) * config.seeds * config.steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(config.arms) * config.seeds * config.steps)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for k in range(config.seeds):
@@ -145,7 +146,7 @@ def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]
     collapsed = kinds["dimensional"] + kinds["complete"]
     judged = len(own) - kinds["diverged"]
     summary: dict[str, Any] = {"arm": arm, "kinds": kinds, "seeds": len(own)}
-    summary["collapse_interval"] = list(evaluation.wilson(collapsed / judged, judged)) if judged else None
+    summary["collapse_interval"] = list(wilson_interval(collapsed, judged)) if judged else None
     for name in _NUMBERS:
         values = np.array([row[name] for row in own if row.get(name) is not None])
         summary[name] = mean_interval(values) if len(values) else None

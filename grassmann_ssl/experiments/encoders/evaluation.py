@@ -13,10 +13,11 @@ from torch import Tensor
 from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, uniformity
 from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
-from grassmann_ssl.metrics.spectral import SpectralSummary, spectral_summary
+from grassmann_ssl.metrics.ranks import SpectralSummary, spectral_summary
 from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 from grassmann_ssl.nn.feature_orthonormal import feature_lag
@@ -31,7 +32,6 @@ VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
 JUDGED = 2048  # images at most that ranks and verdicts are taken from
 LIDAR_VIEWS = 8
 LEAST_RECORDS = 8  # below it steps are not looked for
-CONFIDENCE = 1.96  # standard normal quantile of 95 %
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,6 @@ def _probes(arm: Arm, split: Split) -> dict[str, float] | None:
     }
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of Wilson for a share of n."""
-    z2 = CONFIDENCE**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = CONFIDENCE * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def collect(
     config: TrainConfig, trained: Trained, judged: Judgement
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -141,7 +133,7 @@ def collect(
         "probes": None
         if judged.probes is None
         else {
-            name: {"accuracy": share, "interval": list(wilson(share, judged.tested))}
+            name: {"accuracy": share, "interval": list(wilson_interval(round(share * judged.tested), judged.tested))}
             for name, share in judged.probes.items()
         },
         "tested": judged.tested,

@@ -16,9 +16,9 @@ from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
-from grassmann_ssl.nn.ntk import empirical_ntk
+from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -83,11 +83,11 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     """
     run = Run(config)
     with setting("data"):
-        split = load_split(config.data, torch.Generator().manual_seed(config.seed)).to(run.device)
+        split = load_split(config.data, run.generator()).to(run.device)
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
-    tick = progress(len(config.objectives) * config.steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(config.objectives) * config.steps)
     record: dict[str, Any] = {"chance": config.dim / (2 * config.pairs), "runs": {}}
     arrays: dict[str, Array] = {}
     spans: dict[str, Array] = {}
@@ -158,9 +158,7 @@ def _outputs(arm: Arm, config: StepwiseDeepConfig, split: Split) -> Array:
 def _kernel(arm: Arm, config: StepwiseDeepConfig, split: Split) -> tuple[Array, float]:
     """The tangent kernel averaged over outputs, and the share of it that the average leaves out."""
     kernel = empirical_ntk(_network(arm), _views(arm, config, split), chunk=CHUNK)
-    mean = kernel.diagonal(dim1=-2, dim2=-1).mean(-1)
-    rest = kernel - mean[..., None, None] * torch.eye(config.dim).to(kernel)
-    return mean.numpy(force=True), float(rest.norm() / kernel.norm())
+    return scalar_kernel(kernel).numpy(force=True), float(not_scalar(kernel))
 
 
 def _predicted(kernel: Array, d: int) -> Array:

@@ -6,7 +6,7 @@ import torch
 import theory
 from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.experiments.linear.predictions import Prediction
-from grassmann_ssl.metrics import collapse_verdict
+from grassmann_ssl.metrics import collapse_verdict, first_crossing
 from grassmann_ssl.training import Trajectory
 
 Arrays = dict[str, np.ndarray]
@@ -46,7 +46,7 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndar
     eigenvalues of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
     predicted step that was not seen leaves the error null, with a reason.
     """
-    measured = measure.half_rise_times(time, cross_eigenvalues)
+    measured = first_crossing(time, cross_eigenvalues, 0.5)
     if not prediction.objective.rotation_invariant:
         return {
             "predicted": None,

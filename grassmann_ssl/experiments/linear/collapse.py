@@ -7,15 +7,15 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
+from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.objectives import objective, options_of, penalties
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
 from grassmann_ssl.training import ARMS, simulate, train_full_batch
 
 OBJECTIVES = (
@@ -141,7 +141,7 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
         for constraint in config.constraints
         if defined(name, constraint)
     ]
-    tick = progress(len(pairs) * config.steps) if progress else lambda label, steps=1: None
+    tick = ticking(progress, len(pairs) * config.steps)
     initial = torch.randn(
         len(config.noise),
         config.seeds,
@@ -373,7 +373,6 @@ def _cell(
 ) -> dict:
     """One cell of run.json: counts, the collapse probability with its Wilson interval, and the prediction."""
     collapsed = sum(kind != "none" for kind in kinds)
-    low, high = binomtest(collapsed, len(kinds)).proportion_ci(0.95, method="wilson")
     return {
         "objective": name,
         "constraint": constraint,
@@ -381,7 +380,7 @@ def _cell(
         "kinds": {kind: kinds.count(kind) for kind in KINDS},
         "seeds": len(kinds),
         "collapse_probability": collapsed / len(kinds),
-        "wilson_95": [float(low), float(high)],
+        "wilson_95": list(wilson_interval(collapsed, len(kinds))),
         "effective_rank": float(np.median(ranks)),
         "predicted_kind": predicted[0][0],
         "predicted_effective_rank": predicted[0][1],

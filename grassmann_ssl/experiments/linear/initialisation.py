@@ -4,6 +4,8 @@ Before the last step every mode i > d grows as alpha e^{4 gamma_i t}; when mode 
 that the final angle to the top-d subspace follows alpha^(1 - gamma_{d+1}/gamma_d). The constrained flow has no such memory.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ def initialisation_law(
     prediction: Prediction,
     learning_rate: float,
     logged: int,
-    on_step=lambda: None,
+    on_step: Callable[[], object],
 ) -> dict:
     """Train free Barlow Twins from every scale x seed in one batch and fit the exponent of the final angle.
 
@@ -58,7 +60,7 @@ def initialisation_law(
     medians = np.median(angles, axis=-1)
     # Weights near 1 are rounded by eps, which seeds every mode anew: smaller scales are not what they say.
     fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
-    exponent = np.polyfit(np.log(scales)[fitted], np.log(medians)[fitted], 1)[0] if fitted.sum() > 1 else None
+    exponent = measure.exponent(np.array(scales)[fitted], medians[fitted]) if fitted.sum() > 1 else None
     return {
         "scales": list(scales),
         "steps": steps,

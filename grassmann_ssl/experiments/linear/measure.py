@@ -1,4 +1,4 @@
-"""What is read off a recorded trajectory, without any theory: spectra, ranks, step times, slopes, angles."""
+"""What is read off a recorded trajectory, without any theory: spectra, ranks, exponents, slopes, angles."""
 
 import numpy as np
 import torch
@@ -38,18 +38,14 @@ def spectra(trajectory: Trajectory, moments: Moments) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in measured.items()}
 
 
-def half_rise_times(time: np.ndarray, eigenvalues: np.ndarray) -> np.ndarray:
-    """When each sorted eigenvalue of C first reaches 1/2, linearly interpolated between logged steps; nan where it does not.
+def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """alpha of y ~ x^alpha, the least-squares slope of log y against log x. Shapes (n,), (n, ...) -> (...), n >= 2."""
+    return np.asarray(np.polyfit(np.log(x), np.log(y), 1)[0])
 
-    Shapes (K,), (K, S, d) -> (S, d), in units of `time`.
-    """
-    above = eigenvalues >= 0.5
-    reached = above.any(0)
-    after = np.clip(above.argmax(0), 1, None)
-    before_value, after_value = (np.take_along_axis(eigenvalues, i[None], 0)[0] for i in (after - 1, after))
-    rise = np.where(reached & (after_value > before_value), after_value - before_value, 1.0)
-    fraction = np.clip((0.5 - before_value) / rise, 0, 1)
-    return np.where(reached, time[after - 1] + fraction * (time[after] - time[after - 1]), np.nan)
+
+def relative_change(now: Tensor, then: Tensor) -> Tensor:
+    """||now - then||_F / ||then||_F of every run. Shapes (S, ...) twice -> (S,)."""
+    return (now - then).flatten(1).norm(dim=1) / then.flatten(1).norm(dim=1)
 
 
 def collapse_slope(time: np.ndarray, singular_values: np.ndarray) -> np.ndarray | None:

@@ -12,10 +12,11 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import measure
+from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective, options_of
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 Array = NDArray[np.float64]
@@ -123,7 +124,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     initial = (config.init_scale * draw).to(run.device)
     problem = _predict(config, moments, initial.cpu().numpy())
     steps = _steps(problem)
-    tick = progress(steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, steps)
     goal = objective(config.loss, **options_of(config.loss, lambda_=config.barlow_lambda, beta=config.beta))
     assert goal.from_moments is not None
     trajectory = train_full_batch(
@@ -254,7 +255,7 @@ def _measure(config: StepwiseConfig, problem: Problem, trajectory: Trajectory) -
     moment = problem.moments.cross if config.loss == "barlow_twins" else problem.moments.second
     w = trajectory.weights
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moment @ w)).flip(-1).numpy()
-    return measure.half_rise_times(trajectory.time.numpy(), eigenvalues / problem.heights), eigenvalues
+    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.heights, 0.5), eigenvalues
 
 
 def _compare(

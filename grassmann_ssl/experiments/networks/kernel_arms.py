@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import theory
+from grassmann_ssl.experiments.linear.measure import relative_change
 from grassmann_ssl.experiments.networks.layers import descend
 from grassmann_ssl.experiments.networks.relu_kernels import (
     active,
@@ -76,7 +77,6 @@ def train(task: Task, start: Weights, arm: Arm, rate: float, steps: int, on_step
         [manifold] * len(moving),
         learning_rate=rate / h,
         steps=steps,
-        observe=lambda step, weights: None,
         on_step=on_step,
     )
     return end[0] if arm.first_moves else start[0], end[-1]
@@ -104,7 +104,7 @@ def train_free(
             measured.update(measure(task, start, (weights[0], weights[1]), arm))
         if step % LOOKS == 0:
             now = last_layer_kernel(features(task.views, weights[0]), weights[1], False)
-            change = _relative_change(now, kernel)
+            change = relative_change(now, kernel).numpy(force=True)
             changes.append(np.where(np.isfinite(change), change, np.inf))
         return bool(measured) and bool(np.all(changes[-1] > BLOWN_UP))
 
@@ -133,16 +133,11 @@ def measure(task: Task, start: Weights, end: Weights, arm: Arm) -> dict[str, np.
     whole = [neural_tangent_kernel(x, q, w, arm.constrained) for q, w in (end, start)] if arm.first_moves else last
     switched = (active(x, end[0]) != active(x, start[0])).double().mean((-2, -1)).numpy(force=True)
     finite = np.isfinite(end[0].sum((-2, -1)).numpy(force=True))
+    changes = {"last_layer": last, "whole": whole, "movement": (end[1], start[1])}
     return {
-        "last_layer": _relative_change(*last),
-        "whole": _relative_change(*whole),
-        "movement": _relative_change(end[1], start[1]),
+        **{name: relative_change(*pair).numpy(force=True) for name, pair in changes.items()},
         "switched": np.where(finite, switched, np.inf),
     }
-
-
-def _relative_change(now: Tensor, then: Tensor) -> np.ndarray:
-    return ((now - then).flatten(1).norm(dim=1) / then.flatten(1).norm(dim=1)).numpy(force=True)
 
 
 def exact_change(task: Task, start: Weights, time: float) -> np.ndarray:

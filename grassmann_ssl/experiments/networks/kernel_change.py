@@ -14,6 +14,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.data import SOURCES, View, triplets
+from grassmann_ssl.experiments.linear.measure import exponent
 from grassmann_ssl.experiments.networks.kernel_arms import (
     ARMS,
     BLOWN_UP,
@@ -31,7 +32,7 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
 )
 from grassmann_ssl.objectives import TRACE_LOSSES, objective
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
 
 Arrays = dict[str, np.ndarray]
 
@@ -105,7 +106,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     steps, free_steps = (max(1, round(config.horizon / rate)) for rate in (config.lr, config.lr / FINER))
     early = round(config.free_time * FINER / config.lr)
     total = len(config.widths) * ((len(ARMS) - 1) * steps + free_steps)
-    tick = progress(total) if progress else lambda label, n=1: None
+    tick = ticking(progress, total)
     table = {name: np.full((len(ARMS), len(config.widths), config.seeds), np.inf) for name in MEASURES}
     exact = np.zeros((len(config.widths), config.seeds))
     lazy: dict[str, list[np.ndarray]] = {"left": [], "diverged": [], "change": []}
@@ -192,8 +193,8 @@ def _fit(widths: tuple[int, ...], values: np.ndarray, logarithm: bool = True) ->
     usable = np.isfinite(values).all(1) & ((values > 0).all(1) | (not logarithm))
     if usable.sum() < 2:
         return {"slope": None, "standard_error": None, "widths": int(usable.sum())}
-    rows = np.log(values[usable]) if logarithm else values[usable]
-    slopes = np.polyfit(np.log(np.array(widths)[usable]), rows, 1)[0]
+    h, rows = np.array(widths)[usable], values[usable]
+    slopes = exponent(h, rows) if logarithm else np.polyfit(np.log(h), rows, 1)[0]
     return {
         "slope": float(slopes.mean()),
         "standard_error": float(slopes.std(ddof=1) / np.sqrt(len(slopes))),

@@ -16,7 +16,7 @@ def descend(
     *,
     learning_rate: float,
     steps: int,
-    observe: Callable[[int, tuple[Tensor, ...]], object],
+    observe: Callable[[int, tuple[Tensor, ...]], object] = lambda step, weights: None,
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, ...]:
     """Descend `loss(*weights)` by W_i <- Retr(-lr grad_i L) on the manifold of each weight, all gradients taken at the same point.

@@ -16,8 +16,10 @@ from grassmann_ssl.data import View, triplets
 from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.experiments.networks import tangent_networks as networks
 from grassmann_ssl.experiments.networks.layers import descend
+from grassmann_ssl.metrics import first_crossing
+from grassmann_ssl.nn.ntk import not_scalar, scalar_kernel
 from grassmann_ssl.objectives import objective
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from theory.kernel import KernelModes
 
 Array = NDArray[np.float64]
@@ -88,7 +90,7 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     generator = run.generator()
     x = _stacked_pairs(config, generator).to(run.device)
     cells = [(start, h) for start in networks.STARTS for h in config.widths]
-    tick = progress(len(cells)) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(cells))
     results: dict[str, list[Any]] = {}
     for start, h in cells:
         for name, value in _cell(config, x, start, h, generator).items():
@@ -124,7 +126,7 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
     weights = networks.near(centre, config.init_scale, generator)
     offset = networks.outputs(x, *centre)
     kernels = networks.tangent_kernels(x, centre)
-    prediction = predict(config, networks.mean_over_outputs(kernels), networks.outputs(x, *weights) - offset)
+    prediction = predict(config, scalar_kernel(kernels), networks.outputs(x, *weights) - offset)
 
     def network(*parameters: Tensor) -> Tensor:
         return networks.outputs(x, *parameters) - offset
@@ -141,7 +143,7 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
     (omega,), linear_spectra = train(linearised, (omega,), prediction)
     final, linear = (f.numpy(force=True) for f in (trained, linearised(omega)))
     time = prediction.rate * np.arange(prediction.steps + 1)
-    later = [modes_of(kernel, config.dim) for kernel in networks.mean_over_outputs(after).numpy(force=True)]
+    later = [modes_of(kernel, config.dim) for kernel in scalar_kernel(after).numpy(force=True)]
     pairs = {
         "prediction": zip(final, (top_span(modes, config.dim) for modes in prediction.modes), strict=True),
         "afterwards": zip(final, (top_span(modes, config.dim) for modes in later), strict=True),
@@ -151,11 +153,11 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
     gamma = np.array([np.append(modes.gamma, 0.0)[: config.dim + 1] for modes in prediction.modes])
     return {
         "times": np.array(
-            [prediction.times, *(measure.half_rise_times(time, values) for values in (linear_spectra, spectra))]
+            [prediction.times, *(first_crossing(time, values, 0.5) for values in (linear_spectra, spectra))]
         ),
         "angles": np.array([[subspace_angles(a, b).max() for a, b in pairs[name]] for name in ANGLES]),
-        "kernel_change": networks.relative_change(after, kernels).numpy(force=True),
-        "off_diagonal": networks.share_of_the_rest(kernels).numpy(force=True),
+        "kernel_change": measure.relative_change(after, kernels).numpy(force=True),
+        "off_diagonal": not_scalar(kernels).numpy(force=True),
         "steps": prediction.steps,
         "gamma": np.median(gamma, 0),
         "degenerate": sum(top_modes(modes, config.dim).stop > config.dim for modes in prediction.modes),
@@ -221,7 +223,7 @@ def predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
         1,
     )
     # Eigenvalues of C are sorted: the k-th to rise is compared with the k-th that is predicted to.
-    times = measure.half_rise_times(rate * counts, np.sort(curves, -1)[..., ::-1])
+    times = first_crossing(rate * counts, np.sort(curves, -1)[..., ::-1], 0.5)
     return Prediction(modes, rate, steps, times, curves)
 
 
@@ -247,7 +249,6 @@ def train(
         [geoopt.Euclidean()] * len(start),
         learning_rate=prediction.rate,
         steps=prediction.steps,
-        observe=lambda step, parameters: None,
     )
     note(*model(*final).chunk(2, 1))
     return final, torch.stack(spectra).numpy(force=True)
@@ -314,7 +315,7 @@ def _exponent(widths: tuple[int, ...], values: Array) -> float | None:
     medians = np.median(values, -1)
     if len(widths) < 2 or medians.min() < 1e-12:
         return None
-    return float(np.polyfit(np.log(widths), np.log(medians), 1)[0])
+    return float(measure.exponent(np.array(widths), medians))
 
 
 def _metrics(config: NtkConfig, tables: dict[str, Array]) -> dict[str, np.ndarray]:

@@ -75,23 +75,6 @@ def tangent_kernels(x: Float[Tensor, " n m"], weights: Weights) -> Float[Tensor,
     )
 
 
-def mean_over_outputs(kernels: Float[Tensor, " s n n d d"]) -> Float[Tensor, " s n n"]:
-    """K = (1/d) sum_a Theta_aa: the scalar kernel that is closest to Theta."""
-    return kernels.diagonal(dim1=-2, dim2=-1).mean(-1)
-
-
-def share_of_the_rest(kernels: Float[Tensor, " s n n d d"]) -> Float[Tensor, " s"]:
-    """||Theta - K (x) I||_F / ||Theta||_F: how far the kernel is from a scalar one."""
-    d = kernels.shape[-1]
-    scalar = mean_over_outputs(kernels)[..., None, None] * torch.eye(d, dtype=kernels.dtype, device=kernels.device)
-    return (kernels - scalar).flatten(1).norm(dim=1) / kernels.flatten(1).norm(dim=1)
-
-
-def relative_change(now: Float[Tensor, " s n n d d"], then: Float[Tensor, " s n n d d"]) -> Float[Tensor, " s"]:
-    """||now - then||_F / ||then||_F."""
-    return (now - then).flatten(1).norm(dim=1) / then.flatten(1).norm(dim=1)
-
-
 def roots(kernels: Float[Tensor, " s n n d d"]) -> Float[Tensor, " s k k"]:
     """R with Theta = R R^T, k = n d: row (i, a), sample by sample, for output a of sample i.
 

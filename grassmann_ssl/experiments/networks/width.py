@@ -22,7 +22,7 @@ from grassmann_ssl.experiments.networks.width_laws import Arrays, Problem
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import TRACE_LOSSES, trace_loss, trace_matrix
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
 from grassmann_ssl.training import train_full_batch
 
 LOGGED = 120
@@ -102,7 +102,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
     arms = [("grassmann", rate) for rate in config.rates] + [("stiefel", finest)]
     free_steps = FREE_FINER * FREE_LONGER * steps[finest]
     total = len(config.hidden) * sum(steps[rate] for _, rate in arms) + free_steps
-    tick = progress(total) if progress else lambda label, n=1: None
+    tick = ticking(progress, total)
     layers = {h: factors(problem.starts, h, generator) for h in config.hidden}
 
     times = {rate: _logged(steps[rate]) * rate for rate in config.rates}

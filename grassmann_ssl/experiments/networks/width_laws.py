@@ -15,6 +15,7 @@ import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
 from grassmann_ssl.manifolds import principal_angles
+from grassmann_ssl.metrics import effective_rank, first_crossing
 from grassmann_ssl.training import Trajectory
 
 Arrays = dict[str, np.ndarray]
@@ -57,7 +58,7 @@ def errors_by_rate(problem: Problem, times: Mapping[float, np.ndarray], products
 
 def order(rates: tuple[float, ...], errors: np.ndarray) -> float | None:
     """Slope of log error against log learning rate: 1 where halving the rate halves the error. None for one rate."""
-    return float(np.polyfit(np.log(rates), np.log(errors), 1)[0]) if len(rates) > 1 else None
+    return float(measure.exponent(np.array(rates), errors)) if len(rates) > 1 else None
 
 
 def largest_difference(runs: Tensor) -> float | None:
@@ -120,13 +121,8 @@ def speeds(problem: Problem, time: np.ndarray, excess: np.ndarray) -> np.ndarray
 
 
 def _falling_times(time: np.ndarray, excess: np.ndarray) -> np.ndarray:
-    """When each run (K, S) first falls to FALLEN of its start, log-linear between logged times; inf where it does not."""
-    level = np.log(np.maximum(excess, 1e-300) / excess[0]) - np.log(FALLEN)
-    below = level <= 0
-    after = np.clip(below.argmax(0), 1, None)
-    high, low = (np.take_along_axis(level, i[None], 0)[0] for i in (after - 1, after))
-    crossed = time[after - 1] + (time[after] - time[after - 1]) * high / np.where(high > low, high - low, 1.0)
-    return np.where(below.any(0), crossed, np.inf)
+    """When each run (K, S) first falls to FALLEN of its start, log-linear between logged times; nan where it does not."""
+    return first_crossing(time, np.log(FALLEN) - np.log(np.maximum(excess, 1e-300) / excess[0]), 0.0)
 
 
 def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> tuple[dict[str, Any], Arrays]:
@@ -134,7 +130,8 @@ def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> t
     time, matrix = trajectory.time.numpy(), problem.matrix.numpy()
     spectra = measure.spectra(trajectory, problem.moments)
     exact = np.moveaxis(theory.constrained.free_flow(time, problem.starts.numpy(), matrix)[0], -3, 0)
-    rank = _entropy_rank(np.linalg.eigvalsh(np.swapaxes(exact, -1, -2) @ problem.moments.covariance.numpy() @ exact))
+    covariances = np.swapaxes(exact, -1, -2) @ problem.moments.covariance.numpy() @ exact
+    rank = effective_rank(torch.as_tensor(np.linalg.eigvalsh(covariances))).numpy()
     along = problem.samples.numpy() @ problem.vectors[:, 0]
     samples, side = problem.samples[torch.as_tensor(along.argsort())], np.sign(np.sort(along))
     halfway = np.abs(rank[:, 0] - (rank[0, 0] + rank[-1, 0]) / 2)
@@ -165,10 +162,3 @@ def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> t
             "exact_size_ratio": size[..., 1] / size[..., 0],
         }
     return record, arrays
-
-
-def _entropy_rank(eigenvalues: np.ndarray) -> np.ndarray:
-    """exp of the entropy of a spectrum (..., d), the effective rank of theory's covariance."""
-    share = eigenvalues.clip(0)
-    share = share / share.sum(-1, keepdims=True)
-    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(-1))

@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import Simulation, simulate
 
 ARMS = ("regular", "symmetric")
@@ -58,7 +58,7 @@ def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outc
     run = Run(config)
     weights, predictor, target = _start(config, run.generator())
     steps = max(LOGGED, round(config.until / config.learning_rate))
-    tick = progress(4 * config.seeds * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, 4 * config.seeds * steps)
     simulation = _train(config, run.device, weights, predictor, target, config.learning_rate, steps, tick)
     finer = _train(config, run.device, weights, predictor, target, config.learning_rate / 2, 2 * steps, tick)
     time = simulation.time.numpy()

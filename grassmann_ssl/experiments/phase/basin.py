@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
 from grassmann_ssl.experiments.phase.plane import fixed_points
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 
 Array = NDArray[np.float64]
 Verdict = NDArray[np.bool_]
@@ -74,6 +74,13 @@ class BasinConfig(RunConfig):
         x, y = (self.p_range, self.s_range) if self.axes == "ps" else (self.eta_range, self.tau_range)
         return np.linspace(*x, self.cells + 1), np.linspace(*y, self.cells + 1)
 
+    @property
+    def centres(self) -> tuple[Array, Array]:
+        """Centres (cells, cells) of all cells: p and s, or eta and tau."""
+        x, y = self.edges
+        column, row = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+        return column, row
+
     def settings(self, x: ArrayLike, y: ArrayLike) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start and settings at points (x, y) of the map: p, s, and eta, tau, alpha_p, sigma2."""
         x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
@@ -93,9 +100,9 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     run = Run(config)
     x, y = config.edges
     shape = (config.cells, config.cells)
-    column, row = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+    column, row = config.centres
     until, steps = schedule(config)
-    tick = progress(steps * column.size) if progress else (lambda label, n=1: None)
+    tick = ticking(progress, steps * column.size)
     simulated = simulate_cells(config, until, steps, run.device, lambda n: tick("cells x steps", n))
     collapsed, finite = simulated.collapsed.reshape(shape), simulated.finite.reshape(shape)
 
@@ -143,14 +150,12 @@ def schedule(config: BasinConfig) -> tuple[Array | float, int]:
 
     In a map of settings, cells closer to the critical eta than half a cell are crossed by the boundary; they need not be resolved.
     """
-    x, y = config.edges
-    column, row = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
-    start, settings = config.settings(column.ravel(), row.ravel())
+    start, settings = config.settings(*(v.ravel() for v in config.centres))
     shared = {"alpha_p": config.alpha_p, "sigma2": config.sigma2}
     farthest, finest = np.abs(start["p"]).max(), (config.s_range[1] - config.s_range[0]) / config.cells
     eta, tau = settings["eta"], settings["tau"]
     if config.axes == "eta-tau":
-        half, critical = (x[1] - x[0]) / 2, theory.predictor.modes.critical_eta(tau, config.sigma2)
+        half, critical = np.diff(config.edges[0])[0] / 2, theory.predictor.modes.critical_eta(tau, config.sigma2)
         eta = np.where(np.abs(eta - critical) < half, critical + half, eta)
     until = horizon(eta, tau, **shared, farthest=farthest, finest=finest)
     return until if until.ndim else float(until), even_steps(until, **start, **settings)
@@ -158,9 +163,7 @@ def schedule(config: BasinConfig) -> tuple[Array | float, int]:
 
 def simulate_cells(config: BasinConfig, until, steps, device, on_step=lambda cells: None) -> Fates:
     """The simulated end of every cell (cells^2,), row by row."""
-    x, y = config.edges
-    column, row = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
-    start, settings = config.settings(column.ravel(), row.ravel())
+    start, settings = config.settings(*(v.ravel() for v in config.centres))
     return fates(
         **start,
         **settings,

@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -62,7 +62,7 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
     weights, predictor = start(config, generator)
     weights, predictor = (v.repeat(len(pairs), 1, 1).to(run.device) for v in (weights, predictor))
     steps = max(LOGGED, round(config.until / config.step))
-    tick = progress(count * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, count * steps)
     one = np.ones(count)
     simulation = simulate(
         trained,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick, ticking
 from grassmann_ssl.training import simulate
 
 ARMS = ("trained", "directpred", "directcopy")
@@ -68,7 +68,7 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
     eta = np.repeat(config.eta, config.seeds)
     count, one = len(eta), np.ones(len(eta))
     steps = max(LOGGED, round(config.until / config.step))
-    tick = progress(len(ARMS) * count * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, len(ARMS) * count * steps)
     variance = torch.tensor(config.variance, dtype=torch.float64, device=device).repeat(count, 1)
     shared: dict[str, Any] = {"step": config.step, "steps": steps, "log_every": steps // LOGGED}
     strengths = []

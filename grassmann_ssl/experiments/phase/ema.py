@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -64,7 +64,7 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
     s0 = p0**2 / config.alpha_p
     start = aligned(p0, s0, config.inputs, generator)
     steps = max(LOGGED, round(config.until / config.learning_rate))
-    tick = progress(count * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, count * steps)
     simulation = simulate(
         trained,
         {

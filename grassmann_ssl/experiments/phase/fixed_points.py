@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 
 Array = NDArray[np.float64]
 SETTLED = 2.0  # horizons: in the first neighbours part, in the second they approach their ends
@@ -66,7 +66,7 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
     panels = config.panels()
     plans = [_plan(config, settings) for settings in panels]
     total = sum(plan["steps"] * plan["p"].size for plan in plans)
-    tick = progress(total) if progress else (lambda label, n=1: None)
+    tick = ticking(progress, total)
     columns: dict[str, list[Array]] = {
         name: []
         for name in ("panel", "eta", "above", "start_p", "start_s", "end_p", "end_s", "collapsed", "predicted_p")

@@ -14,7 +14,7 @@ import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
 from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
@@ -91,7 +91,7 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
     run = Run(config)
     w_p, w = scattered(config.wp_range, config.w_range, config.starts, run.generator())
     plans = {(eta, target): _plan(config, eta, target, w_p, w) for eta in config.eta for target in TARGETS}
-    tick = progress(len(w) * sum(steps for _, steps in plans.values())) if progress else (lambda label, n=1: None)
+    tick = ticking(progress, len(w) * sum(steps for _, steps in plans.values()))
     findings, results = [], []
     arrays: dict[str, Array] = {}
     names = ("panel", "eta", "following", "w_p", "w", "end_w_p", "end_w", "collapsed")

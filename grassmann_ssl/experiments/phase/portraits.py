@@ -14,7 +14,7 @@ from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.modes import modes
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
 from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outc
     panels = config.panels()
     p, s = scattered(config.p_range, config.s_range, config.starts, run.generator())
     plans = [_plan(config, settings, p, s) for settings in panels]
-    tick = progress(len(p) * sum(steps for _, steps in plans)) if progress else (lambda label, n=1: None)
+    tick = ticking(progress, len(p) * sum(steps for _, steps in plans))
     findings, results = [], []
     arrays: dict[str, Array] = {}
     columns: dict[str, list[Array]] = {

@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -67,7 +67,7 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
         np.full((count, d), config.p0), np.tile(np.array(config.s0), (count, 1)), config.inputs, run.generator()
     )
     steps = max(LOGGED, round(config.until / config.learning_rate))
-    tick = progress(count * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, count * steps)
     device = run.device
     simulation = simulate(
         trained,

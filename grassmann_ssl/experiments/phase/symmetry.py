@@ -8,7 +8,7 @@ import torch
 
 import theory
 from grassmann_ssl.experiments.phase.networks import settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import simulate
 
 LOGGED = 60
@@ -61,7 +61,7 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
     predictor = 0.5 * torch.eye(config.dim, dtype=torch.float64) + config.scale * noise / config.dim**0.5
     weights = frame @ predictor
     steps = max(LOGGED, round(config.until / config.step))
-    tick = progress(count * steps) if progress else lambda label, n=1: None
+    tick = ticking(progress, count * steps)
     one = np.ones(count)
     simulation = simulate(
         trained,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import theory
 from grassmann_ssl.experiments.linear.compare import CompareConfig
-from grassmann_ssl.experiments.linear.measure import collapse_slope, half_rise_times
+from grassmann_ssl.experiments.linear.measure import collapse_slope
 from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.linear.compare import rows_of
@@ -189,13 +189,6 @@ def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_rieman
         differences.append(float((riemannian @ riemannian.T - law @ law.T).abs().max()))
     # O(lr^2) a step: over a fixed time the difference halves with the learning rate.
     assert differences[1] > 1e-4 and 1.8 < differences[0] / differences[1] < 2.2
-
-
-def test_half_rise_times_interpolate_a_straight_rise():
-    time = np.array([0.0, 1.0, 2.0, 4.0])
-    eigenvalues = np.array([[[0.0, 0.0, 0.6]], [[0.4, 0.0, 0.7]], [[0.8, 0.1, 0.8]], [[1.0, 0.9, 0.9]]])
-    assert half_rise_times(time, eigenvalues)[0] == pytest.approx([1.25, 3.0, 0.0])
-    assert np.isnan(half_rise_times(time, eigenvalues * 0.4)).all()
 
 
 def test_collapse_slope_needs_the_asymptotic_regime():

@@ -12,6 +12,7 @@ import theory
 from grassmann_ssl.experiments.networks import ntk as experiment
 from grassmann_ssl.experiments.networks import tangent_networks as networks
 from grassmann_ssl.experiments.networks.ntk import NtkConfig
+from grassmann_ssl.nn.ntk import not_scalar, scalar_kernel
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 
@@ -78,7 +79,7 @@ def test_kernels_change_and_couple_outputs_with_the_predicted_exponents(outcome)
     assert outcome.record["grouped"]["off_diagonal"]["exponent"] is None
     x = draw(6, 5)
     shares = [
-        networks.share_of_the_rest(networks.tangent_kernels(x, centre("independent", 40, h=h))).square().mean().sqrt()
+        not_scalar(networks.tangent_kernels(x, centre("independent", 40, h=h))).square().mean().sqrt()
         for h in (64, 1024)
     ]
     assert 3.4 < shares[0] / shares[1] < 4.6  # 4 for 16 times the width; 40 networks
@@ -115,10 +116,10 @@ def test_coordinates_from_outputs_alone_are_the_weights_of_a_linear_model():
 def test_a_grouped_start_has_a_scalar_kernel_and_the_units_of_an_independent_one():
     x = draw(7, 5)
     kernels = networks.tangent_kernels(x, centre("grouped"))
-    scalar = networks.mean_over_outputs(kernels)
+    scalar = scalar_kernel(kernels)
     assert (kernels - scalar[..., None, None] * torch.eye(3, dtype=torch.float64)).abs().max() < 1e-13
     many = {start: networks.centre(start, 1, 5, 12_000, 3, torch.Generator().manual_seed(0)) for start in networks.STARTS}  # fmt: skip
-    wide = [networks.mean_over_outputs(networks.tangent_kernels(x, weights)) for weights in many.values()]
+    wide = [scalar_kernel(networks.tangent_kernels(x, weights)) for weights in many.values()]
     assert ((wide[0] - wide[1]).norm() / wide[0].norm()) < 0.05  # 4,000 different units: 1 / sqrt(4000), a few times
     assert all(abs(float(weights.last.square().mean()) - 1) < 0.02 for weights in many.values())
     blocks = many["grouped"].last.reshape(4000, 3, 3) / 3**0.5

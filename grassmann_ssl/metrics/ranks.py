@@ -1,4 +1,4 @@
-"""Ranks, decay and conditioning of embeddings, all from one eigenvalue decomposition of their moments."""
+"""Ranks, decay and conditioning: of a spectrum that the caller names, or of embeddings, from one decomposition of their moments."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,39 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
-from grassmann_ssl.metrics.spectra import effective_rank, participation_ratio
 
-ROUNDINGS = (
-    4  # rounding errors that the last layers of an encoder add up to, in units of the machine epsilon of their dtype
-)
+# Rounding errors that the last layers of an encoder add up to, in units of the machine epsilon of their dtype.
+ROUNDINGS = 4
+
+
+def effective_rank(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"]:
+    """The exponential of the entropy of a spectrum: exp(-sum_k p_k log p_k), p = spectrum / sum(spectrum).
+
+    Of covariance eigenvalues it is the effective rank logged here; of the singular values of an uncentred embedding matrix it is
+    RankMe (Garrido et al. 2023, arXiv 2210.02885) without its epsilon of 1e-7. Negative entries (rounding) count as 0.
+    Between 1 and d, and 0 where the whole spectrum is 0: a point has no rank, not NaN. Shapes (..., d) -> (...).
+    Source: Roy & Vetterli 2007.
+    """
+    return _entropy_rank(spectrum.clamp_min(0))
+
+
+def _entropy_rank(values: Float[Tensor, " *b d"], eps: float = 0.0) -> Float[Tensor, " *b"]:
+    """exp(-sum_k p_k log p_k), p_k = values_k / sum_j values_j + eps, of values >= 0; 0 where all are 0."""
+    total = values.sum(-1, keepdim=True)
+    p = values / torch.where(total > 0, total, 1) + eps
+    return torch.where(total[..., 0] > 0, torch.exp(-torch.xlogy(p, p).sum(-1)), 0)
+
+
+def participation_ratio(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"]:
+    """(sum_k l_k)^2 / sum_k l_k^2: between 1 and d, and 0 where the whole spectrum is 0. Shapes (..., d) -> (...).
+
+    Negative entries (rounding) count as 0.
+    """
+    positive = spectrum.clamp_min(0)
+    largest = positive.amax(-1, keepdim=True)
+    scaled = positive / torch.where(largest > 0, largest, 1)  # squares of a spectrum near 1e-200 would underflow
+    square = scaled.square().sum(-1)
+    return scaled.sum(-1).square() / torch.where(square > 0, square, 1)
 
 
 @dataclass(frozen=True)
@@ -124,11 +152,7 @@ def rankme(
         values = source.clamp_min(0)
     if of == "singular":
         values = values.sqrt()
-    if eps == 0:
-        return effective_rank(values)
-    total = values.sum(-1, keepdim=True)
-    p = values / torch.where(total > 0, total, 1) + eps
-    return torch.where(total[..., 0] > 0, torch.exp(-torch.xlogy(p, p).sum(-1)), 0)
+    return _entropy_rank(values, eps)
 
 
 def alpha_req(

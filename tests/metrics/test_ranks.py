@@ -9,11 +9,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
-from grassmann_ssl.metrics.spectral import alpha_req, eigenvalues, rankme, spectral_summary, standard_deviations
+from grassmann_ssl.metrics.ranks import (
+    alpha_req,
+    effective_rank,
+    eigenvalues,
+    participation_ratio,
+    rankme,
+    spectral_summary,
+    standard_deviations,
+)
 from tests.oracles import metrics as oracle
 
 EPS = torch.finfo(torch.float64).eps
+positive = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8)
 CONVENTIONS = [(center, of) for center in (False, True) for of in ("singular", "eigen")]
+
+
+@given(positive, st.floats(1e-100, 1e100))
+def test_ranks_lie_between_one_and_d_and_ignore_scale(values, scale):
+    spectrum = torch.tensor(values, dtype=torch.float64)
+    for rank in (effective_rank, participation_ratio):
+        value = rank(spectrum).item()
+        assert 1 - 20 * EPS <= value <= len(values) * (1 + 20 * EPS)
+        assert abs(rank(spectrum * scale).item() - value) <= 100 * EPS * value
+
+
+@given(st.integers(1, 6), st.integers(0, 5))
+def test_equal_values_count_themselves_and_zeros_do_not(k, zeros):
+    spectrum = torch.tensor([0.3] * k + [0.0] * zeros, dtype=torch.float64)
+    for rank in (effective_rank, participation_ratio):
+        assert abs(rank(spectrum).item() - k) <= 20 * EPS * k
+
+
+def test_effective_rank_is_the_exponential_of_the_entropy():
+    spectrum = np.array([3.0, 1.0, 0.5])
+    p = spectrum / spectrum.sum()
+    expected = np.exp(-(p * np.log(p)).sum())
+    assert abs(effective_rank(torch.tensor(spectrum)).item() - expected) < 10 * EPS
+
+
+def test_a_point_has_rank_zero_and_batches_are_loops():
+    batch = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[2.0, 2.0], [-1e-20, 1.0]]])
+    for rank in (effective_rank, participation_ratio):
+        value = rank(batch)
+        assert value.shape == (2, 2) and value[0, 1] == 0
+        for i in range(2):
+            for j in range(2):
+                assert value[i, j] == rank(batch[i, j])
 
 
 def matrix(kind, n, d):
