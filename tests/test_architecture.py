@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "precision": 0, "distributed": 0, "manifolds": 1, "objectives": 2, "data": 2, "metrics": 2,
+    "precision": 0, "distributed": 0, "registry": 0, "manifolds": 1, "objectives": 2, "data": 2, "metrics": 2,
     "optim": 3, "nn": 3, "runs": 4, "training": 4, "experiments": 5, "report": 6, "run": 7, "cli": 8,
 }  # fmt: skip
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
