@@ -87,7 +87,7 @@ def main() -> None:
         app.command(name=config_type.NAME)(_command(config_type))
     app.command(name="report")(run_report)
     try:
-        sys.exit(app.cli(prog="grassmann-ssl", config=(tyro.conf.OmitArgPrefixes,)))
+        sys.exit(app.cli(prog="grassmann-ssl"))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:
