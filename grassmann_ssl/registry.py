@@ -8,7 +8,8 @@ Thing = TypeVar("Thing")
 
 
 class Registry(dict[str, Thing]):
-    """Declared things by name, in the order of their declaration. Indexing with an unknown name raises the ValueError of `unknown`.
+    """Declared things by name, in the order of their declaration. Indexing with an unknown name raises
+    a ValueError that lists the known ones and suggests the nearest.
 
     kind  what a message calls one of them: objective, constraint, ...
     """
@@ -25,12 +26,10 @@ class Registry(dict[str, Thing]):
         return thing
 
     def __missing__(self, name: str) -> Thing:
-        raise ValueError(unknown(self.kind, name, self))
+        raise ValueError(f"unknown {self.kind} {name!r}: known are {', '.join(self)}{nearest(name, self)}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is none of the known ones: it suggests the nearest of them, and lists them all."""
-    names = list(known)
-    nearest = get_close_matches(name, names, n=1)
-    suggestion = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"unknown {kind} {name!r}: known are {', '.join(names)}{suggestion}"
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a message says after the known names: "; did you mean X?" with the nearest of them, nothing where none is near."""
+    found = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""

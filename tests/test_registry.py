@@ -2,7 +2,7 @@
 
 import pytest
 
-from grassmann_ssl.registry import Registry, unknown
+from grassmann_ssl.registry import Registry, nearest
 
 
 def test_things_are_found_by_name_in_the_order_of_their_declaration():
@@ -19,4 +19,4 @@ def test_an_unknown_name_is_told_the_nearest():
     colours.add("blue", 2)
     with pytest.raises(ValueError, match=r"^unknown colour 'bleu': known are red, blue; did you mean blue\?$"):
         colours["bleu"]
-    assert unknown("colour", "xyz", colours) == "unknown colour 'xyz': known are red, blue"
+    assert nearest("re", colours) == "; did you mean red?" and nearest("xyz", colours) == ""

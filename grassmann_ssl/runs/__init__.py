@@ -1,6 +1,6 @@
 """A run as a value: its settings, its result, and the folder that holds it. Knows no question and no figure."""
 
-from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of, setting
+from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
 from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Tick
 
@@ -13,6 +13,7 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "Tick",
+    "choice",
     "device_of",
     "setting",
 ]

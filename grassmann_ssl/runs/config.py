@@ -1,19 +1,40 @@
 """The settings of a run, checked before any work."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
+from tyro.constructors import PrimitiveConstructorSpec
 
 Config = TypeVar("Config", bound="RunConfig")
 
 
 class ConfigError(ValueError):
     """A setting that cannot be run; its message is one line for the user, raised before any training starts."""
+
+
+def choice(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:
+    """Annotation of a field that is one of these names: --help shows them, the shell completes them, the config itself refuses others."""
+    shown = _Shown(names)
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(shown) + "}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+        choices=shown,
+    )
+
+
+class _Shown(tuple[str, ...]):
+    """Choices that the command line lists without refusing any other: one line of a ConfigError says more than its box."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
 
 
 @contextmanager
