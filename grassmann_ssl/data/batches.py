@@ -11,9 +11,11 @@ from grassmann_ssl.data.files import load
 from grassmann_ssl.data.images import EMBEDDED, Images, embedded
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.distributed import Process
+from grassmann_ssl.registry import nearest
 
 TESTED = 1 / 3  # share of the samples that are kept for testing, where the data have no test part of their own
 PHOTOS, PHOTO_SIZE = 2400, 32
+AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the data, and that preset for files
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ def load_split(data: str, generator: torch.Generator) -> Split:
     if name in EMBEDDED:
         if path:
             raise ValueError(f"{name} is embedded and takes no path, got {path!r}")
-        sizes = (PHOTOS, PHOTO_SIZE, generator) if name == "photos" else ()
+        sizes = (PHOTOS, PHOTO_SIZE, generator) if EMBEDDED[name].drawn else ()
         return _drawn(embedded(name, *sizes), generator)
     if not path:
-        raise ValueError(f"unknown data {data!r}: give {', '.join(EMBEDDED)}, or FORMAT:PATH such as cifar10:FOLDER")
+        known = f"give {', '.join(EMBEDDED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, EMBEDDED)}"
+        raise ValueError(f"unknown data {data!r}: {known}")
     train = load(name, path, train=True)
     try:
         test = load(name, path, train=False)
@@ -67,7 +70,8 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
     """The two augmentations of a preset; `auto` is digits for the embedded digits and simclr elsewhere. Raises ValueError."""
-    return preset(("digits" if data == "digits" else "simclr") if name == "auto" else name, size)
+    suited = EMBEDDED[data].augmentation if data in EMBEDDED else ELSEWHERE
+    return preset(suited if name == AUTO else name, size)
 
 
 class Views:
