@@ -88,7 +88,7 @@ def main() -> None:
         app.command(name=config_type.NAME)(_command(config_type))
     app.command(name="report")(run_report)
     try:
-        sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,)))
+        sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:

@@ -11,9 +11,11 @@ from grassmann_ssl.data.files import load
 from grassmann_ssl.data.images import BUNDLED, Images, bundled
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.distributed import Process
+from grassmann_ssl.registry import nearest
 
 TESTED = 1 / 3  # held-out share of data without a test part
 PHOTOS, PHOTO_SIZE = 2400, 32
+AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the data, and that preset for files
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ def load_split(data: str, generator: torch.Generator) -> Split:
     if name in BUNDLED:
         if path:
             raise ValueError(f"{name} is bundled and takes no path, got {path!r}")
-        sizes = (PHOTOS, PHOTO_SIZE, generator) if name == "photos" else ()
+        sizes = (PHOTOS, PHOTO_SIZE, generator) if BUNDLED[name].drawn else ()
         return _drawn(bundled(name, *sizes), generator)
     if not path:
-        raise ValueError(f"unknown data {data!r}: give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER")
+        known = f"give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, BUNDLED)}"
+        raise ValueError(f"unknown data {data!r}: {known}")
     train = load(name, path, train=True)
     try:
         test = load(name, path, train=False)
@@ -67,7 +70,8 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
     """The two augmentations of a preset; `auto` is digits for the bundled digits and simclr elsewhere. Raises as `preset`."""
-    return preset(("digits" if data == "digits" else "simclr") if name == "auto" else name, size)
+    suited = BUNDLED[data].augmentation if data in BUNDLED else ELSEWHERE
+    return preset(suited if name == AUTO else name, size)
 
 
 class Views:

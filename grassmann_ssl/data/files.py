@@ -1,6 +1,7 @@
 """Loading of local images by format: binary files, folders of pictures, arrays."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
+from grassmann_ssl.registry import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-FORMATS = ("cifar10", "cifar100", "stl10", "stl10_unlabeled", "idx", "folder", "arrays")
+FORMATS: Registry[Callable[[Path, bool], Images | None]] = Registry("format")
+"""(path, train) -> the images of a format, None where the path is one set of images and has no such part"""
 PICTURES = (".png", ".jpg", ".jpeg")
 MOST_CLASSES = 65536
 
@@ -28,27 +31,23 @@ def load(name: str, path: str | Path, train: bool = True) -> Images:
     arrays: `arrays` of one file. A path that is one set of images has no test part: pass the path of that set.
     Raises ValueError where the name is unknown (lists the known ones), the part does not exist, or the loader finds an error.
     """
-    path = Path(path)
-    if name == "cifar10":
-        return cifar10(path, train)
-    if name == "cifar100":
-        return cifar100(path, train)
-    if name == "stl10":
-        return stl10(path, "train" if train else "test")
-    if name == "idx" and path.is_dir():
+    images = FORMATS[name](Path(path), train)
+    if images is None:
+        raise ValueError(f"{name} {path} is one set of images and has no test part: pass the path of the test set")
+    return images
+
+
+def _idx(path: Path, train: bool) -> Images | None:
+    if path.is_dir():
         part = "train" if train else "t10k"
         return idx(*(_plain_or_gz(path, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")))
-    if name == "folder" and (path / "train").is_dir():
+    return idx(path) if train else None
+
+
+def _folder(path: Path, train: bool) -> Images | None:
+    if (path / "train").is_dir():
         return image_folder(path / ("train" if train else "test"))
-    if name not in FORMATS:
-        raise ValueError(f"unknown format {name!r}: known are {', '.join(FORMATS)}")
-    if not train:
-        raise ValueError(f"{name} {path} is one set of images and has no test part: pass the path of the test set")
-    if name == "stl10_unlabeled":
-        return stl10(path, "unlabeled")
-    if name == "idx":
-        return idx(path)
-    return image_folder(path) if name == "folder" else arrays(path)
+    return image_folder(path) if train else None
 
 
 def image_folder(folder: str | Path, size: int | None = None) -> Images:
@@ -241,3 +240,12 @@ def _check_safetensors_bytes(path: Path) -> None:
                 raise ValueError(f"{path} has no readable .safetensors header: {error}") from error
     if found < 9 or found != needed:
         raise ValueError(f"{path} has {found} bytes, but its header needs {max(needed, 9)}")
+
+
+FORMATS.add("cifar10", cifar10)
+FORMATS.add("cifar100", cifar100)
+FORMATS.add("stl10", lambda path, train: stl10(path, "train" if train else "test"))
+FORMATS.add("stl10_unlabeled", lambda path, train: stl10(path, "unlabeled") if train else None)
+FORMATS.add("idx", _idx)
+FORMATS.add("folder", _folder)
+FORMATS.add("arrays", lambda path, train: arrays(path) if train else None)

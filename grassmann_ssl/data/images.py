@@ -1,12 +1,13 @@
 """A labelled set of images in memory, and the two sets bundled with scikit-learn."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-BUNDLED = ("digits", "photos")
+from grassmann_ssl.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ class Images:
             )
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """A named set of images that comes with scikit-learn.
+
+    make          (n, size, generator) -> images where it is `drawn`, () -> images where it is one fixed set
+    augmentation  the preset of views that suits it
+    """
+
+    name: str
+    make: Callable[..., Images]
+    drawn: bool
+    augmentation: str
+
+
+BUNDLED: Registry[Bundled] = Registry("bundled images")
+
+
 def bundled(
     name: str, n: int | None = None, size: int | None = None, generator: torch.Generator | None = None
 ) -> Images:
@@ -55,19 +73,23 @@ def bundled(
     Raises ValueError where the name is unknown (lists the known ones), where `digits` is given a setting, or where `photos` lacks
     one, n is below 2 or size outside 1..427.
     """
-    if name == "digits":
-        if (n, size, generator) != (None, None, None):
-            raise ValueError("digits takes no n, size or generator: it is one fixed set of images")
-        from sklearn.datasets import load_digits
+    source = BUNDLED[name]
+    given = (n, size, generator)
+    if not source.drawn:
+        if given != (None, None, None):
+            raise ValueError(f"{name} takes no n, size or generator: it is one fixed set of images")
+        return source.make()
+    if None in given:
+        raise ValueError(f"{name} needs n, size and generator, got {n}, {size} and {generator}")
+    return source.make(*given)
 
-        data = load_digits()
-        images = torch.as_tensor(data.images * (255 / 16)).round().to(torch.uint8)
-        return Images(images[:, None], torch.as_tensor(data.target).long(), tuple(str(digit) for digit in range(10)))
-    if name == "photos":
-        if n is None or size is None or generator is None:
-            raise ValueError(f"photos needs n, size and generator, got {n}, {size} and {generator}")
-        return _photos(n, size, generator)
-    raise ValueError(f"unknown bundled images {name!r}: known are {', '.join(BUNDLED)}")
+
+def _digits() -> Images:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.as_tensor(data.images * (255 / 16)).round().to(torch.uint8)
+    return Images(images[:, None], torch.as_tensor(data.target).long(), tuple(str(digit) for digit in range(10)))
 
 
 def _photos(n: int, size: int, generator: torch.Generator) -> Images:
@@ -87,3 +109,7 @@ def _photos(n: int, size: int, generator: torch.Generator) -> Images:
     rows, columns = (top[:, None] + offset)[:, :, None], (left[:, None] + offset)[:, None, :]
     patches = stacked[labels[:, None, None], rows, columns]
     return Images(patches.permute(0, 3, 1, 2).contiguous(), labels, ("china", "flower"))
+
+
+BUNDLED.add("digits", Bundled("digits", _digits, drawn=False, augmentation="digits"))
+BUNDLED.add("photos", Bundled("photos", _photos, drawn=True, augmentation="simclr"))

@@ -1,11 +1,15 @@
 """The augmentations of published methods, by name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from grassmann_ssl.data.augment import Augmentation
+from grassmann_ssl.registry import Registry
 
-PRESETS = ("simclr", "byol", "stl", "digits")
+PRESETS: Registry[Callable[[int], tuple[Augmentation, Augmentation]]] = Registry("preset")
+# Crop, flip, and the probability of the jitter.
+_shared = partial(Augmentation, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8)
 
 
 def preset(name: str, size: int) -> tuple[Augmentation, Augmentation]:
@@ -24,21 +28,39 @@ def preset(name: str, size: int) -> tuple[Augmentation, Augmentation]:
     sources: those of `random_boxes`, bilinear resizing in place of bicubic, brightness as a factor, one border rule for the blur.
     Raises ValueError where the name is unknown (lists the known ones) or the size is below 1.
     """
-    # Crop, flip, and the probability of the jitter.
-    shared = partial(Augmentation, size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8)
-    radius = max(1, size // 20)
-    if name == "simclr":
-        small = size <= 32
-        s = 0.5 if small else 1.0
-        both = shared(brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, grey=0.2)
-        both = both if small else replace(both, blur=0.5, radius=radius)
-    elif name == "byol":
-        first = shared(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey=0.2, blur=1.0, radius=radius)
-        return first, replace(first, blur=0.1, solarise=0.2)
-    elif name == "stl":
-        both = shared(scale=(0.2, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.1)
-    elif name == "digits":
-        both = Augmentation(size, scale=(0.6, 1.0), ratio=(0.9, 1.1), rotation=10.0, noise=0.05)
-    else:
-        raise ValueError(f"unknown preset {name!r}: known are {', '.join(PRESETS)}")
+    return PRESETS[name](size)
+
+
+def _radius(size: int) -> int:
+    return max(1, size // 20)
+
+
+def _simclr(size: int) -> tuple[Augmentation, Augmentation]:
+    small = size <= 32
+    s = 0.5 if small else 1.0
+    both = _shared(size, brightness=0.8 * s, contrast=0.8 * s, saturation=0.8 * s, hue=0.2 * s, grey=0.2)
+    both = both if small else replace(both, blur=0.5, radius=_radius(size))
     return both, both
+
+
+def _byol(size: int) -> tuple[Augmentation, Augmentation]:
+    first = _shared(
+        size, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey=0.2, blur=1.0, radius=_radius(size)
+    )
+    return first, replace(first, blur=0.1, solarise=0.2)
+
+
+def _stl(size: int) -> tuple[Augmentation, Augmentation]:
+    both = _shared(size, scale=(0.2, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.1)
+    return both, both
+
+
+def _digits(size: int) -> tuple[Augmentation, Augmentation]:
+    both = Augmentation(size, scale=(0.6, 1.0), ratio=(0.9, 1.1), rotation=10.0, noise=0.05)
+    return both, both
+
+
+PRESETS.add("simclr", _simclr)
+PRESETS.add("byol", _byol)
+PRESETS.add("stl", _stl)
+PRESETS.add("digits", _digits)

@@ -1,14 +1,16 @@
 """Data sources: scikit-learn's digits and photographs, and synthetic pairs with a known spectrum."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.data.views import Triplets, View, make_triplets
+from grassmann_ssl.registry import Registry
 
-SOURCES = ("digits", "photos", "gaussian", "extent_bias")
+SOURCES: Registry[Callable[[View, torch.Generator, Sequence[float], int], Triplets]] = Registry("data set")
+"""(view, generator, spectrum, n) -> triplets as they are, before `triplets` centres and scales them"""
 
 
 def digits() -> Float[Tensor, "1797 8 8"]:
@@ -83,16 +85,7 @@ def triplets(
     of its rates 4 (gamma_j - gamma_i)(1 - gamma_j) large. Raises ValueError where the source is unknown (lists the known ones) or
     its settings are bad.
     """
-    if source == "digits":
-        raw = make_triplets(digits(), view, generator, copies=10)
-    elif source == "photos":
-        raw = make_triplets(photos(n, generator), view, generator)
-    elif source == "gaussian":
-        raw = gaussian_pairs(spectrum, view.noise, n, generator)
-    elif source == "extent_bias":
-        raw = extent_bias_pairs(9, 1, view.noise, n, generator)
-    else:
-        raise ValueError(f"unknown data set {source!r}: known are {', '.join(SOURCES)}")
+    raw = SOURCES[source](view, generator, spectrum, n)
     mean = (raw.x.mean(0) + raw.x_positive.mean(0)) / 2
     centred = raw.affine(mean, 1.0)
     cross = centred.x.T @ centred.x_positive / len(centred.x)
@@ -103,3 +96,9 @@ def triplets(
             "its two views share nothing that could be learned"
         )
     return centred.affine(torch.zeros_like(mean), float((0.5 / largest).sqrt()))
+
+
+SOURCES.add("digits", lambda view, generator, spectrum, n: make_triplets(digits(), view, generator, copies=10))
+SOURCES.add("photos", lambda view, generator, spectrum, n: make_triplets(photos(n, generator), view, generator))
+SOURCES.add("gaussian", lambda view, generator, spectrum, n: gaussian_pairs(spectrum, view.noise, n, generator))
+SOURCES.add("extent_bias", lambda view, generator, spectrum, n: extent_bias_pairs(9, 1, view.noise, n, generator))

@@ -9,6 +9,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
 from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, refusal
+from grassmann_ssl.registry import nearest
 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 
@@ -28,7 +29,8 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     def __init__(self, retraction: str = "cholesky-qr") -> None:
         super().__init__()
         if retraction not in RETRACTIONS:
-            raise ValueError(f"retraction must be one of {', '.join(RETRACTIONS)}, got {retraction!r}")
+            near = nearest(str(retraction), RETRACTIONS)
+            raise ValueError(f"retraction must be one of {', '.join(RETRACTIONS)}, got {retraction!r}{near}")
         self.retraction = retraction
 
     def __eq__(self, other: object) -> bool:

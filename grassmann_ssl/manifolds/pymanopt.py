@@ -40,6 +40,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, TorchBackend
 from grassmann_ssl.manifolds.stiefel import Stiefel
+from grassmann_ssl.registry import nearest
 
 try:
     import pymanopt
@@ -216,7 +217,7 @@ def solve(
     that is no tensor; those of the loss as in `TorchBackend`.
     """
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}{nearest(str(method), METHODS)}")
     if not isinstance(start, Tensor):
         raise TypeError(f"start must be a torch tensor, got {type(start).__name__}")
     limits = {"max_iterations": max_iterations, "min_gradient_norm": min_gradient_norm, "max_time": max_time}

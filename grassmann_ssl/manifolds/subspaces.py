@@ -20,6 +20,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
 from grassmann_ssl.precision import FULL, Operation, no_autocast
+from grassmann_ssl.registry import nearest
 
 
 def _on_bases(*names: str) -> Callable[[Operation], Operation]:
@@ -122,7 +123,7 @@ def distance(x: Tensor, y: Tensor, kind: str = "geodesic") -> Float[Tensor, " *b
     Source: YL16, table 2.
     """
     if kind not in DISTANCES:
-        raise ValueError(f"kind must be one of {', '.join(DISTANCES)}, got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(DISTANCES)}, got {kind!r}{nearest(str(kind), DISTANCES)}")
     return DISTANCES[kind](principal_angles(x, y))
 
 

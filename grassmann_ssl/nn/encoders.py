@@ -1,17 +1,41 @@
 """Encoders by name: images to representations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from grassmann_ssl.nn.resnet import DEPTHS, ResNet
+from grassmann_ssl.registry import Registry
 
-ENCODERS = ("linear", "mlp", "conv", *DEPTHS, "timm:NAME")
-WIDTHS = {"linear": 256, "mlp": 256, "conv": 16}
 SMALLEST = 4  # side of the images that it takes at least
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named encoder. A name FAMILY:NAME stands for all models of a family.
+
+    make   called with what it `takes` of name, in_channels, image_size, width, batch_norm and stem
+    width  its width where none is given; None where the architecture has its own, and its own batch norm
+    """
+
+    name: str
+    make: Callable[..., nn.Module]
+    takes: tuple[str, ...]
+    width: int | None = None
+
+
+ENCODERS: Registry[Architecture] = Registry("encoder")
+
+
+def architecture(name: str) -> Architecture:
+    """The declared encoder of a name. Raises ValueError for an unknown one (lists the known ones)."""
+    family, colon, _ = name.partition(":")
+    return ENCODERS[f"{family}:NAME" if colon and f"{family}:NAME" in ENCODERS else name]
 
 
 class Encoder(nn.Sequential):
@@ -62,35 +86,42 @@ def _drawn_by(generator: torch.Generator | None) -> Iterator[None]:
 def _encoder(name: str, in_channels: int, image_size: int, stem: str, width: int | None, batch_norm: bool) -> nn.Module:
     if in_channels < 1 or image_size < 1:
         raise ValueError(f"in_channels and image_size must be at least 1, got {in_channels} and {image_size}")
-    if width is not None and (name not in WIDTHS or width < 1):
-        raise ValueError(f"width must be at least 1, and is for {', '.join(WIDTHS)} only; got {width} for {name}")
-    if not batch_norm and name not in WIDTHS:
+    kind = architecture(name)
+    if width is not None and (kind.width is None or width < 1):
+        with_width = ", ".join(other.name for other in ENCODERS.values() if other.width)
+        raise ValueError(f"width must be at least 1, and is for {with_width} only; got {width} for {name}")
+    if not batch_norm and kind.width is None:
         raise ValueError(f"batch_norm can be left out of mlp and conv only, not of {name}")
-    pixels, w = in_channels * image_size**2, width or WIDTHS.get(name, 0)
-    if name == "linear":
-        return _with(w, nn.Flatten(), nn.Linear(pixels, w))
-    if name == "mlp":
-        norm = [nn.BatchNorm1d(w)] if batch_norm else []
-        hidden = (nn.Linear(pixels, w, bias=not batch_norm), *norm, nn.ReLU(inplace=True))
-        return _with(w, nn.Flatten(), *hidden, nn.Linear(w, w), nn.ReLU(inplace=True))
-    if name == "conv":
-        if image_size < SMALLEST:
-            raise ValueError(
-                f"encoder conv needs images of at least {SMALLEST} x {SMALLEST}, got {image_size} x {image_size}"
-            )
-        layers: list[nn.Module] = []
-        inputs = in_channels
-        for out, stride in ((w, 1), (2 * w, 2), (4 * w, 2)):
-            layers.append(nn.Conv2d(inputs, out, 3, stride=stride, padding=1, bias=not batch_norm))
-            layers += [nn.BatchNorm2d(out)] if batch_norm else []
-            layers.append(nn.ReLU(inplace=True))
-            inputs = out
-        return _with(4 * inputs, *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    if name in DEPTHS:
-        return ResNet(name, in_channels, stem)
-    if name.startswith("timm:"):
-        return _timm(name.removeprefix("timm:"), in_channels)
-    raise ValueError(f"unknown encoder {name!r}: known are {', '.join(ENCODERS)}")
+    given = {
+        "name": name, "in_channels": in_channels, "image_size": image_size, "width": width or kind.width, "batch_norm": batch_norm,
+        "stem": stem,
+    }  # fmt: skip
+    return kind.make(**{key: given[key] for key in kind.takes})
+
+
+def _linear(in_channels: int, image_size: int, width: int) -> nn.Module:
+    return _with(width, nn.Flatten(), nn.Linear(in_channels * image_size**2, width))
+
+
+def _mlp(in_channels: int, image_size: int, width: int, batch_norm: bool) -> nn.Module:
+    norm = [nn.BatchNorm1d(width)] if batch_norm else []
+    hidden = (nn.Linear(in_channels * image_size**2, width, bias=not batch_norm), *norm, nn.ReLU(inplace=True))
+    return _with(width, nn.Flatten(), *hidden, nn.Linear(width, width), nn.ReLU(inplace=True))
+
+
+def _conv(in_channels: int, image_size: int, width: int, batch_norm: bool) -> nn.Module:
+    if image_size < SMALLEST:
+        raise ValueError(
+            f"encoder conv needs images of at least {SMALLEST} x {SMALLEST}, got {image_size} x {image_size}"
+        )
+    layers: list[nn.Module] = []
+    inputs = in_channels
+    for out, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        layers.append(nn.Conv2d(inputs, out, 3, stride=stride, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(out)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+        inputs = out
+    return _with(4 * inputs, *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 
 def _with(features: int, *layers: nn.Module) -> Encoder:
@@ -100,6 +131,7 @@ def _with(features: int, *layers: nn.Module) -> Encoder:
 
 
 def _timm(name: str, in_channels: int) -> nn.Module:
+    name = name.removeprefix("timm:")
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # beside a torch without its torchvision timm raises RuntimeError
@@ -112,3 +144,14 @@ def _timm(name: str, in_channels: int) -> nn.Module:
         raise ValueError(f"timm has no model {name!r}: {error}") from None
     model.out_features = model.num_features
     return model
+
+
+_PIXELS = ("in_channels", "image_size", "width")
+for _one in (
+    Architecture("linear", _linear, _PIXELS, 256),
+    Architecture("mlp", _mlp, (*_PIXELS, "batch_norm"), 256),
+    Architecture("conv", _conv, (*_PIXELS, "batch_norm"), 16),
+    *(Architecture(name, partial(ResNet, name), ("in_channels", "stem")) for name in DEPTHS),
+    Architecture("timm:NAME", _timm, ("name", "in_channels")),
+):
+    ENCODERS.add(_one.name, _one)

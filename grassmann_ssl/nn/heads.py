@@ -1,10 +1,33 @@
 """Projection heads: from the representation of an encoder to the embedding that the objective sees."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
-HEADS = ("standard", "centred", "simsiam", "byol", "simclr", "barlow_twins", "vicreg")
+from grassmann_ssl.registry import Registry
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is around the last linear layer of a head: BatchNorm without gain and offset `before` it, its `bias`, BatchNorm after it.
+
+    gain  whether that has a gain; None where there is none after it
+    """
+
+    before: bool = False
+    bias: bool = False
+    gain: bool | None = None
+
+
+HEADS: Registry[Head] = Registry("head")
+HEADS.add("standard", Head(bias=True))
+HEADS.add("centred", Head(before=True))
+HEADS.add("simsiam", Head(gain=False))
+HEADS.add("byol", Head())
+HEADS.add("simclr", Head(gain=True))
+HEADS.add("barlow_twins", Head())
+HEADS.add("vicreg", Head())
 
 
 class ProjectionHead(nn.Sequential):
@@ -28,8 +51,7 @@ def projector(in_features: int, widths: Sequence[int], kind: str = "standard") -
     Sources: Chen et al. 2020, arXiv 2002.05709; Grill et al. 2020, arXiv 2006.07733; Chen & He 2021, arXiv 2011.10566; Zbontar et al.
     2021, arXiv 2103.03230; Bardes et al. 2022, arXiv 2105.04906.
     """
-    if kind not in HEADS:
-        raise ValueError(f"unknown head {kind!r}: known are {', '.join(HEADS)}")
+    around = HEADS[kind]
     if not widths or min(*widths, in_features) < 1:
         raise ValueError(
             f"in_features and widths must be positive, and widths not empty, got {in_features} and {widths}"
@@ -39,12 +61,12 @@ def projector(in_features: int, widths: Sequence[int], kind: str = "standard") -
     for hidden in widths[:-1]:
         layers += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         width = hidden
-    if kind == "centred":
+    if around.before:
         layers.append(nn.BatchNorm1d(width, affine=False))
-    last = nn.Linear(width, widths[-1], bias=kind == "standard")
+    last = nn.Linear(width, widths[-1], bias=around.bias)
     layers.append(last)
-    if kind in ("simclr", "simsiam"):
-        norm = nn.BatchNorm1d(widths[-1], affine=kind == "simclr")
+    if around.gain is not None:
+        norm = nn.BatchNorm1d(widths[-1], affine=around.gain)
         norm.register_parameter("bias", None)
         layers.append(norm)
     head = ProjectionHead(*layers)

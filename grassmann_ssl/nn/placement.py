@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.nn.constrain import CONVOLUTIONS, constrain
+from grassmann_ssl.registry import nearest
 
 PLACES = ("last", "linear", "conv")
 
@@ -15,7 +16,7 @@ def layers_at(model: nn.Module, where: str) -> list[str]:
     Raises ValueError for an unknown place, and where the model has no such layer.
     """
     if where not in PLACES:
-        raise ValueError(f"where must be one of {', '.join(PLACES)}, got {where!r}")
+        raise ValueError(f"where must be one of {', '.join(PLACES)}, got {where!r}{nearest(where, PLACES)}")
     if where == "conv":
         names = [name for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS) and m.groups == 1]
     else:

@@ -1,6 +1,9 @@
 """Predictors of BYOL, SimSiam and DirectPred: trained by gradient descent, or set from the correlation of the embeddings."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -8,9 +11,51 @@ from torch import Tensor, nn
 
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.precision import no_autocast
+from grassmann_ssl.registry import Registry
 
-PREDICTORS = ("linear", "mlp", "directpred", "directpred-code", "directset", "directcopy")
 FLOOR = 1e-4  # of the released code: the least eigenvalue of its predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorOptions:
+    """Options of a predictor that is set in closed form."""
+
+    PREFIX: ClassVar[str] = "predictor"
+    alpha: float = 0.5
+    """exponent of directset"""
+    rho: float = 0.3
+    """EMA decay of the embedding correlation F"""
+    eps: float = 0.1
+    """what is added to the eigenvalues of F, relative to the largest"""
+    every: int = 1
+    """steps between two settings; above 1 the predictor is trained in between"""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A named predictor R^d -> R^d.
+
+    make         (dimension, **settings) -> its module
+    equivariant  for embeddings f Q there is one that predicts q(f) Q, and training (by SGD) or setting it commutes with that
+    source       paper, and equation where it has one
+    matrix       (F, alpha, eps) -> W: it is set in closed form, by `DirectPredictor`; None where it is trained
+    options      those of `PredictorOptions` that it has
+    """
+
+    name: str
+    make: Callable[..., nn.Module]
+    equivariant: bool
+    source: str
+    matrix: Callable[[Tensor, float, float], Tensor] | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether it is set from the correlation of the embeddings rather than trained."""
+        return self.matrix is not None
+
+
+PREDICTORS: Registry[Predictor] = Registry("predictor")
 
 
 def predictor(kind: str, dimension: int, **settings: Any) -> nn.Module:
@@ -20,21 +65,19 @@ def predictor(kind: str, dimension: int, **settings: Any) -> nn.Module:
     SimSiam's bottleneck. The others set their matrix in closed form. Raises ValueError for an unknown name, TypeError for settings that
     the predictor does not have.
     """
-    if kind == "linear":
-        return _linear(dimension, **settings)
-    if kind == "mlp":
-        if settings:
-            raise TypeError(f"predictor mlp has no settings, got {', '.join(settings)}")
-        inner = max(dimension // 4, 2)
-        return nn.Sequential(
-            nn.Linear(dimension, inner, bias=False),
-            nn.BatchNorm1d(inner),
-            nn.ReLU(inplace=True),
-            nn.Linear(inner, dimension),
-        )
-    if kind not in PREDICTORS:
-        raise ValueError(f"unknown predictor {kind!r}: known are {', '.join(PREDICTORS)}")
-    return DirectPredictor(dimension, kind=kind, **settings)
+    return PREDICTORS[kind].make(dimension, **settings)
+
+
+def _mlp(dimension: int, **settings: Any) -> nn.Module:
+    if settings:
+        raise TypeError(f"predictor mlp has no settings, got {', '.join(settings)}")
+    inner = max(dimension // 4, 2)
+    return nn.Sequential(
+        nn.Linear(dimension, inner, bias=False),
+        nn.BatchNorm1d(inner),
+        nn.ReLU(inplace=True),
+        nn.Linear(inner, dimension),
+    )
 
 
 def _linear(dimension: int, *, symmetric: bool = False) -> nn.Module:
@@ -83,14 +126,15 @@ class DirectPredictor(nn.Module):
         dimension: int,
         *,
         kind: str = "directpred",
-        alpha: float = 0.5,
-        rho: float = 0.3,
-        eps: float = 0.1,
-        every: int = 1,
+        alpha: float = PredictorOptions.alpha,
+        rho: float = PredictorOptions.rho,
+        eps: float = PredictorOptions.eps,
+        every: int = PredictorOptions.every,
     ) -> None:
         super().__init__()
-        if kind not in PREDICTORS[2:]:
-            raise ValueError(f"kind must be one of {', '.join(PREDICTORS[2:])}, got {kind!r}")
+        known = [name for name, one in PREDICTORS.items() if one.closed_form]
+        if kind not in known:
+            raise ValueError(f"kind must be one of {', '.join(known)}, got {kind!r}")
         if not 0 <= rho < 1:
             raise ValueError(f"rho must be at least 0 and below 1, got {rho}")
         if not (alpha > 0 and eps >= 0 and every >= 1 and dimension >= 1):
@@ -124,20 +168,9 @@ class DirectPredictor(nn.Module):
 
     def matrix(self, correlation: Float[Tensor, " d d"]) -> Float[Tensor, " d d"]:
         """W of a correlation matrix F."""
-        if self.kind == "directcopy":
-            largest = torch.linalg.matrix_norm(correlation, 2).clamp_min(torch.finfo(correlation.dtype).tiny)
-            return correlation / largest + self.eps * torch.eye(len(correlation)).to(correlation)
-        s, u = torch.linalg.eigh(correlation)
-        s = s.clamp_min(0)
-        largest = s[-1]
-        share = s / largest.clamp_min(torch.finfo(s.dtype).tiny)
-        if self.kind == "directpred":
-            p = s.sqrt() + self.eps * largest
-        elif self.kind == "directpred-code":
-            p = (share.sqrt() + self.eps).clamp_min(FLOOR)
-        else:
-            p = s**self.alpha + self.eps * largest**self.alpha
-        return (u * p) @ u.T
+        formula = PREDICTORS[self.kind].matrix
+        assert formula is not None
+        return formula(correlation, self.alpha, self.eps)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
@@ -145,3 +178,55 @@ class DirectPredictor(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.kind}, rho={self.rho}, eps={self.eps}, every={self.every}"
+
+
+def _directpred(correlation: Tensor, alpha: float, eps: float) -> Tensor:
+    s, u = _modes(correlation)
+    return _matrix(s.sqrt() + eps * s[-1], u)
+
+
+def _directpred_code(correlation: Tensor, alpha: float, eps: float) -> Tensor:
+    s, u = _modes(correlation)
+    share = s / s[-1].clamp_min(torch.finfo(s.dtype).tiny)
+    return _matrix((share.sqrt() + eps).clamp_min(FLOOR), u)
+
+
+def _directset(correlation: Tensor, alpha: float, eps: float) -> Tensor:
+    s, u = _modes(correlation)
+    return _matrix(s**alpha + eps * s[-1] ** alpha, u)
+
+
+def _directcopy(correlation: Tensor, alpha: float, eps: float) -> Tensor:
+    largest = torch.linalg.matrix_norm(correlation, 2).clamp_min(torch.finfo(correlation.dtype).tiny)
+    return correlation / largest + eps * torch.eye(len(correlation)).to(correlation)
+
+
+def _modes(correlation: Tensor) -> tuple[Tensor, Tensor]:
+    s, u = torch.linalg.eigh(correlation)
+    return s.clamp_min(0), u
+
+
+def _matrix(p: Tensor, u: Tensor) -> Tensor:
+    return (u * p) @ u.T
+
+
+TIAN, WANG = "Tian et al. 2021, arXiv 2102.06810", "Wang et al. 2021, arXiv 2110.04947"
+AVERAGED = ("rho", "eps", "every")
+for _one in (
+    Predictor("linear", _linear, True, TIAN),
+    Predictor("mlp", _mlp, False, "Chen & He 2021, arXiv 2011.10566"),
+    Predictor(
+        "directpred", partial(DirectPredictor, kind="directpred"), True, f"{TIAN}, eq. (18)", _directpred, AVERAGED
+    ),
+    Predictor(
+        "directpred-code",
+        partial(DirectPredictor, kind="directpred-code"),
+        True,
+        f"{TIAN}, code",
+        _directpred_code,
+        AVERAGED,
+    ),
+    Predictor("directset", partial(DirectPredictor, kind="directset"), True, WANG, _directset, ("alpha", *AVERAGED)),
+    Predictor("directcopy", partial(DirectPredictor, kind="directcopy"), True, WANG, _directcopy, AVERAGED),
+):
+    PREDICTORS.add(_one.name, _one)

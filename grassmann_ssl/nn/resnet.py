@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from grassmann_ssl.registry import nearest
+
 # name: (block, blocks of the four stages)
 DEPTHS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -77,9 +79,9 @@ class ResNet(nn.Module):
     def __init__(self, name: str, in_channels: int = 3, stem: str = "imagenet") -> None:
         super().__init__()
         if name not in DEPTHS:
-            raise ValueError(f"unknown residual network {name!r}: known are {', '.join(DEPTHS)}")
+            raise ValueError(f"unknown residual network {name!r}: known are {', '.join(DEPTHS)}{nearest(name, DEPTHS)}")
         if stem not in STEMS:
-            raise ValueError(f"unknown stem {stem!r}: known are {', '.join(STEMS)}")
+            raise ValueError(f"unknown stem {stem!r}: known are {', '.join(STEMS)}{nearest(stem, STEMS)}")
         kind, depths = DEPTHS[name]
         self.conv1 = _convolution(in_channels, 64, 3) if stem == "cifar" else _convolution(in_channels, 64, 7, 2)
         self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)

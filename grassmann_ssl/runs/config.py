@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
 from tyro.constructors import PrimitiveConstructorSpec
+
+Config = TypeVar("Config", bound="RunConfig")
 
 
 class ConfigError(ValueError):
@@ -61,9 +63,23 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A setting by the name that run.json, checkpoints and arms give it: a field, or one of an options dataclass in the field `group`."""
+
+    name: str
+    group: str
+    field: str
+    type: Any
+    default: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Settings that every experiment has. Raises ConfigError for a seed outside 0 .. 2^63 - 1."""
+    """Settings that every experiment has. Raises ConfigError for a seed outside 0 .. 2^63 - 1.
+
+    Options of one thing, such as a predictor, may be a dataclass of their own in a field; its `PREFIX`, if any, comes before their names.
+    """
 
     NAME: ClassVar[str]
     seed: int = 1
@@ -84,10 +100,38 @@ class RunConfig:
         """The run folder."""
         return Path(self.out) if self.out else Path("runs") / self.NAME
 
+    @classmethod
+    def known(cls) -> list[Setting]:
+        """The settings in their order, nested options among the others."""
+        found = []
+        for one in _fields(cls):
+            if is_dataclass(one.type):
+                prefix = getattr(one.type, "PREFIX", "")
+                start = f"{prefix}_" if prefix else ""
+                found += [replace(own, name=start + own.name, group=one.name) for own in _fields(one.type)]
+            else:
+                found.append(one)
+        return found
+
+    def values(self) -> dict[str, Any]:
+        """The value of every setting by its name."""
+        return {one.name: getattr(getattr(self, one.group) if one.group else self, one.field) for one in self.known()}
+
+    @classmethod
+    def of(cls: type[Config], **settings: Any) -> Config:
+        """A config from settings by name, the inverse of `values`. Raises TypeError for an unknown name, ConfigError as the config does."""
+        nested = [one for one in cls.known() if one.group and one.name in settings]
+        options: dict[str, dict[str, Any]] = {one.group: {} for one in nested}
+        for one in nested:
+            options[one.group][one.field] = settings.pop(one.name)
+        types = {one.name: one.type for one in _fields(cls)}
+        return cls(**settings, **{group: types[group](**values) for group, values in options.items()})
+
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
-        """Raises ConfigError unless the fields, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""
+        """Raises ConfigError unless the settings, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""
+        values = self.values()
         for name in names:
-            value = getattr(self, name)
+            value = values[name]
             if isinstance(value, tuple) and not value:
                 raise ConfigError(f"{name} must not be empty")
             for one in value if isinstance(value, tuple) else (value,):
@@ -95,3 +139,9 @@ class RunConfig:
                     bounds = [f">= {least:g}"] * (least > -math.inf) + [f"> {above:g}"] * (above > -math.inf)
                     bounds += [f"<= {most:g}"] * (most < math.inf)
                     raise ConfigError(f"{name} must be {' and '.join(['finite', *bounds])}, got {one}")
+
+
+def _fields(kind: Any) -> list[Setting]:
+    """The fields of a dataclass, each as a setting."""
+    hints = get_type_hints(kind)
+    return [Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,7 @@ class Run:
         """The outcome: the record with config, provenance, findings and wall time, and the numbers as they are."""
         whole = {
             "experiment": self.config.NAME,
-            "config": {f.name: getattr(self.config, f.name) for f in fields(self.config)}
-            | {"out": str(self.config.folder)},
+            "config": self.config.values() | {"out": str(self.config.folder)},
             **provenance(self.device),
             "findings": [asdict(finding) for finding in findings],
             "interrupted": None,

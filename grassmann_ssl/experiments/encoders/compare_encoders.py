@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -66,16 +66,16 @@ class CompareEncodersConfig(RunConfig):
             "seed": seed,
         }
         try:
-            return TrainConfig(**base, **dict(_settings(arm)))
+            return TrainConfig.of(**base, **dict(_settings(arm)))
         except ConfigError as error:
             raise ConfigError(f"arm {arm!r}: {error}") from None
 
 
 def _settings(arm: str) -> Iterable[tuple[str, Any]]:
-    types = {f.name: f.type for f in fields(TrainConfig) if f.name not in FIXED}
+    types = {one.name: one.type for one in TrainConfig.known() if one.name not in FIXED}
     for part in filter(None, arm.split(",")):
         name, equals, text = part.partition("=")
-        name = name.strip().replace("-", "_")
+        name = name.strip().replace("-", "_").replace(".", "_")
         if not equals or name not in types:
             raise ConfigError(f"{part!r} is not NAME=VALUE with NAME one of {', '.join(types)}")
         options: Any = get_args(types[name]) or (types[name],)

@@ -7,38 +7,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import geoopt
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from grassmann_ssl.data.augment import Augmentation
 from grassmann_ssl.data.batches import augmentations
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.nn.batch_norm import globalise_batch_norm
 from grassmann_ssl.nn.constrain import constraints
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.encoders import encoder
-from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear, feature_orthonormal
+from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.heads import projector
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
-from grassmann_ssl.nn.placement import constrain_model, layers_at
-from grassmann_ssl.nn.predictors import DirectPredictor, predictor
+from grassmann_ssl.nn.placement import layers_at
+from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective, objective, options_of
-from grassmann_ssl.optim import LARS, RiemannianAdam, RiemannianSGD
+from grassmann_ssl.optim.table import OPTIMIZERS, optimizers
 from grassmann_ssl.runs import ConfigError, setting
 
 if TYPE_CHECKING:
     from grassmann_ssl.experiments.encoders.train import TrainConfig
-
-MANIFOLDS: dict[str, Callable[[], geoopt.Manifold]] = {
-    "grassmann": Grassmann,
-    "stiefel": Stiefel,
-    "geoopt-stiefel": geoopt.EuclideanStiefel,
-}
-HARD = (*MANIFOLDS, "feature-orthonormal", "parametrization")
 
 
 @dataclass
@@ -62,7 +53,7 @@ class Arm:
     def time_of(self, steps: np.ndarray, config: TrainConfig) -> np.ndarray:
         """t = sum of the learning rates of the steps done / (1 - momentum): the time of gradient flow."""
         rates = [config.rate(k) for k in range(config.steps)]
-        inertia = 1 - config.momentum if config.optimizer != "adam" else 1.0
+        inertia = OPTIMIZERS[config.optimizer].inertia(config.optimizer_options)
         return config.lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
 
     @contextmanager
@@ -92,38 +83,13 @@ def check_arm(config: TrainConfig) -> None:
         raise ConfigError(f"{config.objective} compares two embeddings: it takes no predictor and no teacher")
     if loss.needs_predictor and config.predictor == "none":
         raise ConfigError(f"{config.objective} needs a predictor")
-    if config.constraint == "grassmann":
-        if config.where != "last":
-            raise ConfigError(
-                f"constraint grassmann on the {config.where} layers: what follows an inner layer is not rotation-invariant, so the loss "
-                "is no function on the Grassmannian; use --constraint stiefel"
-            )
-        if not loss.rotation_invariant:
-            raise ConfigError(
-                f"constraint grassmann: {config.objective} is not rotation-invariant, so it is no function on the Grassmannian; use "
-                "--constraint stiefel"
-            )
-        if config.predictor == "mlp":
-            raise ConfigError(
-                "constraint grassmann: an mlp predictor is not rotation-equivariant; use --constraint stiefel"
-            )
-    if config.constraint == "feature-orthonormal" and config.where != "last":
-        raise ConfigError("constraint feature-orthonormal is for the last layer of the head: use --where last")
-    if config.constraint == "feature-orthonormal" and not loss.rotation_invariant:
-        raise ConfigError(
-            f"constraint feature-orthonormal: {config.objective} is not rotation-invariant, so it is no function of a subspace"
-        )
-    if config.optimizer == "lars" and config.constraint == "geoopt-stiefel":
-        raise ConfigError("constraint geoopt-stiefel is stepped by sgd or adam, not by lars")
-    if config.optimizer == "muon":
-        if not hasattr(torch.optim, "Muon"):
-            raise ConfigError("optimizer muon needs torch 2.9 or newer")
-        if config.constraint in (*HARD, "penalty"):
-            raise ConfigError(
-                f"optimizer muon is a comparator for constraints, it does not go with {config.constraint}"
-            )
-        if config.where == "conv":
-            raise ConfigError("optimizer muon is for matrices: use --where last or linear")
+    with setting():
+        constraint = CONSTRAINTS[config.constraint]
+        constraint.check(
+            where=config.where, objective=config.objective, invariant=loss.rotation_invariant, predictor=config.predictor,
+            equivariant=config.predictor == "none" or PREDICTORS[config.predictor].equivariant,
+        )  # fmt: skip
+        OPTIMIZERS[config.optimizer].check(constraint, config.where)
 
 
 def _objective(config: TrainConfig) -> Objective:
@@ -139,15 +105,15 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
         torch.manual_seed(config.seed)
         with setting("encoder"):
             body: Any = encoder(config.encoder, in_channels=channels, image_size=size, stem=config.stem)
-        centred = config.head == "centred" or (
-            config.head == "auto" and config.constraint in HARD and config.where == "last"
-        )
+        constraint = CONSTRAINTS[config.constraint]
+        held_last = constraint.rank_of_w and config.where == "last"
+        centred = config.head == "centred" or (config.head == "auto" and held_last)
         head = projector(body.out_features, (config.hidden, config.dim), "centred" if centred else "standard")
         loss = _objective(config)
         online = nn.Sequential(body, head)
         with setting("constraint"):
-            constrained, feature_layer = _constrain(config, online)
-        if config.constraint not in HARD:
+            constrained = constraint.put(online, config.where)
+        if not constraint.rank_of_w:
             with torch.no_grad():
                 for parameter in head.last.parameters():
                     parameter.mul_(config.init_scale)
@@ -156,18 +122,19 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
         globalise_batch_norm(online)
     online.to(device)
     teacher = Teacher(online) if config.teacher else None
-    soft = [online.get_submodule(name) for name in constrained] if config.constraint == "penalty" else []
+    soft = [online.get_submodule(name) for name in constrained] if constraint.in_loss else []
+    feature_layer = head.last if isinstance(head.last, FeatureOrthonormalLinear) else None
     method = JointEmbedding(
         online[0], online[1], loss.loss,
-        predictor=q, teacher=teacher, stop_gradient=loss.predictive, orthogonality=(config.penalty, soft),
+        predictor=q, teacher=teacher, stop_gradient=loss.predictive, orthogonality=(config.constraint_options.penalty, soft),
     ).to(device)  # fmt: skip
     arm = Arm(
         method,
         loss,
-        _optimizers(config, method, constrained),
+        _optimizers(config, method),
         augmentations(config.augmentation, config.data, size)[0],
         constrained,
-        (config.dim, config.hidden) if config.constraint in HARD and config.where == "last" else None,
+        (config.dim, config.hidden) if held_last else None,
         feature_layer,
     )
     if hasattr(loss.loss, "renew"):
@@ -184,57 +151,17 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
 
 
 def _predictor(config: TrainConfig) -> nn.Module:
-    if config.predictor in ("linear", "mlp"):
-        return predictor(config.predictor, config.dim)
-    return DirectPredictor(
-        config.dim, kind=config.predictor, alpha=config.predictor_alpha, rho=config.predictor_rho, eps=config.predictor_eps,
-        every=config.predictor_every,
-    )  # fmt: skip
+    chosen = PREDICTORS[config.predictor]
+    return chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
 
 
-def _constrain(config: TrainConfig, online: nn.Module) -> tuple[list[str], FeatureOrthonormalLinear | None]:
-    """Put the constraint on its layers; names of these layers, and the feature-orthonormal one."""
-    names = layers_at(online, config.where)
-    if config.constraint in MANIFOLDS:
-        return constrain_model(online, MANIFOLDS[config.constraint](), where=config.where), None
-    if config.constraint == "feature-orthonormal":
-        layer = online.get_submodule(names[-1])
-        assert isinstance(layer, nn.Linear)
-        return names, feature_orthonormal(layer)
-    if config.constraint == "parametrization":
-        for name in names:
-            parametrizations.orthogonal(online.get_submodule(name))
-    return names if config.constraint in ("parametrization", "penalty") else [], None
-
-
-def _optimizers(config: TrainConfig, method: JointEmbedding, constrained: list[str]) -> list[torch.optim.Optimizer]:
-    """Constrained weights by a Riemannian optimizer, the others by the one that is asked for; decay on free matrices and kernels."""
-    on_manifold = set(constraints(method))
-    by_muon = (
-        {f"online.{name}.weight" for name in layers_at(method.online, config.where)}
-        if config.optimizer == "muon"
-        else set()
+def _optimizers(config: TrainConfig, method: JointEmbedding) -> list[torch.optim.Optimizer]:
+    lifted = layers_at(method.online, config.where) if OPTIMIZERS[config.optimizer].comparator else []
+    return optimizers(
+        config.optimizer,
+        {name: p for name, p in method.named_parameters() if p.requires_grad},
+        held=constraints(method),
+        lifted=[f"online.{name}.weight" for name in lifted],
+        lr=config.lr,
+        options=config.optimizer_options,
     )
-    named = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    held = [p for name, p in named.items() if name in on_manifold]
-    lifted = [p for name, p in named.items() if name in by_muon]
-    free = [p for name, p in named.items() if name not in on_manifold | by_muon]
-    # Decay would shrink the signs on the diagonal of a parametrization's matrix too, which torch rounds down to 0.
-    shrunk = {p for name, p in named.items() if p.ndim > 1 and ".parametrizations." not in name}
-    decayed = {"params": [p for p in free if p in shrunk], "weight_decay": config.weight_decay}
-    plain = {"params": [p for p in free if p not in shrunk], "weight_decay": 0.0}
-    groups: list[dict[str, Any]] = [group for group in (decayed, plain) if group["params"]]
-    sgd: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum}
-    if config.optimizer == "lars":
-        lars: list[torch.optim.Optimizer] = [LARS(groups, **sgd)]
-        return lars + ([RiemannianSGD(held, **sgd)] if held else [])
-    if config.optimizer == "adam":
-        return [
-            RiemannianAdam([{"params": held}, *groups], lr=config.lr)
-            if held
-            else torch.optim.AdamW(groups, lr=config.lr)
-        ]
-    first: torch.optim.Optimizer = (
-        RiemannianSGD([{"params": held}, *groups], **sgd) if held else torch.optim.SGD(groups, **sgd)
-    )
-    return [first, torch.optim.Muon(lifted, **sgd, weight_decay=config.weight_decay)] if lifted else [first]

@@ -17,6 +17,7 @@ from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
+from grassmann_ssl.optim.table import OptimizerOptions
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 
@@ -68,8 +69,8 @@ class StepwiseDeepConfig(RunConfig):
         """The settings of one training run."""
         return TrainConfig(
             objective=objective, lr=OBJECTIVES[objective], data=self.data, encoder=self.encoder, dim=self.dim, batch=self.batch,
-            steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant", momentum=0.0, weight_decay=0.0,
-            seed=self.seed, device=self.device,
+            steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant",
+            optimizer_options=OptimizerOptions(momentum=0.0, weight_decay=0.0), seed=self.seed, device=self.device,
         )  # fmt: skip
 
 

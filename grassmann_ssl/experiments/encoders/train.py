@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+import tyro
 
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, check_arm
-from grassmann_ssl.nn.predictors import PREDICTORS
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS, ConstraintOptions
+from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
 from grassmann_ssl.objectives import EMBEDDING_LOSSES
+from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -23,10 +26,6 @@ from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise, processes
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
-CONSTRAINTS = (
-    "none", "grassmann", "feature-orthonormal", "stiefel", "penalty", "parametrization", "geoopt-stiefel",
-)  # fmt: skip
-OPTIMIZERS = ("sgd", "adam", "lars", "muon")
 SEEN = 1024  # images at most on which spectra are recorded
 TIMED = 0.2  # share of the steps at the start that is left out of the time per step
 
@@ -58,32 +57,27 @@ class TrainConfig(RunConfig):
     """temperature of an objective that has one; that of its source where not given"""
     predictor: str = "none"
     """predictor of losses that need none or one: none, linear, mlp, directpred, directpred-code, directset, directcopy"""
-    predictor_alpha: float = 0.5
-    """exponent of directset"""
-    predictor_rho: float = 0.3
-    """weight of the past in the moving correlation of a predictor that is set"""
-    predictor_eps: float = 0.1
-    """what is added to the eigenvalues of a predictor that is set, relative to the largest"""
-    predictor_every: int = 1
-    """steps between two settings of such a predictor; above 1 it is trained in between"""
+    predictor_options: Annotated[PredictorOptions, tyro.conf.arg(name=PredictorOptions.PREFIX)] = field(
+        default_factory=PredictorOptions
+    )
     teacher: float = 0.0
     """momentum of a moving-average teacher at the start, rising to 1; 0: the target is the encoder itself without gradient"""
     constraint: str = "none"
     """constraint: none, grassmann, feature-orthonormal, stiefel, penalty, parametrization, geoopt-stiefel"""
     where: str = "last"
     """layers that it is put on: last (linear layer of the head), linear, conv"""
-    penalty: float = 1.0
-    """weight of the orthogonality penalty"""
+    constraint_options: Annotated[ConstraintOptions, tyro.conf.arg(name=ConstraintOptions.PREFIX)] = field(
+        default_factory=ConstraintOptions
+    )
     optimizer: str = "sgd"
     """optimizer: sgd, adam, lars, or muon (the layers of `where` by Muon, the others by sgd)"""
     lr: float = 0.05
     """learning rate at the end of the warm-up"""
     schedule: str = "cosine"
     """learning rate after the warm-up: cosine, down to 0, or constant"""
-    momentum: float = 0.9
-    """momentum of sgd, lars and muon"""
-    weight_decay: float = 1e-4
-    """weight decay of matrices and kernels that are not constrained"""
+    optimizer_options: Annotated[OptimizerOptions, tyro.conf.arg(name=OptimizerOptions.PREFIX)] = field(
+        default_factory=OptimizerOptions
+    )
     warmup: int = 0
     """steps of linear warm-up"""
     batch: int = 256
@@ -118,9 +112,32 @@ class TrainConfig(RunConfig):
         self.need("lr", "init_scale", "predictor_alpha", above=0)
         self.need("momentum", "teacher", "predictor_rho", least=0, most=0.9999)
         self.need("weight_decay", "predictor_eps", "penalty", "warmup", least=0)
+        self._refuse_without_effect()
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
         check_arm(self)
+
+    def _refuse_without_effect(self) -> None:
+        """Raise ConfigError for a setting that differs from its default and has no effect beside the others."""
+        constraint, optimizer = CONSTRAINTS[self.constraint], OPTIMIZERS[self.optimizer]
+        idle: dict[str, str | bool] = {
+            "where": not (constraint.rank_of_w or constraint.in_loss or optimizer.comparator)
+            and f"with constraint {self.constraint}",
+            "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
+            "save_every": self.checkpoint is None and "without checkpoint",
+        }
+        for group, registry in (("predictor", PREDICTORS), ("constraint", CONSTRAINTS), ("optimizer", OPTIMIZERS)):
+            chosen = getattr(self, group)
+            for one in self.known():
+                if one.group == f"{group}_options" and not (
+                    chosen in registry and one.field in registry[chosen].options
+                ):
+                    owners = ", ".join(name for name, other in registry.items() if one.field in other.options)
+                    idle[one.name] = f"with {group} {chosen}: it is an option of {owners}"
+        values = self.values()
+        for one in self.known():
+            if idle.get(one.name) and values[one.name] != one.default:
+                raise ConfigError(f"{one.name} = {values[one.name]} has no effect {idle[one.name]}")
 
     def rate(self, step: int) -> float:
         """Factor of the learning rate at a step."""
@@ -207,7 +224,7 @@ def config_size(split: Split) -> int:
 def _notes(config: TrainConfig) -> dict[str, Any]:
     """The settings that a checkpoint must agree on."""
     left_out = ("device", "out", "overwrite", "records", "checkpoint", "save_every")
-    return {name: value for name, value in asdict(config).items() if name not in left_out}
+    return {name: value for name, value in config.values().items() if name not in left_out}
 
 
 def _resume(config: TrainConfig, arm: Arm) -> int:

@@ -17,9 +17,12 @@ from grassmann_ssl.experiments.encoders import compare_encoders
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.train import CONSTRAINTS, TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS
+from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
+from grassmann_ssl.optim.table import OPTIMIZERS
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.watch import Diverged
@@ -47,7 +50,7 @@ def weights(arm):
 
 
 def quick(**settings):
-    return TrainConfig(**(QUICK | settings))
+    return TrainConfig.of(**(QUICK | settings))
 
 
 def rows_of(weight):
@@ -55,11 +58,10 @@ def rows_of(weight):
     return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
 
 
-@pytest.mark.parametrize("constraint", CONSTRAINTS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lars"])
+@pytest.mark.parametrize(
+    ("constraint", "optimizer"), [(name, other) for name, one in CONSTRAINTS.items() for other in one.optimizers]
+)
 def test_constraints_hold_whatever_steps(constraint, optimizer, split):
-    if constraint == "geoopt-stiefel" and optimizer == "lars":
-        pytest.skip("refused, see below")
     config = quick(constraint=constraint, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 0.01)
     before = weights(assemble(config, 1, 8, ALONE))
     arm = fit(config, split, ALONE).arm
@@ -70,15 +72,82 @@ def test_constraints_hold_whatever_steps(constraint, optimizer, split):
     assert any("online.0.0" in name for name in moved) and any("online.1" in name for name in moved)
     last = arm.method.projector.last.weight.detach()
     error = (rows_of(last) - torch.eye(8)).abs().max()
-    if constraint in ("grassmann", "stiefel", "parametrization", "geoopt-stiefel"):
+    declared = CONSTRAINTS[constraint]
+    assert (torch.linalg.matrix_rank(last) == 8) or not declared.rank_of_w
+    if declared.orthonormal:
         assert error < 50 * torch.finfo(torch.float32).eps
-    elif constraint == "feature-orthonormal":
+    elif declared.rank_of_z:
         metric = arm.feature_layer.metric
         assert (last @ metric @ last.T - torch.eye(8)).abs().max() < 1e-3  # the condition of the metric, times eps
         assert error > 1e-2
     else:
         assert error > 1e-2
-    assert bool(arm.constrained) == (constraint != "none")
+    assert bool(arm.constrained) == (declared.rank_of_w or declared.in_loss) == (constraint != "none")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "optimizer"),
+    [(name, other) for name, one in CONSTRAINTS.items() for other in OPTIMIZERS if other not in one.optimizers],
+)
+def test_optimizers_that_do_not_go_with_a_constraint_are_refused(constraint, optimizer):
+    with pytest.raises(
+        ConfigError, match=rf"constraint {constraint}, |constraint {constraint} is stepped by|with {constraint}$"
+    ):
+        quick(constraint=constraint, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_objectives_predictors_and_places_are_refused_as_the_table_says(constraint):
+    declared = CONSTRAINTS[constraint]
+    for refused, settings in (
+        (declared.subspace, {"objective": "vicreg"}),
+        (declared.subspace, {"predictor": "mlp"}),
+        (False, {"predictor": "linear"}),
+        (False, {"objective": "barlow_twins"}),
+        *((place not in declared.places, {"where": place}) for place in PLACES if constraint != "none"),
+    ):
+        if refused:
+            with pytest.raises(ConfigError, match=f"^constraint {constraint}"):
+                quick(constraint=constraint, **settings)
+        else:
+            assert quick(constraint=constraint, **settings).constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"predictor": "linear", "predictor_alpha": 0.7},
+            "predictor_alpha = 0.7 .* with predictor linear: .* option of directset$",
+        ),
+        ({"predictor": "directpred", "predictor_alpha": 0.7}, "option of directset$"),
+        (
+            {"predictor_rho": 0.7},
+            "with predictor none: it is an option of directpred, directpred-code, directset, directcopy$",
+        ),
+        ({"penalty": 2.0}, "penalty = 2.0 has no effect with constraint none: it is an option of penalty$"),
+        ({"constraint": "stiefel", "penalty": 2.0}, "with constraint stiefel: it is an option of penalty$"),
+        ({"optimizer": "adam", "momentum": 0.5}, "with optimizer adam: it is an option of sgd, lars, muon$"),
+        ({"where": "conv"}, "where = conv has no effect with constraint none"),
+        ({"constraint": "grassmann", "init_scale": 0.1}, "init_scale = 0.1 has no effect with constraint grassmann"),
+        ({"save_every": 3}, "save_every = 3 has no effect without checkpoint"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        quick(**settings)
+
+
+def test_options_reach_what_they_are_of(split):
+    config = quick(predictor="directset", predictor_alpha=0.7, predictor_every=2, momentum=0.5, weight_decay=0.1)
+    arm = assemble(config, 1, 8, ALONE)
+    assert (arm.method.predictor.alpha, arm.method.predictor.every, arm.method.predictor.rho) == (0.7, 2, 0.3)
+    assert {(g["momentum"], g["weight_decay"]) for g in arm.optimizers[0].param_groups} == {(0.5, 0.1), (0.5, 0.0)}
+    losses = [
+        assemble(quick(constraint="penalty", penalty=p), 1, 8, ALONE).method(*[split.train[:32] / 255] * 2)
+        for p in (1.0, 3.0)
+    ]
+    assert losses[1] > losses[0]
 
 
 @pytest.mark.parametrize("where", ["linear", "conv"])

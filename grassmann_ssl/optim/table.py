@@ -1,0 +1,144 @@
+"""The optimizers of an encoder by name: what steps its constrained and its free parameters, and which constraints they go with."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from grassmann_ssl.nn.constraint_table import Constraint
+from grassmann_ssl.nn.placement import PLACES
+from grassmann_ssl.optim.adam import RiemannianAdam
+from grassmann_ssl.optim.lars import LARS
+from grassmann_ssl.optim.sgd import RiemannianSGD
+from grassmann_ssl.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """Options of an optimizer."""
+
+    PREFIX: ClassVar[str] = ""
+    momentum: float = 0.9
+    """momentum of sgd, lars and muon"""
+    weight_decay: float = 1e-4
+    """weight decay of matrices and kernels that are not constrained"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is to be stepped, and how.
+
+    held    parameters on a manifold; `lifted`: matrices whose updates a comparator orthogonalises
+    free    groups of the others, with and without weight decay
+    """
+
+    held: list[Tensor]
+    lifted: list[Tensor]
+    free: list[dict[str, Any]]
+    lr: float
+    options: OptimizerOptions
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A named optimizer. Which constraints it goes with is said by them: `Constraint.optimizers`.
+
+    make         parts -> torch's optimizers of them
+    source       paper
+    options      those of `OptimizerOptions` that it has
+    comparator   it takes the place of a constraint: its own step goes to the layers of `places`, the others are free
+    least_torch  the version of torch that first has it, or ""
+    """
+
+    name: str
+    make: Callable[[Parts], list[torch.optim.Optimizer]]
+    source: str
+    options: tuple[str, ...] = ("momentum", "weight_decay")
+    comparator: bool = False
+    places: tuple[str, ...] = PLACES
+    least_torch: str = ""
+
+    def check(self, constraint: Constraint, where: str) -> None:
+        """Raise ValueError where torch is too old, or for a constraint or place that the optimizer does not go with."""
+        if self.least_torch and torch.__version__ < self.least_torch:
+            raise ValueError(f"optimizer {self.name} needs torch {self.least_torch} or newer")
+        if self.name not in constraint.optimizers:
+            if self.comparator:
+                raise ValueError(
+                    f"optimizer {self.name} is a comparator for constraints, it does not go with {constraint.name}"
+                )
+            others = " or ".join(constraint.optimizers)
+            raise ValueError(f"constraint {constraint.name} is stepped by {others}, not by {self.name}")
+        if where not in self.places:
+            raise ValueError(f"optimizer {self.name} is for matrices: use --where {' or '.join(self.places)}")
+
+    def inertia(self, options: OptimizerOptions) -> float:
+        """1 - momentum: time of gradient flow is the sum of learning rates over it."""
+        return 1 - options.momentum if "momentum" in self.options else 1.0
+
+
+def optimizers(
+    name: str,
+    parameters: Mapping[str, Tensor],
+    *,
+    held: Collection[str],
+    lifted: Collection[str],
+    lr: float,
+    options: OptimizerOptions,
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of named parameters: of those `held` by a manifold, those `lifted` by a comparator, and the free ones.
+
+    Weight decay acts on free matrices and kernels. Raises ValueError for an unknown name.
+    """
+    free = {key: p for key, p in parameters.items() if key not in held and key not in lifted}
+    # Decay would shrink the signs on the diagonal of a parametrization's matrix too, which torch rounds down to 0.
+    decayed = {key for key, p in free.items() if p.ndim > 1 and ".parametrizations." not in key}
+    groups = [
+        {"params": [p for key, p in free.items() if key in decayed], "weight_decay": options.weight_decay},
+        {"params": [p for key, p in free.items() if key not in decayed], "weight_decay": 0.0},
+    ]
+    parts = Parts(
+        [p for key, p in parameters.items() if key in held],
+        [p for key, p in parameters.items() if key in lifted],
+        [group for group in groups if group["params"]],
+        lr,
+        options,
+    )
+    return OPTIMIZERS[name].make(parts)
+
+
+def _sgd(parts: Parts) -> list[torch.optim.Optimizer]:
+    settings: dict[str, Any] = {"lr": parts.lr, "momentum": parts.options.momentum}
+    if parts.held:
+        return [RiemannianSGD([{"params": parts.held}, *parts.free], **settings)]
+    return [torch.optim.SGD(parts.free, **settings)]
+
+
+def _adam(parts: Parts) -> list[torch.optim.Optimizer]:
+    if parts.held:
+        return [RiemannianAdam([{"params": parts.held}, *parts.free], lr=parts.lr)]
+    return [torch.optim.AdamW(parts.free, lr=parts.lr)]
+
+
+def _lars(parts: Parts) -> list[torch.optim.Optimizer]:
+    free = LARS(parts.free, parts.lr, momentum=parts.options.momentum)
+    return [free, *_sgd(replace(parts, free=[]))] if parts.held else [free]
+
+
+def _muon(parts: Parts) -> list[torch.optim.Optimizer]:
+    options = parts.options
+    muon = torch.optim.Muon(parts.lifted, lr=parts.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    return [*_sgd(parts), muon]
+
+
+RIEMANNIAN = "Becigneul & Ganea 2019, arXiv 1810.00760"
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+for _one in (
+    Optimizer("sgd", _sgd, RIEMANNIAN),
+    Optimizer("adam", _adam, RIEMANNIAN, ("weight_decay",)),
+    Optimizer("lars", _lars, "You et al. 2017, arXiv 1708.03888"),
+    Optimizer("muon", _muon, "Jordan et al. 2024, Muon", comparator=True, places=("last", "linear"), least_torch="2.9"),
+):
+    OPTIMIZERS.add(_one.name, _one)
