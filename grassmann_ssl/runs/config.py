@@ -104,11 +104,11 @@ class RunConfig:
     def known(cls) -> list[Setting]:
         """The settings in their order, nested options among the others."""
         found = []
-        for one in _fields(cls):
+        for one in _declared(cls):
             if is_dataclass(one.type):
                 prefix = getattr(one.type, "PREFIX", "")
                 start = f"{prefix}_" if prefix else ""
-                found += [replace(own, name=start + own.name, group=one.name) for own in _fields(one.type)]
+                found += [replace(own, name=start + own.name, group=one.name) for own in _declared(one.type)]
             else:
                 found.append(one)
         return found
@@ -124,7 +124,7 @@ class RunConfig:
         options: dict[str, dict[str, Any]] = {one.group: {} for one in nested}
         for one in nested:
             options[one.group][one.field] = settings.pop(one.name)
-        types = {one.name: one.type for one in _fields(cls)}
+        types = {one.name: one.type for one in _declared(cls)}
         return cls(**settings, **{group: types[group](**values) for group, values in options.items()})
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
@@ -141,7 +141,7 @@ class RunConfig:
                     raise ConfigError(f"{name} must be {' and '.join(['finite', *bounds])}, got {one}")
 
 
-def _fields(kind: Any) -> list[Setting]:
+def _declared(kind: Any) -> list[Setting]:
     """The fields of a dataclass, each as a setting."""
     hints = get_type_hints(kind)
     return [Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind)]
