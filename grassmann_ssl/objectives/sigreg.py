@@ -92,7 +92,10 @@ class Lejepa:
             self.directions = random_directions(
                 dimension=z.shape[1], count=self.count, seed=self.seed, step=self.step, device=z.device
             )
-        return lejepa(z=z, z_positive=z_positive, directions=self.directions.to(z.dtype), weight=self.weight)
+        directions = self.directions.to(
+            torch.promote_types(z.dtype, torch.float32)
+        )  # not rounded to a half-precision z
+        return lejepa(z=z, z_positive=z_positive, directions=directions, weight=self.weight)
 
 
 class _Sigreg(torch.autograd.Function):

@@ -10,9 +10,9 @@ def draw(*shape, seed=0):
 
 
 def related_views(n, d):
-    """A view, its positive, and another one, (n, d) each, with directions of uneven scale."""
-    z = draw(n, d) @ draw(d, d, seed=1)
-    return z, z + 0.3 * draw(n, d, seed=2), draw(n, d, seed=3)
+    """A view, its positive, and another one, (n, d) each, with directions of uneven scale, below 1 for most."""
+    z = 0.3 * draw(n, d) @ draw(d, d, seed=1)
+    return z, z + 0.1 * draw(n, d, seed=2), draw(n, d, seed=3)
 
 
 def value(chosen, z, z_positive, z_negative=None):

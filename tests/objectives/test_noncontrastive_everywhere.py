@@ -1,22 +1,22 @@
-"""Losses without negatives in several processes, and compiled."""
+"""Every objective in several processes, and losses without negatives compiled."""
 
 import subprocess
 import sys
 
 import torch
 
-from grassmann_ssl.objectives.whitening import w_mse
+from tests.objectives.declared import cases
 from tests.objectives.noncontrastive_cases import settings_of
 from tests.objectives.processes import check
 
 
 def test_wide_embeddings_of_several_processes(tmp_path):
     """d > 2 W n: all forms by matrices of rows."""
-    check(tmp_path, settings_of(15, torch.float32), n=3, d=15)
+    check(tmp_path, [*cases(whitened=False), *settings_of(15, torch.float32)], n=3, d=15)
 
 
 def test_embeddings_of_several_processes(tmp_path):
-    check(tmp_path, [*settings_of(5, torch.float32), ("w_mse", w_mse, {})], n=9, d=5)
+    check(tmp_path, [*cases(whitened=True), *settings_of(5, torch.float32)], n=9, d=5)
 
 
 def test_losses_compile_without_a_break():
