@@ -2,11 +2,14 @@
 
 import os
 
+import jaxtyping
+import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  the hook below looks it up by name
+from tests import readme
 
 # Shape annotations are checked in tests and free in production: the hook stays for all that tests import. Before any of them imports
 # geoopt, the package does: it filters the warnings of that import.
@@ -19,3 +22,15 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_runtest_setup(item):
+    # Trainings call checked functions a million times, which would double their time; what they call is checked by the quick tests.
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """What `make demo` prints, and the folder that it ran in; tests that share it are in the group `demo`, on one worker."""
+    folder = tmp_path_factory.mktemp("demo")
+    return readme.run("make demo", folder), folder

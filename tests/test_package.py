@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import fields
-from pathlib import Path
 
 import jupytext
 import pytest
@@ -18,14 +17,13 @@ import theory
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from tests.commands import command
+from tests.readme import ROOT, run
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CHOOSING = (ROOT / "docs" / "choosing.md").read_text()
 THEORY = (ROOT / "docs" / "theory.md").read_text()
 ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
 OBJECTIVES = (ROOT / "docs" / "objectives.md").read_text()
-BIN = Path(sys.executable).parent
 
 
 def blocks(language, page=README):
@@ -41,23 +39,19 @@ def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
         assert promise in printed
 
 
-def run(command, folder):
-    """A command of the README in a folder of its own, with the real Makefile and the environment that runs the tests."""
-    for name in ("Makefile", "setup.cfg", "constraints.txt"):
-        shutil.copy(ROOT / name, folder / name)
-    command = command.replace("make ", f"make --old-file {BIN.parent}/.installed ").replace(".venv/bin", str(BIN))
-    environment = os.environ | {"VENV": str(BIN.parent)}
-    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.mark.xdist_group("demo")
+def test_the_demo_says_where_its_report_is(demo):
+    assert "make demo" in blocks("bash")[0]
+    printed, folder = demo
+    report = re.search(r"report: (.*)", printed)
+    assert report and (folder / report[1]).exists() and f"`{report[1]}`" in README
 
 
-@pytest.mark.parametrize(
-    "command", [line for block in blocks("bash") + blocks("bash", ENCODERS) for line in block.splitlines()]
-)
-def test_the_commands_of_the_readme_run(command, tmp_path):
-    if command == "make test":
-        return  # this very run
+COMMANDS = [line for block in blocks("bash") + blocks("bash", ENCODERS) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line not in ("make demo", "make test", "make check")])
+def test_the_commands_of_the_pages_run(command, tmp_path):
     report = re.search(r"report: (.*)", run(command, tmp_path))
     assert report and (tmp_path / report[1]).exists()
 

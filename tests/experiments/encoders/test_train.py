@@ -26,8 +26,9 @@ from grassmann_ssl.optim.table import OPTIMIZERS
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.watch import Diverged
+from tests.commands import command
+from tests.readme import BIN, ROOT
 
-BIN = Path(sys.executable).parent
 ALONE = Process(0, 1, torch.device("cpu"))
 QUICK = {"steps": 4, "batch": 32, "records": 4}
 
@@ -257,40 +258,37 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
         assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_two_processes_are_one(tmp_path):
+    """torchrun on two halves of every batch: the same weights to rounding, written by one of them."""
+    options = (
         "--constraint feature-orthonormal",
         "--objective nt_xent --constraint grassmann",
         "--predictor directpred --teacher 0.9",
-    ],
-)
-def test_two_processes_are_one(options, tmp_path):
-    """torchrun on two halves of every batch: the same weights to rounding, written by one of them."""
-    given = f"train --steps 3 --batch 64 --records 3 {options}".split()
-    launchers = {1: [sys.executable], 2: [BIN / "torchrun", "--standalone", "--nproc-per-node", "2"]}
-    ends = {}
-    for count, launcher in launchers.items():
-        path = tmp_path / f"{count}.safetensors"
-        command = [
-            *launcher,
-            "-m",
-            "grassmann_ssl.cli",
-            *given,
-            "--out",
-            str(tmp_path / str(count)),
-            "--checkpoint",
-            str(path),
+    )
+
+    def ends(count):
+        return [tmp_path / f"{count}-{k}.safetensors" for k in range(len(options))]
+
+    def lines(count):
+        given = zip(options, ends(count), strict=True)
+        return [
+            f"train --steps 3 --batch 64 --records 3 {line} --out {end.with_suffix('')} --checkpoint {end}"
+            for line, end in given
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("report:") == 1
-        ends[count] = load_file(path)
-    weights_and_buffers = {name: value for name, value in ends[1].items() if name.startswith("model/")}
-    for name, alone in weights_and_buffers.items():
-        if alone.dtype.kind == "f":
-            # float32, three steps of momentum and batch norms
-            assert np.abs(ends[2][name] - alone).max() < 2e-4 * (1 + np.abs(alone).max()), name
+
+    for line in lines(1):
+        done = command(*line.split())
+        assert done.returncode == 0 and done.stdout.count("report:") == 1, done.stderr
+    launcher = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "tests.commands"]
+    done = subprocess.run([*launcher, *lines(2)], capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout.count("report:") == len(options), done.stderr
+    for one, two in zip(ends(1), ends(2), strict=True):
+        alone, together = load_file(one), load_file(two)
+        weights_and_buffers = {name: value for name, value in alone.items() if name.startswith("model/")}
+        for name, value in weights_and_buffers.items():
+            if value.dtype.kind == "f":
+                # float32, three steps of momentum and batch norms
+                assert np.abs(together[name] - value).max() < 2e-4 * (1 + np.abs(value).max()), (one.name, name)
 
 
 def test_the_folder(tmp_path, few):

@@ -1,8 +1,6 @@
 """The comparison as its users see it: the promised numbers on digits, the run folder, and refusals before any work."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -17,20 +15,23 @@ from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.linear.compare import rows_of
 from grassmann_ssl.run import run
-from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.training import ARMS, train_full_batch
+from tests.commands import command
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
 EPS = np.finfo(float).eps
+pytestmark = pytest.mark.xdist_group("demo")
 ARMS_TRAINED = [(name, arm) for name in OBJECTIVES for arm in ("free", "grassmann")]
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """One full run with the default settings: what `make demo` does."""
-    out = tmp_path_factory.mktemp("compare") / "run"
-    return run(CompareConfig(out=out)), out
+def digits(demo):
+    """The run of `make demo`, with the default settings, as its folder holds it."""
+    _, folder = demo
+    out = folder / CompareConfig().folder
+    return Outcome.load(out), out
 
 
 def small(out, **changes):
@@ -358,17 +359,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_bad_input_is_one_line_and_exit_code_two(tmp_path, arguments):
-    done = run_cli("compare", *arguments.split(), "--out", str(tmp_path / "run"))
+    done = command("compare", *arguments.split(), "--out", str(tmp_path / "run"))
     assert done.returncode == 2, done.stderr
     assert REFUSED[arguments] in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr and not done.stdout
     assert not list(tmp_path.iterdir())
-
-
-def run_cli(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "grassmann_ssl.cli", *arguments], capture_output=True, text=True, **options
-    )
 
 
 def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path):
@@ -386,7 +381,7 @@ def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
 
 
 def test_the_command_line_writes_prints_and_explains(tmp_path):
-    done = run_cli(
+    done = command(
         "compare",
         "--objectives",
         "linear_contrastive",
@@ -401,7 +396,7 @@ def test_the_command_line_writes_prints_and_explains(tmp_path):
     assert (
         "linear_contrastive  grassmann" in done.stdout and f"report: {tmp_path / 'run' / 'report.html'}" in done.stdout
     )
-    explained = run_cli("compare", "--help").stdout
+    explained = command("compare", "--help").stdout
     for option in (
         "--data",
         "--objectives",
