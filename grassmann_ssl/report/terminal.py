@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.runs import Finding, Outcome
 
 HEADINGS = ("quantity", "predicted", "measured", "agreement")
-MOST = (36, 40, 40, 44)  # characters of a column before it is wrapped
+MOST = (44, 40, 40, 44)  # characters of a column before it is wrapped
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

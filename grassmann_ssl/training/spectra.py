@@ -38,6 +38,10 @@ class SpectraRecorder:
             values[name] = torch.linalg.eigvalsh(SecondMoments.of(rows).covariance).flip(-1).clamp_min(0)
         self._recorder.record(step, **values)
 
+    def __len__(self) -> int:
+        """How many steps were recorded."""
+        return len(self._recorder.records)
+
     def stacked(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The recorded steps, and each value with a leading axis over them, on the host."""
         return self._recorder.stacked()

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from typing import ClassVar
 
@@ -12,12 +12,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from grassmann_ssl.experiments import EXPERIMENTS
+from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.report import PAGES, draw
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points
-from grassmann_ssl.report.terminal import findings_table
+from grassmann_ssl.report.terminal import findings_table, summary
 from grassmann_ssl.run import run
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,44 @@ def test_a_stored_run_is_the_outcome_and_is_drawn_again_byte_for_byte(tmp_path):
     assert draw(folder) == folder / "report.html"
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "notes.txt"} == before
     assert (folder / "notes.txt").exists()
+
+
+def test_the_page_of_a_comparison_is_drawn_again_byte_for_byte(tmp_path):
+    folder = tmp_path / "run"
+    run(CompareConfig(data="gaussian", seeds=2, steps=60, dim=3, init_scales=(1e-3, 1e-4), out=folder))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"staircase.png", "initialisation_law.png", "barlow_twins.png"} < set(before)
+    for name in before:
+        if name.endswith((".png", ".html")):
+            (folder / name).unlink()
+    draw(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_lists_of_numbers_are_columns_too(tmp_path):
+    outcome = Outcome({}, {"x": np.arange(3), "spectrum": np.arange(6.0).reshape(3, 2)[:, ::-1]}, {})
+    outcome.save(tmp_path)
+    assert [list(values) for values in pd.read_parquet(tmp_path / "metrics.parquet")["spectrum"]] == [
+        [1, 0],
+        [3, 2],
+        [5, 4],
+    ]
+    assert np.array_equal(Outcome.load(tmp_path).metrics["spectrum"], outcome.metrics["spectrum"])
+
+
+def test_a_table_and_an_interrupt_are_printed_and_on_the_page(tmp_path):
+    table = asdict(Table("Sizes <&>", ("number", "size"), (("1", "few"), ("2", "many")), "a note"))
+    outcome = run(SquareConfig(out=tmp_path / "run", more={"table": table, "interrupted": "after 2 of 9"}))
+    assert Outcome.load(tmp_path / "run").table == outcome.table and outcome.table.rows == (("1", "few"), ("2", "many"))
+    lines = summary(outcome).splitlines()
+    assert lines[:4] == ["number  size", "------  ----", "1       few", "2       many"]
+    assert lines[5].startswith("quantity ") and lines[-1].startswith("interrupted: after 2 of 9")
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert text.index("This run was interrupted: after 2 of 9") < text.index("<h2>Sizes &lt;&amp;&gt;</h2>")
+    assert text.index("<td>many</td>") < text.index("a note") < text.index("<h2>Findings</h2>")
+    plain = run(SquareConfig(out=tmp_path / "plain"))
+    assert plain.table is None and plain.interrupted is None and plain.record["interrupted"] is None
+    assert "interrupted" not in summary(plain) and "<h2>Sizes" not in (tmp_path / "plain" / "report.html").read_text()
 
 
 def test_the_page_is_drawn_from_the_files_and_nothing_else(tmp_path):

@@ -14,7 +14,7 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
 from grassmann_ssl.metrics.intervals import wilson_interval
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, setting, ticking
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
@@ -89,36 +89,54 @@ def _settings(arm: str) -> Iterable[tuple[str, Any]]:
 def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = None) -> Outcome:
     """Train every arm on every seed, judge each, and compare arms by intervals over seeds and a paired test against the first.
 
-    A run whose loss is not finite counts as diverged and has no numbers. Raises ConfigError before any training.
+    A run whose loss is not finite counts as diverged and has no numbers. An interrupt (Ctrl-C) keeps the seeds that are whole, since arms
+    are compared seed by seed. Raises ConfigError before any training.
     """
     run = Run(config)
     process = Process(0, 1, run.device)
     tick = ticking(progress, len(config.arms) * config.seeds * config.steps)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
+    interrupted = None
     for k in range(config.seeds):
-        seed = config.seed + k
-        with setting("data"):
-            split = load_split(config.data, torch.Generator().manual_seed(seed)).to(run.device)
-        for index, arm in enumerate(config.arms):
-            settings = config.train_config(arm, seed)
-            label = f"seed {seed}: {arm}"
-            try:
-                trained = fit(settings, split, process, lambda _, label=label: tick(label))
-            except Diverged:
-                rows.append({"arm": arm, "seed": seed, "kind": "diverged"})
-                continue
-            if trained.interrupted:
-                raise KeyboardInterrupt
-            judged = evaluation.judge(settings, trained.arm, split)
-            record, _, found = evaluation.collect(settings, trained, judged)
-            rows.append({"arm": arm, "seed": seed, **_row(record)})
-            for name in ("time", "spectrum_z", "spectrum_directions"):
-                arrays[f"arm{index}_seed{k}_{name}"] = found[name]
-    arms = [_summary(config, arm, rows) for arm in config.arms]
-    record = {"probes": list(PROBES), "arms": arms, "runs": rows}
+        try:
+            of_seed, arrays_of_seed = _seed(config, k, process, tick)
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            interrupted = f"in seed {k + 1} of {config.seeds}, which is left out"
+            break
+        rows += of_seed
+        arrays |= arrays_of_seed
+    summaries = [_summary(config, arm, rows) for arm in config.arms]
+    record = {"probes": list(PROBES), "arms": summaries, "runs": rows, "interrupted": interrupted}
     columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
     return run.finish(_findings(config, record), record, columns, arrays)
+
+
+def _seed(
+    config: CompareEncodersConfig, k: int, process: Process, tick: Tick
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Every arm on the k-th seed: its rows, and its spectra."""
+    rows, arrays, seed = [], {}, config.seed + k
+    with setting("data"):
+        split = load_split(config.data, torch.Generator().manual_seed(seed)).to(process.device)
+    for index, arm in enumerate(config.arms):
+        settings = config.train_config(arm, seed)
+        label = f"seed {seed}: {arm}"
+        try:
+            trained = fit(settings, split, process, lambda _, label=label: tick(label))
+        except Diverged:
+            rows.append({"arm": arm, "seed": seed, "kind": "diverged"})
+            continue
+        if trained.interrupted:
+            raise KeyboardInterrupt
+        judged = evaluation.judge(settings, trained.arm, split)
+        record, _, found = evaluation.collect(settings, trained, judged)
+        rows.append({"arm": arm, "seed": seed, **_row(record)})
+        for name in ("time", "spectrum_z", "spectrum_directions"):
+            arrays[f"arm{index}_seed{k}_{name}"] = found[name]
+    return rows, arrays
 
 
 _NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")

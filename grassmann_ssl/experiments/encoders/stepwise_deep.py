@@ -19,7 +19,7 @@ from grassmann_ssl.metrics.steps import eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.optim.table import OptimizerOptions
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -80,7 +80,8 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     The prediction is the closed form of a kernel method (`theory.kernel`): the span of the top-d functions of the kernel, averaged over
     outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
-    observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training.
+    observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training. An interrupt (Ctrl-C)
+    keeps the objectives that are whole.
     """
     run = Run(config)
     with setting("data"):
@@ -91,41 +92,58 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     tick = ticking(progress, len(config.objectives) * config.steps)
     record: dict[str, Any] = {"chance": config.dim / (2 * config.pairs), "runs": {}}
     arrays: dict[str, Array] = {}
-    spans: dict[str, Array] = {}
     for name in config.objectives:
-        settings = config.train_config(name)
-        channels, size = split.train.shape[1], min(split.train.shape[-2:])
-        before = assemble(settings, channels, size, process)
-        trained = fit(settings, split, process, lambda _, name=name: tick(name))
-        if trained.interrupted:
-            raise KeyboardInterrupt
-        recorded, values = trained.recorder.stacked()
-        time = trained.arm.time_of(recorded.numpy(), settings)
-        arrays[f"{name}_time"], arrays[f"{name}_loss"] = time, values["loss"].numpy()
-        found = {}
-        for seen in ("z", "directions"):
-            spectra = values[seen].numpy()
-            arrays[f"{name}_{seen}"] = spectra
-            steps = eigenvalue_steps(time, spectra, log_time=True)
-            found[seen] = sorted(eigenvalue.times[0] for eigenvalue in steps if eigenvalue.times)
-        spans[name] = _outputs(trained.arm, config, split)
-        arrays[f"{name}_outputs"] = spans[name]
-        kernels = {when: _kernel(arm, config, split) for when, arm in (("before", before), ("after", trained.arm))}
-        record["runs"][name] = {
-            "steps_of_z": found["z"],
-            "steps_of_directions": found["directions"],
-            "overlap": {when: overlap(spans[name], _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
-            "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
-        }
+        try:
+            one, found = _objective(config, name, split, process, tick)
+        except KeyboardInterrupt:
+            if not arrays:
+                raise
+            record["interrupted"] = (
+                f"in {name}, which is left out, objective {len(record['runs']) + 1} of {len(config.objectives)}"
+            )
+            break
+        record["runs"][name] = one
+        arrays |= {f"{name}_{key}": values for key, values in found.items()}
+    trained = list(record["runs"])
+    spans = {name: arrays[f"{name}_outputs"] for name in trained}
     record["between"] = {
         f"{a} and {b}": overlap(spans[a], spans[b]) for i, a in enumerate(spans) for b in list(spans)[i + 1 :]
     }
     columns = {
-        "objective": np.concatenate([[name] * len(arrays[f"{name}_time"]) for name in config.objectives]),
-        "time": np.concatenate([arrays[f"{name}_time"] for name in config.objectives]),
-        "loss": np.concatenate([arrays[f"{name}_loss"] for name in config.objectives]),
+        "objective": np.concatenate([[name] * len(arrays[f"{name}_time"]) for name in trained]),
+        "time": np.concatenate([arrays[f"{name}_time"] for name in trained]),
+        "loss": np.concatenate([arrays[f"{name}_loss"] for name in trained]),
     }
     return run.finish(_findings(config, record), record, columns, arrays)
+
+
+def _objective(
+    config: StepwiseDeepConfig, name: str, split: Split, process: Process, tick: Tick
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Train with one objective: its steps and overlaps, and its arrays."""
+    settings = config.train_config(name)
+    channels, size = split.train.shape[1], min(split.train.shape[-2:])
+    before = assemble(settings, channels, size, process)
+    trained = fit(settings, split, process, lambda _: tick(name))
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    recorded, values = trained.recorder.stacked()
+    time = trained.arm.time_of(recorded.numpy(), settings)
+    arrays = {"time": time, "loss": values["loss"].numpy()}
+    found = {}
+    for seen in ("z", "directions"):
+        arrays[seen] = values[seen].numpy()
+        steps = eigenvalue_steps(time, arrays[seen], log_time=True)
+        found[seen] = sorted(eigenvalue.times[0] for eigenvalue in steps if eigenvalue.times)
+    span = arrays["outputs"] = _outputs(trained.arm, config, split)
+    kernels = {when: _kernel(arm, config, split) for when, arm in (("before", before), ("after", trained.arm))}
+    record = {
+        "steps_of_z": found["z"],
+        "steps_of_directions": found["directions"],
+        "overlap": {when: overlap(span, _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
+        "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
+    }
+    return record, arrays
 
 
 def overlap(a: Array, b: Array) -> float:

@@ -212,6 +212,8 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
             after_step=arm.followers,
         )
     except KeyboardInterrupt:
+        if not len(recorder):
+            raise
         interrupted = True
     return Trained(arm, recorder, clock.per_step(), clock.done, interrupted)
 

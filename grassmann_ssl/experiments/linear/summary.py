@@ -13,7 +13,8 @@ NOTE = (
     "collapse: {rule} What the constraint guarantees is the rank of W; that the embedding keeps its variance is observed, not guaranteed. "
     "eff. rank: exponential of the entropy of the same eigenvalues, median over seeds. angle: largest principal angle between the final "
     "weights' column space and the subspace that theory predicts for infinite time (trace losses, free: between the leading left singular "
-    "vector and the bottom eigenvector of C), largest over seeds."
+    "vector and the bottom eigenvector of C), largest over seeds. "
+    "collapse slope: d log(σ₂/σ₁)/dt of free weights."
 )
 
 
@@ -67,7 +68,7 @@ def findings(record: Record) -> list[Finding]:
     if law:
         found.append(
             Finding(
-                "free barlow_twins: final angle",
+                "barlow_twins, free: law of the final angle",
                 f"∝ α^{law['predicted_exponent']:.3f}",
                 None if law["measured_exponent"] is None else f"∝ α^{law['measured_exponent']:.3f}",
                 f"{len(law['fitted_scales'])} initialisation scales α",
@@ -84,16 +85,16 @@ def _of(name: str, arms: Record, agreement: Record) -> Iterator[Finding]:
     if "flow" in agreement:
         flow = agreement["flow"]
         yield Finding(
-            f"grassmann {name}: projector",
-            "of the exact flow",
+            f"{name}, grassmann: flow",
+            "the exact flow",
             None,
-            f"within {flow['max_projector_error']:.2g} at all times",
+            f"projector within {flow['max_projector_error']:.2g} at all times",
         )
     for arm, end in arms.items():
         if end["collapsed"] is None:
-            yield Finding(f"{arm} {name}", measured=end["reason"])
+            yield Finding(f"{name}, {arm}", measured=end["reason"])
         elif agreement["subspace"][arm]["max_principal_angle"] is not None:
-            yield _angle(f"{arm} {name}: final angle", agreement["subspace"][arm])
+            yield _angle(f"{name}, {arm}: final angle", agreement["subspace"][arm])
 
 
 def _step_times(name: str, times: Record) -> Finding:
@@ -106,7 +107,7 @@ def _step_times(name: str, times: Record) -> Finding:
     )
     if missing:
         said += f"; {missing} predicted after the end"
-    return Finding(f"free {name}: steps", _span(times["predicted"]), _span(times["measured"]), said)
+    return Finding(f"{name}, free: step times", _span(times["predicted"]), _span(times["measured"]), said)
 
 
 def _span(times: list[list[float | None]] | None) -> str | None:
@@ -121,14 +122,14 @@ def _span(times: list[list[float | None]] | None) -> str | None:
 
 
 def _slope(name: str, slope: Record) -> Finding:
-    quantity, error = f"free {name}: d log(σ₂/σ₁)/dt", slope["relative_error"]
+    quantity, error = f"{name}, free: collapse slope", slope["relative_error"]
     if error is None:
         return Finding(
             quantity, None if slope["predicted"] is None else f"{slope['predicted']:.4g}", None, slope["reason"]
         )
     return Finding(
         quantity,
-        f"{slope['predicted']:.4g}; at this rate {slope['at_learning_rate']:.4g}",
+        f"{slope['predicted']:.4g}; at this learning rate {slope['at_learning_rate']:.4g}",
         f"{slope['measured']:.4g} (median)",
         f"worst seed off the flow by {100 * error:.2g} %",
     )

@@ -19,9 +19,10 @@ def page(outcome: Outcome) -> Page:
         f"{one['arm'] or 'defaults'}: " + ", ".join(f"{kind} {count}" for kind, count in one["kinds"].items() if count)
         for one in outcome.record["arms"]
     )
+    seeds = len({one["seed"] for one in outcome.record["runs"]})
     return Page(
         f"Encoders side by side on {config['data']}",
-        f"{config['seeds']} seeds of {config['steps']} steps; data split, views and initial weights of a seed are the same in all arms. "
+        f"{seeds} seeds of {config['steps']} steps; data split, views and initial weights of a seed are the same in all arms. "
         f"Kinds of collapse by arm: {kinds}. Intervals are 95 %: Wilson for counts, Student over seeds for means; arms are tested against "
         "the first by the paired t test.",
         (

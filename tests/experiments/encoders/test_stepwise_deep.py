@@ -35,6 +35,23 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     assert {"steps.png", "kernel.png", "report.html"} <= {p.name for p in folder.iterdir()}
 
 
+def test_an_interrupt_keeps_the_objectives_that_are_whole(tmp_path, few):
+    settings = {"dim": 4, "batch": 64, "steps": 10, "records": 10, "pairs": 12}
+    ticks = iter(range(100))
+
+    def tick(label):
+        if next(ticks) == 15:
+            raise KeyboardInterrupt
+
+    both = StepwiseDeepConfig(objectives=("vicreg", "barlow_twins"), out=tmp_path / "run", **settings)
+    outcome = run(both, lambda total: tick)
+    whole = run(StepwiseDeepConfig(objectives=("vicreg",), out=tmp_path / "whole", **settings))
+    assert outcome.interrupted == "in barlow_twins, which is left out, objective 2 of 2" and whole.interrupted is None
+    assert outcome.record["runs"] == whole.record["runs"] and outcome.arrays.keys() == whole.arrays.keys()
+    assert set(outcome.metrics["objective"]) == {"vicreg"}
+    assert "This run was interrupted: in barlow_twins" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_overlap_of_subspaces():
     generator = np.random.default_rng(0)
     a = generator.normal(size=(40, 3))

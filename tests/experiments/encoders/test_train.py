@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -344,6 +342,39 @@ def test_arms_side_by_side(tmp_path, few):
     assert "ridge_against_first" not in summaries[arms[0]] and len(outcome.findings) == 4
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert len(frame) == 8 and (tmp_path / "run" / "arms.png").stat().st_size > 10_000
+
+
+def interrupted_at(count):
+    """Progress that is interrupted at the tick of this number, counted from 1."""
+    ticks = iter(range(1, count + 1))
+
+    def tick(*_):
+        if next(ticks) == count:
+            raise KeyboardInterrupt
+
+    return lambda total: tick
+
+
+def test_an_interrupted_training_says_after_which_step(tmp_path, few):
+    assert run(quick(out=tmp_path / "whole")).interrupted is None
+    outcome = run(quick(out=tmp_path / "run"), interrupted_at(2))
+    assert outcome.interrupted == "after step 2 of 4" and outcome.metrics["step"][-1] <= 2
+    assert "This run was interrupted: after step 2 of 4" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
+    settings = {"arms": ("constraint=none,batch=32", "dim=4,batch=32"), "steps": 3, "records": 3}
+    with pytest.raises(KeyboardInterrupt):
+        run(CompareEncodersConfig(out=tmp_path / "none", seeds=3, **settings), interrupted_at(6))
+    assert not (tmp_path / "none").exists()
+    outcome = run(CompareEncodersConfig(out=tmp_path / "run", seeds=3, **settings), interrupted_at(11))
+    whole = run(CompareEncodersConfig(out=tmp_path / "whole", seeds=1, **settings))
+    assert outcome.interrupted == "in seed 2 of 3, which is left out"
+    timed = {"seconds_per_step"}
+    for one, other in zip(outcome.record["runs"], whole.record["runs"], strict=True):
+        assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
+    assert outcome.arrays.keys() == whole.arrays.keys() and list(outcome.metrics["seed"]) == [1, 1]
+    assert "<p>1 seeds of 3 steps" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 import theory
+from grassmann_ssl import cli
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
 from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.linear.compare import rows_of
+from grassmann_ssl.report.terminal import summary
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.training import ARMS, train_full_batch
@@ -413,19 +415,106 @@ def test_the_command_line_writes_prints_and_explains(tmp_path):
     assert "fraction of each arm's stability limit" in " ".join(explained.replace("│", " ").split())
 
 
+class Interrupted:
+    """Progress that is interrupted at the tick of this number, counted from 0, or before the first."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def __call__(self, total):
+        self._count()
+        return lambda label: self._count()
+
+    def _count(self):
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+    def close(self):
+        pass
+
+
 def test_an_interrupt_keeps_what_was_recorded(tmp_path):
-    calls = iter(range(1000))
-
-    def progress(total):
-        def tick(label):
-            if next(calls) == 100:
-                raise KeyboardInterrupt
-
-        return tick
-
     out = tmp_path / "run"
-    result = run(small(out), progress).record
+    result = run(small(out), Interrupted(101)).record
     assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
     assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
     assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}
     assert "This run was interrupted" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_interrupt_after_the_first_record_can_be_drawn(tmp_path, objective):
+    outcome = run(small(tmp_path / "run", objectives=(objective,), data="gaussian"), Interrupted(1))
+    assert outcome.interrupted == f"{objective}, arm free, after step 0 of 60"
+    assert list(outcome.metrics["step"]) == [0, 0] and (tmp_path / "run" / f"{objective}.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (
+            101,
+            "interrupted: linear_contrastive, arm grassmann, after step 40 of 60; what was recorded until then is kept",
+        ),
+        (-1, "interrupted, nothing was recorded"),
+    ],
+)
+def test_the_command_line_says_that_it_was_interrupted(tmp_path, monkeypatch, capsys, at, said):
+    arguments = "compare --objectives linear_contrastive --seeds 2 --steps 60 --dim 3 --init-scales --out"
+    monkeypatch.setattr("sys.argv", ["grassmann-ssl", *arguments.split(), str(tmp_path / "run")])
+    monkeypatch.setattr(cli, "_progress", Interrupted(at))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and said in "".join(capsys.readouterr())
+    assert (tmp_path / "run").exists() == (at > 0)
+
+
+def test_the_table_and_the_findings_are_in_the_record_and_are_printed(digits):
+    outcome, out = digits
+    assert outcome.table == Outcome.load(out).table and len(outcome.table.rows) == 2 * len(OBJECTIVES)
+    assert outcome.table.header == ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
+    row = outcome.table.rows[4]
+    assert row[:4] == ("linear_contrastive", "free", "dimensional 20/20", "1")
+    error = outcome.record["agreement"]["linear_contrastive"]["collapse_slope"]["relative_error"]
+    assert row[5] == f"collapse slope: within {100 * error:.2g} %"
+    found = {finding.quantity: finding for finding in outcome.findings}
+    law = outcome.record["agreement"]["barlow_twins"]["initialisation_law"]
+    assert found["barlow_twins, free: law of the final angle"].measured == f"∝ α^{law['measured_exponent']:.3f}"
+    times = np.array(outcome.record["agreement"]["barlow_twins"]["step_times"]["predicted"])
+    first, last = np.median(times, axis=0)[[0, -1]]
+    assert found["barlow_twins, free: step times"].predicted == f"t = {first:.3g} to {last:.3g}"
+    printed, html = summary(outcome), (out / "report.html").read_text()
+    for words in ("dimensional 20/20", row[5], "barlow_twins, free: law of the final angle"):
+        assert words in printed and words in html
+    assert printed.index("dimensional 20/20") < printed.index("law of the final angle")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"arms": ("free", "stiefel"), "barlow_lambda": 0.3}, {"arms": ("grassmann",)}]
+)
+def test_what_theory_draws_is_in_the_arrays(tmp_path, settings):
+    """The curves that the page draws, against theory from the stored start."""
+    config = small(tmp_path / "run", data="gaussian", objectives=OBJECTIVES, **settings)
+    outcome = run(config)
+    start, time = config.init_scale * outcome.arrays["weights/initial_draw"], {}
+    for name in OBJECTIVES:
+        time[name] = next(iter(rows_of(outcome, name).values()))["time"][:, 0]
+    expected = {}
+    if "free" in config.arms:
+        if config.barlow_lambda == 1:
+            aligned = theory.stepwise.aligned_initialisation(start, outcome.arrays["moments/cross"])
+            s, gamma = aligned.singular_values, aligned.gamma
+            expected["step_times/barlow_twins"] = theory.stepwise.step_times(s, gamma)
+            expected["loss/barlow_twins"] = theory.stepwise.loss(time["barlow_twins"], s[0], gamma)
+            expected["eigenvalues/barlow_twins"] = theory.stepwise.eigenvalues(time["barlow_twins"], s[0], gamma)
+        moments = outcome.arrays["moments/cross"], outcome.arrays["moments/second"]
+        expected["spectrum/spectral_contrastive"] = theory.landscape.quartic_minimiser(*moments, 3)[0]
+        for name in TRACE:
+            matrix = outcome.arrays[f"trace_matrix/{name}"]
+            direction, _ = theory.constrained.free_flow(time[name], start[0] / np.linalg.norm(start[0]), matrix)
+            expected[f"singular_values/{name}"] = np.linalg.svd(direction, compute_uv=False)
+    stored = {name for name in outcome.arrays if name.startswith("predicted_") and "subspace" not in name}
+    assert stored == {f"predicted_{name}/free" for name in expected}
+    for name, values in expected.items():
+        assert outcome.arrays[f"predicted_{name}/free"] == pytest.approx(values, rel=1e-9)
