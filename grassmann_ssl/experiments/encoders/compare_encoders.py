@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from grassmann_ssl.data.batches import load_split
+from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import TrainConfig, fit, prepare
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
 from grassmann_ssl.training.watch import Diverged
 
@@ -99,6 +99,8 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
         seed = config.seed + k
         with setting("data"):
             split = load_split(config.data, torch.Generator().manual_seed(seed)).to(run.device)
+        if k == 0:
+            _check_arms(config, split, process)
         for index, arm in enumerate(config.arms):
             settings = config.train_config(arm, seed)
             label = f"seed {seed}: {arm}"
@@ -118,6 +120,15 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     record = {"probes": list(PROBES), "arms": arms, "runs": rows}
     columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
     return run.finish(_findings(config, record), record, columns, arrays)
+
+
+def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:
+    """Raise ConfigError, naming the arm, for one that does not fit the images."""
+    for arm in config.arms:
+        try:
+            prepare(config.train_config(arm, config.seed), split, process)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm!r}: {error}") from None
 
 
 _NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")
