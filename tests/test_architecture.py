@@ -75,9 +75,15 @@ def test_lower_never_imports_higher(name):
     for other in imports(MODULES[name]):
         package, _, rest = other.partition(".")
         if package == "theory":
-            assert room(name) in ("experiments", "report"), f"{name} imports theory"
+            assert room(name) == "experiments", f"{name} imports theory"
         if package == "grassmann_ssl" and rest:
             assert LEVELS[room(other)] <= LEVELS[room(name)], f"{name} imports {other}, which is above it"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.report")])
+def test_a_page_is_drawn_from_the_record_alone(name):
+    """Not even for types: what a page needs of an experiment is in its record."""
+    assert not [other for other in imports(MODULES[name]) if other.startswith(("theory", "grassmann_ssl.experiments"))]
 
 
 def test_every_room_is_known():

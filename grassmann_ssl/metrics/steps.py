@@ -21,6 +21,7 @@ LOG_WIDTH = (
     1.0  # in log t, from a quarter to three quarters: 1.57 for 1 - e^-t, less for every rise that waited before it came
 )
 GRID_PER_WIDTH = 10
+LEAST_RECORDS = 8  # of a curve
 NEIGHBOURS = 4  # records in reach of every local line, however sparse they are
 CHUNK = 256
 NORMAL_MEDIAN = 0.6744897501960817  # of |x|, x ~ N(0, 1)
@@ -199,8 +200,10 @@ def _checked(time: ArrayLike, values: ArrayLike, log_time: bool) -> tuple[Array,
         raise ValueError("time must increase from record to record")
     if log_time:
         y, t = y[t > 0], t[t > 0]
-    if len(t) < 8:
-        raise ValueError(f"a curve needs at least 8 records{' at t > 0' if log_time else ''}, got {len(t)}")
+    if len(t) < LEAST_RECORDS:
+        raise ValueError(
+            f"a curve needs at least {LEAST_RECORDS} records{' at t > 0' if log_time else ''}, got {len(t)}"
+        )
     return t, y
 
 

@@ -50,12 +50,20 @@ def draw(folder: Path) -> Path:
     """Draw the page of a run folder from the files in it, and return the path of its report.html.
 
     The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Files are replaced one by
-    one, each whole. Raises ConfigError where the folder holds no run that can be read, or one without a page.
+    one, each whole. Raises ConfigError where the folder holds no run that can be read, one without a page, or one of an older version that
+    lacks something the page draws (names it).
     """
     from grassmann_ssl.report.page import render  # brings matplotlib, which --help and bad settings should not wait for
 
     outcome = Outcome.load(folder)
-    for name, content in render(outcome, page_of(outcome)).items():
+    try:
+        page = page_of(outcome)
+    except KeyError as error:
+        message = (
+            f"{folder}: {error} is not in this run, and its page needs it: an older version wrote it; run it again"
+        )
+        raise ConfigError(message) from error
+    for name, content in render(outcome, page).items():
         part = folder / f".{name}.part"
         part.write_bytes(content)
         os.replace(part, folder / name)

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.linear.compare import CompareConfig
+from grassmann_ssl.experiments.phase.basin import BasinConfig
 from grassmann_ssl.report import PAGES, draw
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points
@@ -184,6 +185,26 @@ def test_a_folder_that_cannot_be_read_is_refused_by_name(tmp_path, name, content
         (tmp_path / "run" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(name)):
         draw(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "key"), [("arrays.safetensors", "boundary"), ("run.json", "fixed_points")])
+def test_a_run_of_an_older_version_is_refused_by_what_it_lacks(tmp_path, name, key):
+    run(BasinConfig(out=tmp_path / "run", cells=4))
+    at = tmp_path / "run" / name
+    if name == "run.json":
+        record = json.loads(at.read_text())
+        del record[key]
+        at.write_text(json.dumps(record))
+    else:
+        save_file({n: a for n, a in load_file(at).items() if n != key}, at)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert Outcome.load(tmp_path / "run").name == "phase-basin"
+    with pytest.raises(
+        ConfigError, match=f"'{key}' is not in this run, .*: an older version wrote it; run it again"
+    ) as caught:
+        draw(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_a_run_without_a_page_is_refused(tmp_path):

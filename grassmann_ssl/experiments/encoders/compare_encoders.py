@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from grassmann_ssl.data.batches import load_split
+from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import TrainConfig, fit, prepare
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, setting, ticking
 from grassmann_ssl.training.watch import Diverged
@@ -121,6 +121,8 @@ def _seed(
     rows, arrays, seed = [], {}, config.seed + k
     with setting("data"):
         split = load_split(config.data, torch.Generator().manual_seed(seed)).to(process.device)
+    if k == 0:
+        _check_arms(config, split, process)
     for index, arm in enumerate(config.arms):
         settings = config.train_config(arm, seed)
         label = f"seed {seed}: {arm}"
@@ -137,6 +139,15 @@ def _seed(
         for name in ("time", "spectrum_z", "spectrum_directions"):
             arrays[f"arm{index}_seed{k}_{name}"] = found[name]
     return rows, arrays
+
+
+def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:
+    """Raise ConfigError, naming the arm, for one that does not fit the images."""
+    for arm in config.arms:
+        try:
+            prepare(config.train_config(arm, config.seed), split, process)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm!r}: {error}") from None
 
 
 _NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")

@@ -18,7 +18,7 @@ from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, uniformity
 from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
 from grassmann_ssl.metrics.ranks import SpectralSummary, spectral_summary
-from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps
+from grassmann_ssl.metrics.steps import LEAST_RECORDS, detect_steps, eigenvalue_steps
 from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 from grassmann_ssl.nn.feature_orthonormal import feature_lag
 from grassmann_ssl.nn.joint_embedding import embeddings
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
 JUDGED = 2048  # images at most that ranks and verdicts are taken from
 LIDAR_VIEWS = 8
-LEAST_RECORDS = 8  # below it steps are not looked for
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def collect(
     steps, values = trained.recorder.stacked()
     time = trained.arm.time_of(steps.numpy(), config)
     spectra = values["z"].double().numpy()
-    enough = len(time) > LEAST_RECORDS
+    enough = len(time) > LEAST_RECORDS  # the first is at t = 0, which steps in log t leave out
     found = eigenvalue_steps(time, spectra, log_time=True) if enough else ()
     loss = values["loss"].double().numpy()
     falls = detect_steps(time[1:], loss[1:], falling=True, log_time=True).times if enough else ()

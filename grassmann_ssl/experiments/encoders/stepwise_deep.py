@@ -15,11 +15,12 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
-from grassmann_ssl.metrics.steps import eigenvalue_steps
+from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.optim.table import OptimizerOptions
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
+from grassmann_ssl.training.schedules import log_spaced
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -62,6 +63,12 @@ class StepwiseDeepConfig(RunConfig):
         self.need("records", least=10)
         if 2 * self.pairs <= self.dim:
             raise ConfigError(f"pairs must be above dim / 2 = {self.dim / 2:g}, got {self.pairs}")
+        seen = len(log_spaced(self.steps, self.records)) - 1  # without t = 0
+        if seen < LEAST_RECORDS:
+            raise ConfigError(
+                f"steps = {self.steps} and records = {self.records} leave {seen} records after the start, and steps are detected in at "
+                f"least {LEAST_RECORDS}: raise steps or records"
+            )
         for name in self.objectives:
             self.train_config(name)
 

@@ -1,5 +1,6 @@
 """Train an encoder, constrained or not, on two views of images, and judge what it learned."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -177,16 +178,21 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
         return run.finish(evaluation.findings(config, record), record, metrics, arrays)
 
 
-def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
-    """Train one encoder on the images of a split."""
+def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
+    """The views and the arm of a training run, which nothing has trained yet. Raises ConfigError for what does not fit the images."""
     size = config_size(split)
     with setting("augmentation"):
         pair = augmentations(config.augmentation, config.data, size)
     with setting():
         views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
-    arm = assemble(config, split.train.shape[1], size, process)
+    return views, assemble(config, split.train.shape[1], size, process)
+
+
+def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
+    """Train one encoder on the images of a split."""
+    views, arm = prepare(config, split, process)
     watch = FiniteWatch(process.device)
-    seen = evaluation.seen_views(split.train[:SEEN], pair[0], config.seed, process.device)
+    seen = evaluation.seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
     start = _resume(config, arm)
     clock = _Clock(config.steps, start)
@@ -230,10 +236,15 @@ def _notes(config: TrainConfig) -> dict[str, Any]:
 
 
 def _resume(config: TrainConfig, arm: Arm) -> int:
-    if config.checkpoint is None or not Path(config.checkpoint).exists():
+    if config.checkpoint is None:
+        return 0
+    path = Path(config.checkpoint)
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"checkpoint: {path.parent} is not a folder that can be written")
+    if not path.exists():
         return 0
     with setting("checkpoint"):
-        return load_checkpoint(Path(config.checkpoint), arm.method, arm.optimizers, _notes(config))
+        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config))
 
 
 class _Saver:

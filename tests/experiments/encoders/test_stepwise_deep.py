@@ -12,6 +12,7 @@ from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.training.schedules import log_spaced
 
 
 @pytest.fixture
@@ -72,11 +73,21 @@ def test_overlap_of_subspaces():
         ({"pairs": 4}, "pairs must be above dim / 2 = 4, got 4"),
         ({"init_scale": 0.0}, "init_scale must be finite and > 0"),
         ({"records": 5}, "records must be finite and >= 10"),
+        ({"steps": 12, "records": 10}, "steps = 12 and records = 10 leave 7 records after the start, .* at least 8"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         StepwiseDeepConfig(**settings)
+
+
+def test_the_fewest_records_that_are_accepted_are_enough(tmp_path, few):
+    """What is refused before training is what would be refused after it, and no more."""
+    given = {"objectives": ("barlow_twins",), "dim": 2, "batch": 64, "records": 10, "pairs": 4}
+    steps = min(n for n in range(8, 100) if len(log_spaced(n, 10)) == 9)
+    with pytest.raises(ConfigError, match="leave 7 records"):
+        StepwiseDeepConfig(steps=steps - 1, **given)
+    run(StepwiseDeepConfig(steps=steps, out=tmp_path / "run", **given))
 
 
 def test_more_pairs_than_images_are_refused_before_training(tmp_path, few, monkeypatch):

@@ -419,6 +419,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         ({"data": "digits:here"}, "digits is bundled and takes no path"),
         ({"batch": 2000}, "batch must be at most the 1198 images to train on, got 2000"),
         ({"augmentation": "auto2"}, "augmentation: unknown preset 'auto2'"),
+        ({"checkpoint": "/nowhere/at/all.safetensors"}, "checkpoint: /nowhere/at is not a folder that can be written"),
         ({"encoder": "resnet19"}, "encoder: unknown encoder 'resnet19'"),
     ],
 )
@@ -426,6 +427,23 @@ def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_pa
     monkeypatch.setattr(experiment, "train_encoder", None)
     with pytest.raises(ConfigError, match=message):
         run(quick(out=tmp_path / "run", **settings))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("encoder=vit", "arm 'encoder=vit': encoder: "),
+        ("batch=5000", "arm 'batch=5000': batch must be at most the 1198 images"),
+        ("augmentation=blur", "arm 'augmentation=blur': augmentation: unknown preset"),
+    ],
+)
+def test_an_arm_that_does_not_fit_the_images_is_refused_before_the_first_is_trained(
+    arm, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(experiment, "pretrain", None)
+    with pytest.raises(ConfigError, match=message):
+        run(CompareEncodersConfig(arms=("constraint=none", arm), steps=2, records=2, out=tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 
 
