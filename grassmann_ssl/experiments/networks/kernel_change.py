@@ -30,7 +30,7 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
 )
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
 
 Arrays = dict[str, np.ndarray]
 
@@ -126,10 +126,8 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
 
 
 def _task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
-    try:
+    with setting():
         data = triplets(config.data, View(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     m = data.x.shape[-1]
     if config.widths[0] < m:
         raise ConfigError(

@@ -22,7 +22,7 @@ from grassmann_ssl.experiments.networks.width_laws import Arrays, Problem
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss, trace_matrix
 from grassmann_ssl.objectives.registry import TRACE_LOSSES
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting, ticking
 from grassmann_ssl.training import train
 
 LOGGED = 120
@@ -118,7 +118,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
         log_every=max(1, free_steps // LOGGED),
         homogeneous=True,
         on_step=partial(tick, "free"),
-    )
+    ).completed()
 
     grassmann, arrays, metrics = _grassmann(config, problem, times, products["grassmann"], runs["grassmann"])
     stiefel, contrast = _stiefel(config, problem, layers, times[finest], runs)
@@ -140,10 +140,8 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
 
 
 def _problem(config: WidthConfig, generator: torch.Generator) -> Problem:
-    try:
+    with setting():
         data = triplets(config.data, View(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     m = data.x.shape[-1]
     if config.dim >= m:
         raise ConfigError(f"dim must be below the input dimension m = {m} of {config.data}, got {config.dim}")
