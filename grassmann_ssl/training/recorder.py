@@ -26,6 +26,12 @@ class Trajectory:
     wall_time: float
     interrupted: bool
 
+    def completed(self) -> "Trajectory":
+        """Itself. Raises KeyboardInterrupt where the run was interrupted: for results that a part of a run does not have."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self
+
     def first(self, count: int) -> "Trajectory":
         """The first `count` logged steps."""
         axis = {

@@ -23,6 +23,14 @@ def orthogonal(rng, n):
     return q * np.sign(np.diag(r))
 
 
+def orthonormal(rng, *shape):
+    return np.linalg.qr(rng.standard_normal(shape))[0]
+
+
+def same_span(a, b):
+    return np.abs(projector(a) - projector(b)).max()
+
+
 def rk4(gradient, w, dt, steps, every=1):
     """dw/dt = -gradient(w): all states at t = 0, every dt, ... stacked in front."""
     states = [w]

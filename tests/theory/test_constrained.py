@@ -7,18 +7,11 @@ from hypothesis import strategies as st
 from scipy.linalg import expm, subspace_angles
 
 from tests.oracles import dynamics as twin
+from tests.oracles.dynamics import orthonormal, same_span
 from theory import constrained
 
 LAMBDA = np.array([-1.0, -0.5, -0.2, 0.3, 0.9, 1.4])
 seeds = st.integers(0, 10**6)
-
-
-def start(rng, *shape):
-    return np.linalg.qr(rng.standard_normal(shape))[0]
-
-
-def same_span(a, b):
-    return np.abs(twin.projector(a) - twin.projector(b)).max()
 
 
 # Without the constraint
@@ -85,7 +78,7 @@ def test_free_descent_below_and_above_its_learning_rate():
 @pytest.mark.parametrize("d", [1, 2, 5, 6])
 def test_the_constrained_flow_is_exact(d):
     rng = np.random.default_rng(5)
-    c, w0 = twin.symmetric(rng, LAMBDA), start(rng, 2, 6, d)
+    c, w0 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 2, 6, d)
     states = twin.rk4(twin.tangent(lambda w: twin.trace_gradient(w, c)), w0, 2e-3, 1500, every=300)
     t = 0.6 * np.arange(6)
     predicted = constrained.grassmann_flow(t, w0, c)
@@ -98,7 +91,7 @@ def test_the_constrained_flow_is_exact(d):
 def test_tangent_coordinates_decay_one_by_one():
     rng = np.random.default_rng(6)
     c, d = twin.symmetric(rng, LAMBDA), 2
-    w0, t = start(rng, 4, 6, d), np.array([0.0, 0.3, 1.0, 3.0])
+    w0, t = orthonormal(rng, 4, 6, d), np.array([0.0, 0.3, 1.0, 3.0])
     first = constrained.tangent_coordinates(w0, c)
     assert first.shape == (4, 4, 2)
     law = first[:, None] * np.exp(-2 * t[:, None, None] * (LAMBDA[d:, None] - LAMBDA[:d]))
@@ -116,7 +109,7 @@ def test_angles_and_losses_converge_at_the_gap():
     rng = np.random.default_rng(7)
     c, d, t = twin.symmetric(rng, LAMBDA), 3, np.linspace(6, 9, 7)
     assert abs(constrained.gap(c, d) - 0.5) < 1e-12
-    w = constrained.grassmann_flow(t, start(rng, 6, d), c)
+    w = constrained.grassmann_flow(t, orthonormal(rng, 6, d), c)
     largest = np.linalg.svd(constrained.tangent_coordinates(w, c), compute_uv=False)[:, 0]
     assert abs(np.polyfit(t, np.log(largest), 1)[0] / (-2 * 0.5) - 1) < 0.01
     excess = twin.trace_loss(w, c) - LAMBDA[:d].sum()
@@ -125,7 +118,7 @@ def test_angles_and_losses_converge_at_the_gap():
 
 def test_any_time_from_zero_to_a_million():
     rng = np.random.default_rng(8)
-    c, w0 = twin.symmetric(rng, LAMBDA), start(rng, 5, 6, 3)
+    c, w0 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 5, 6, 3)
     t = np.r_[0, np.geomspace(1e-6, 1e6, 25)]
     w = constrained.grassmann_flow(t, w0, c)
     assert np.abs(twin.transpose(w) @ w - np.eye(3)).max() < 1e-14
@@ -183,7 +176,7 @@ def test_the_law_of_coordinates_on_random_problems(seed, d, more, t):
 @settings(max_examples=10)
 def test_the_constrained_flow_on_random_problems(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
-    c, w0 = twin.symmetric(rng, rng.uniform(-1, 1, m)), start(rng, 2, m, d)
+    c, w0 = twin.symmetric(rng, rng.uniform(-1, 1, m)), orthonormal(rng, 2, m, d)
     states = twin.rk4(twin.tangent(lambda w: twin.trace_gradient(w, c)), w0, 5e-3, 400, every=100)
     predicted = constrained.grassmann_flow(0.5 * np.arange(5), w0, c)
     assert same_span(predicted, np.moveaxis(states, 0, 1)) < 1e-7
@@ -209,7 +202,7 @@ def test_projected_descent_on_random_problems(seed, d, more, rate, steps):
 def test_the_excess_loss_is_the_sum_of_squared_coordinates():
     rng = np.random.default_rng(20)
     c, d = twin.symmetric(rng, LAMBDA), 3
-    w = constrained.grassmann_flow(9.0, start(rng, 5, 6, d), c)
+    w = constrained.grassmann_flow(9.0, orthonormal(rng, 5, 6, d), c)
     coordinates = constrained.tangent_coordinates(w, c)
     predicted = ((LAMBDA[d:, None] - LAMBDA[:d]) * coordinates**2).sum((-2, -1))
     # the next order is smaller by |T|^2
@@ -223,7 +216,7 @@ def test_the_excess_loss_is_the_sum_of_squared_coordinates():
 def test_without_a_gap_the_limit_lies_between_two_eigenspaces():
     rng = np.random.default_rng(21)
     lambda_ = np.array([-1.0, 0.2, 0.2, 0.2, 0.9])
-    c, w0 = twin.symmetric(rng, lambda_), start(rng, 3, 5, 2)
+    c, w0 = twin.symmetric(rng, lambda_), orthonormal(rng, 3, 5, 2)
     assert abs(constrained.gap(c, 2)) < 1e-14
     vectors, limit = constrained.spectrum(c)[1], constrained.grassmann_flow(1e3, w0, c)
     assert np.abs(twin.projector(limit) @ vectors[:, 0] - vectors[:, 0]).max() < 1e-12  # contains
@@ -287,7 +280,7 @@ def test_plateau_times_of_coordinates_that_never_pass_one():
 
 def test_projected_descent_is_orthogonal_iteration():
     rng = np.random.default_rng(9)
-    c, w0 = twin.symmetric(rng, LAMBDA), start(rng, 3, 6, 2)
+    c, w0 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 3, 6, 2)
     for rate in (0.05, 0.3, 0.6):  # at 0.6 the largest eigenvalue changes sign at every step
         w, steps = w0, np.array([0, 1, 4, 25])
         predicted = constrained.orthogonal_iteration(steps, w0, c, rate)
@@ -305,7 +298,7 @@ def test_projected_descent_is_orthogonal_iteration():
 
 def test_orthogonal_iteration_changes_its_limit_at_the_stated_rate():
     rng = np.random.default_rng(10)
-    c, w0 = twin.symmetric(rng, LAMBDA), start(rng, 6, 2)
+    c, w0 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 6, 2)
     bottom, limit = constrained.spectrum(c)[1][:, :2], 1 / (LAMBDA[1] + LAMBDA[-1])
     below, above = (constrained.orthogonal_iteration(5000, w0, c, f * limit) for f in (0.99, 1.01))
     assert same_span(below, bottom) < 1e-6 and same_span(above, bottom) > 0.1
@@ -337,7 +330,7 @@ def test_riemannian_descent_below_and_above_its_learning_rate():
 def test_changes_of_basis_and_batches(seed, d, more, t):
     rng, m = np.random.default_rng(seed), d + more
     c, o = twin.symmetric(rng, rng.integers(-2, 3, m) / 2.0), twin.orthogonal(rng, m)  # repeated and zero eigenvalues
-    w0 = start(rng, 2, m, d)
+    w0 = orthonormal(rng, 2, m, d)
     w = constrained.grassmann_flow([t, 2 * t], w0, c)
     turned = constrained.grassmann_flow([t, 2 * t], w0 @ (rng.standard_normal((d, d)) + 3 * np.eye(d)), c)
     moved = constrained.grassmann_flow([t, 2 * t], o @ w0, o @ c @ o.T)

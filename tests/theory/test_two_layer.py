@@ -7,18 +7,11 @@ from hypothesis import strategies as st
 
 from tests.oracles import dynamics as twin
 from tests.oracles import two_layer as layer
+from tests.oracles.dynamics import orthonormal, same_span
 from theory import constrained, two_layer
 
 LAMBDA = np.array([-1.0, -0.5, -0.2, 0.3, 0.9, 1.4])
 seeds = st.integers(0, 10**6)
-
-
-def start(rng, *shape):
-    return np.linalg.qr(rng.standard_normal(shape))[0]
-
-
-def same_span(a, b):
-    return np.abs(twin.projector(a) - twin.projector(b)).max()
 
 
 # The training
@@ -34,7 +27,7 @@ def test_the_gradients_are_those_of_the_loss():
 @pytest.mark.parametrize("metric", ["grassmann", "stiefel"])
 def test_constrained_gradients_are_tangent_and_differentiate_the_loss(metric):
     rng = np.random.default_rng(1)
-    c, factors = twin.symmetric(rng, LAMBDA), [start(rng, 6, 4), start(rng, 4, 2)]
+    c, factors = twin.symmetric(rng, LAMBDA), [orthonormal(rng, 6, 4), orthonormal(rng, 4, 2)]
     slopes = layer.unpack(layer.constrained(c, metric, metric)(layer.pack(*factors)), 6)
     for k, (w, g) in enumerate(zip(factors, slopes, strict=True)):
         skew = w.T @ g
@@ -54,7 +47,7 @@ def test_constrained_gradients_are_tangent_and_differentiate_the_loss(metric):
 def test_two_free_layers_blow_up_in_finite_time():
     rng = np.random.default_rng(4)
     lambda_, m0 = np.array([-1.0, -0.3, 0.5]), np.array([0.3, 0.2, 0.4])
-    v, q, h = twin.orthogonal(rng, 3), twin.orthogonal(rng, 3), start(rng, 5, 3)
+    v, q, h = twin.orthogonal(rng, 3), twin.orthogonal(rng, 3), orthonormal(rng, 5, 3)
     c = v @ np.diag(lambda_) @ v.T
     layers = layer.pack((v * np.sqrt(m0)) @ h.T, h @ (q * np.sqrt(m0)).T)
 
@@ -75,7 +68,7 @@ def test_two_free_layers_blow_up_in_finite_time():
 def test_free_layers_on_random_problems(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
     lambda_, m0 = rng.uniform(-1, 1, m), rng.uniform(0.1, 0.5, d)
-    v, q, h = twin.orthogonal(rng, m), twin.orthogonal(rng, d), start(rng, m + 1, d)
+    v, q, h = twin.orthogonal(rng, m), twin.orthogonal(rng, d), orthonormal(rng, m + 1, d)
     c = v @ np.diag(lambda_) @ v.T
     pair = layer.pack((v[:, :d] * np.sqrt(m0)) @ h.T, h @ (q * np.sqrt(m0)).T)
     end = float(two_layer.blow_up_time(m0, lambda_[:d]).min())
@@ -101,7 +94,7 @@ def test_training_leaves_every_bound_at_the_blow_up_and_not_before():
 
 def test_a_free_first_layer_is_unbounded_below():
     rng = np.random.default_rng(5)
-    w1, w2 = start(rng, 6, 3), start(rng, 3, 2)
+    w1, w2 = orthonormal(rng, 6, 3), orthonormal(rng, 3, 2)
     for shift, falls in ((0.0, True), (1.1, False)):
         c = twin.symmetric(rng, LAMBDA + shift)
         losses = layer.loss(twin.rk4(layer.constrained(c, None, "grassmann"), layer.pack(w1, w2), 1e-3, 1000), c)
@@ -119,7 +112,7 @@ def test_a_free_first_layer_is_unbounded_below():
 @pytest.mark.parametrize("h", [2, 3, 4, 5, 6])
 def test_with_grassmann_gradients_the_width_does_not_matter(h):
     rng = np.random.default_rng(6)
-    c, w1, w2 = twin.symmetric(rng, LAMBDA), start(rng, 3, 6, h), start(rng, 3, h, 2)
+    c, w1, w2 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 3, 6, h), orthonormal(rng, 3, h, 2)
     pairs = twin.rk4(layer.constrained(c, "grassmann", "grassmann"), layer.pack(w1, w2), 4e-3, 750, every=150)
     t = 0.6 * np.arange(6)
     predicted = two_layer.orthonormal_product_flow(t, w1, w2, c)
@@ -133,7 +126,7 @@ def test_with_grassmann_gradients_the_width_does_not_matter(h):
 @pytest.mark.parametrize("h", [2, 3, 4, 5, 6])
 def test_with_stiefel_gradients_it_does(h):
     rng = np.random.default_rng(7)
-    c, w1, w2 = twin.symmetric(rng, LAMBDA), start(rng, 3, 6, h), start(rng, 3, h, 2)
+    c, w1, w2 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 3, 6, h), orthonormal(rng, 3, h, 2)
     pairs = twin.rk4(layer.constrained(c, "stiefel", "stiefel"), layer.pack(w1, w2), 4e-3, 750, every=150)
     t = 0.6 * np.arange(6)
     predicted = two_layer.stiefel_product_flow(t, w1, w2, c)
@@ -153,10 +146,10 @@ def test_with_stiefel_gradients_it_does(h):
 def test_the_numerical_flow_meets_the_exact_ones(hidden, speed):
     """One eigenvector that the weights never see, inside the hidden span or outside it, changes nothing."""
     rng = np.random.default_rng(8)
-    c, seen = np.zeros((7, 7)), start(rng, 6, hidden)
+    c, seen = np.zeros((7, 7)), orthonormal(rng, 6, hidden)
     c[:6, :6], c[6, 6] = twin.symmetric(rng, LAMBDA), 0.7
     if hidden == 6:
-        w1, w2 = np.vstack([seen, np.zeros(6)]), start(rng, 6, 2)
+        w1, w2 = np.vstack([seen, np.zeros(6)]), orthonormal(rng, 6, 2)
     else:
         w1, w2 = np.eye(7)[:, [0, 0, 6]], np.vstack([twin.orthogonal(rng, 2), np.zeros(2)])
         w1[:6, :2] = seen
@@ -170,7 +163,7 @@ def test_the_numerical_flow_meets_the_exact_ones(hidden, speed):
 def test_both_flows_on_random_problems(seed, d, wider, taller, metric):
     rng, h = np.random.default_rng(seed), d + wider
     m = h + taller
-    c, w1, w2 = twin.symmetric(rng, rng.uniform(-1, 1, m)), start(rng, m, h), start(rng, h, d)
+    c, w1, w2 = twin.symmetric(rng, rng.uniform(-1, 1, m)), orthonormal(rng, m, h), orthonormal(rng, h, d)
     pairs = twin.rk4(layer.constrained(c, metric, metric), layer.pack(w1, w2), 5e-3, 400, every=100)
     flow = two_layer.orthonormal_product_flow if metric == "grassmann" else two_layer.stiefel_product_flow
     predicted = flow(0.5 * np.arange(5), w1, w2, c)
@@ -181,7 +174,7 @@ def test_both_flows_on_random_problems(seed, d, wider, taller, metric):
 
 def test_both_flows_end_in_the_bottom_eigenspace():
     rng = np.random.default_rng(9)
-    c, w1, w2 = twin.symmetric(rng, LAMBDA), start(rng, 6, 4), start(rng, 4, 2)
+    c, w1, w2 = twin.symmetric(rng, LAMBDA), orthonormal(rng, 6, 4), orthonormal(rng, 4, 2)
     bottom = constrained.spectrum(c)[1][:, :2]
     assert same_span(two_layer.orthonormal_product_flow(60.0, w1, w2, c), bottom) < 1e-12
     assert same_span(two_layer.stiefel_product_flow(60.0, w1, w2, c), bottom) < 1e-12

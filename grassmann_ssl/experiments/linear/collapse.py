@@ -268,9 +268,7 @@ def _train(
             log_every=max(1, config.steps // 20),
             homogeneous=homogeneous,
             on_step=on_step,
-        )
-        if trajectory.interrupted:
-            raise KeyboardInterrupt
+        ).completed()
         weights, log_norm = trajectory.weights[-1], trajectory.log_norm[-1]
     second = moments.second.cpu()
     embedded = weights.cpu().mT @ second @ weights.cpu()

@@ -50,9 +50,7 @@ def initialisation_law(
         steps=steps,
         log_every=max(1, steps // logged),
         on_step=on_step,
-    )
-    if trajectory.interrupted:
-        raise KeyboardInterrupt
+    ).completed()
     time = trajectory.time.numpy()
     angles = measure.angles_to(trajectory.weights[-1], prediction.subspaces["free"])
     w = trajectory.weights.double()

@@ -16,7 +16,7 @@ from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective, options_of
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 Array = NDArray[np.float64]
@@ -74,10 +74,8 @@ class StepwiseConfig(RunConfig):
         self.need("share", above=0, most=0.1)
         self.need("beta", least=0)
         self.need("spectrum", above=0)
-        try:
+        with setting():
             self.view()
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
         if self.loss == "infonce" and (self.data, self.model) != ("gaussian", "linear"):
             raise ConfigError(
                 "loss: infonce of the population is known for gaussian data and the linear model only, got "
@@ -135,9 +133,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
         steps=steps,
         log_every=max(1, steps // LOGGED),
         on_step=partial(tick, "steps"),
-    )
-    if trajectory.interrupted:
-        raise KeyboardInterrupt
+    ).completed()
     measured, eigenvalues = _measure(config, problem, trajectory)
     record, findings = _compare(config, problem, measured, trajectory)
     arrays = {
@@ -164,10 +160,8 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
 
 
 def _data(config: StepwiseConfig, generator: torch.Generator) -> Triplets:
-    try:
+    with setting():
         data = triplets(config.data, config.view(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     if config.model == "random_features":
         if 2 * config.pairs > len(data.x):
             raise ConfigError(f"pairs must be at most {len(data.x) // 2} for {config.data}, got {config.pairs}")

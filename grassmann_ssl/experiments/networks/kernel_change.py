@@ -32,7 +32,7 @@ from grassmann_ssl.experiments.networks.kernel_arms import (
 )
 from grassmann_ssl.objectives import TRACE_LOSSES, objective
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 
 Arrays = dict[str, np.ndarray]
 
@@ -132,10 +132,8 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
 
 def draw_task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
     """The views of the triplets and the losses of their outputs. Raises ConfigError where the data do not go with the settings."""
-    try:
+    with setting():
         data = triplets(config.data, View(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     m = data.x.shape[-1]
     if config.widths[0] < m:
         raise ConfigError(

@@ -22,7 +22,7 @@ from grassmann_ssl.experiments.networks.width_laws import Arrays, Problem
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import TRACE_LOSSES, trace_loss, trace_matrix
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 from grassmann_ssl.training import train_full_batch
 
 LOGGED = 120
@@ -121,7 +121,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
         log_every=max(1, free_steps // LOGGED),
         homogeneous=True,
         on_step=partial(tick, "free"),
-    )
+    ).completed()
 
     grassmann, arrays, metrics = _grassmann(config, problem, times, products["grassmann"], runs["grassmann"])
     stiefel, contrast = _stiefel(config, problem, layers, times[finest], runs)
@@ -143,10 +143,8 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
 
 
 def _problem(config: WidthConfig, generator: torch.Generator) -> Problem:
-    try:
+    with setting():
         data = triplets(config.data, View(), generator, config.spectrum)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     m = data.x.shape[-1]
     if config.dim >= m:
         raise ConfigError(f"dim must be below the input dimension m = {m} of {config.data}, got {config.dim}")

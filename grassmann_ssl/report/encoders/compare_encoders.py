@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from grassmann_ssl.metrics.collapse import DEAD
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.report.style import panels, points, traced
 from grassmann_ssl.runs import Outcome
 
 
@@ -65,13 +65,9 @@ def arms(outcome: Outcome) -> Figure:
 
 def _by_arm(panel: Axes, outcome: Outcome, name: str, scale: float) -> None:
     for k, one in enumerate(outcome.record["arms"]):
-        style = SERIES[k % len(SERIES)]
-        values = [
-            scale * row[name]
-            for row in outcome.record["runs"]
-            if row["arm"] == one["arm"] and row.get(name) is not None
-        ]
-        panel.plot(values, np.full(len(values), k + 0.18), style["marker"], color=style["color"], mfc="none", ms=5)
+        own = (row for row in outcome.record["runs"] if row["arm"] == one["arm"])
+        values = np.array([scale * row[name] for row in own if row.get(name) is not None])
+        points(panel, values, np.full(len(values), k + 0.18), k, most=None)
         if one[name] is None:
             continue
         low, high = one[name]["low"], one[name]["high"]
@@ -89,14 +85,13 @@ def spectra(outcome: Outcome) -> Figure:
     for panel in axes.flat[count:]:
         panel.set_visible(False)
     for index, (panel, one) in enumerate(zip(axes.flat, outcome.record["arms"], strict=False)):
-        style = SERIES[index % len(SERIES)]
         for k in range(outcome.record["config"]["seeds"]):
             values = outcome.arrays.get(f"arm{index}_seed{k}_spectrum_directions")
             if values is None:
                 continue
             end = np.maximum(values[-1], 1e-9)
             numbers = np.arange(1, len(end) + 1)
-            panel.plot(numbers, end, color=style["color"], marker=style["marker"], ms=4, mfc="none", lw=1)
+            traced(panel, numbers, end, index)
             panel.axhline(DEAD * end[0], color="0.4", lw=0.8, ls=":")
         panel.set(title=(one["arm"] or "defaults").replace(",", ",\n"), yscale="log", ylim=(1e-7, 2), xlabel="index k")
         panel.title.set_fontsize(9)

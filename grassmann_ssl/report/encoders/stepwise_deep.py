@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels
+from grassmann_ssl.report.style import LEGEND, TIME, panels, points, traced
 from grassmann_ssl.runs import Outcome
 
 
@@ -50,11 +50,7 @@ def steps(outcome: Outcome) -> Figure:
         ):
             panel, values = axes[i, j], outcome.arrays[f"{name}_{kind}"]
             for k in range(values.shape[1]):
-                style = SERIES[k % len(SERIES)]
-                panel.plot(
-                    time[seen], np.maximum(values[seen, k], 1e-8), color=style["color"], ls=style["linestyle"], marker=style["marker"],
-                    ms=3, mfc="none", lw=0.9,
-                )  # fmt: skip
+                traced(panel, time[seen], np.maximum(values[seen, k], 1e-8), k)
             for t in outcome.record["runs"][name][f"steps_of_{kind}"]:
                 panel.axvline(t, color="0.4", lw=0.9, ls=":")
             panel.set(xscale="log", xlabel=TIME if i else "")
@@ -70,14 +66,10 @@ def kernel(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 1, width=6.5)
     panel = axes[0, 0]
     for k, when in enumerate(("before", "after")):
-        style = SERIES[k]
-        values = [one["overlap"][when] for one in runs.values()]
-        panel.plot(
-            np.arange(len(runs)) + 0.1 * (k - 0.5), values, style["marker"], color=style["color"], mfc="none", ms=9,
-            label=f"kernel {when} training",
-        )  # fmt: skip
+        values = np.array([one["overlap"][when] for one in runs.values()])
+        points(panel, np.arange(len(runs)) + 0.1 * (k - 0.5), values, k, f"kernel {when} training", most=None)
     panel.axhline(outcome.record["chance"], color="black", lw=1, ls="--", label="by chance")
     panel.set_xticks(range(len(runs)), list(runs))
     panel.set(ylim=(0, 1.05), xlim=(-0.5, len(runs) - 0.5), ylabel="overlap with the embedding")
-    panel.legend(frameon=False, fontsize=9, loc="lower right")
+    panel.legend(**LEGEND, loc="lower right")
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.report.style import LEGEND, panels, traced
 from grassmann_ssl.runs import Outcome
 
 TIME = "time t = sum of learning rates / (1 − momentum)"
@@ -55,15 +55,12 @@ def training(outcome: Outcome) -> Figure:
     ):
         values = outcome.arrays[f"spectrum_{name}"]
         for k in range(values.shape[1]):
-            style = SERIES[k % len(SERIES)]
-            panel.plot(
-                time[seen], np.maximum(values[seen, k], 1e-12), color=style["color"], ls=style["linestyle"], marker=style["marker"],
-                ms=3, mfc="none", lw=1, label=f"{k + 1}" if k < SHOWN else None,
-            )  # fmt: skip
+            label = f"{k + 1}" if k < SHOWN else None
+            traced(panel, time[seen], np.maximum(values[seen, k], 1e-12), k, label)
         panel.set(title=title, yscale="log")
     for t in outcome.record["steps_detected"]["times"]:
         z.axvline(t, color="0.4", lw=0.9, ls=":")
-    z.legend(frameon=False, fontsize=8, ncols=2, loc="lower right")
+    z.legend(**LEGEND, ncols=2, loc="lower right")
     for panel in axes[0]:
         panel.set(xscale="log", xlabel=TIME)
     return figure
@@ -76,14 +73,11 @@ def spectra(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 1, width=6.5)
     panel = axes[0, 0]
     names = {"z": "embedding z", "directions": "z / ‖z‖", "h": "representation h"}
-    for style, (name, label) in zip(SERIES, names.items(), strict=False):
+    for k, (name, label) in enumerate(names.items()):
         values = outcome.arrays[f"spectrum_{name}"][-1]
         largest = values[0] if values[0] > 0 else 1.0
-        panel.plot(
-            np.arange(1, len(values) + 1), np.maximum(values / largest, 1e-12), color=style["color"], ls=style["linestyle"],
-            marker=style["marker"], ms=4, mfc="none", lw=1, label=label,
-        )  # fmt: skip
+        traced(panel, np.arange(1, len(values) + 1), np.maximum(values / largest, 1e-12), k, label)
     panel.axhline(DEAD, color="black", lw=1, ls=":", label="dead below")
     panel.set(xscale="log", yscale="log", xlabel="index k", ylabel="eigenvalue over the largest")
-    panel.legend(frameon=False, fontsize=9)
+    panel.legend(**LEGEND)
     return figure

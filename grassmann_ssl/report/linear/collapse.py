@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.report.style import LEGEND, SERIES, line, panels
 from grassmann_ssl.runs import Outcome
 
 LETTER = {"none": "", "dimensional": "d", "complete": "c", "diverged": "∞"}
@@ -128,12 +128,12 @@ def ranks(outcome: Outcome) -> Figure:
             known = [cell for cell in own if cell["predicted_effective_rank"] is not None]
             if constraint not in ("stiefel", "grassmann") and known:
                 x, y = zip(*((cell["noise"], cell["predicted_effective_rank"]) for cell in known), strict=True)
-                panel.plot(x, y, color=style["color"], linestyle=style["linestyle"], lw=1)
+                panel.plot(x, y, **line(order[constraint]), lw=1)
         panel.set(
             title=objective.replace("_", " "),
             xlabel="noise of a view (standard deviation)",
             ylabel=f"effective rank (at most {config['dim']})",
             ylim=(-0.2, config["dim"] + 0.2),
         )
-    axes[0].legend(frameon=False, fontsize=8, ncols=2)
+    axes[0].legend(**LEGEND, ncols=2)
     return figure

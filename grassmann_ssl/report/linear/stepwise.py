@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, THEORY, TIME, panels, points
 from grassmann_ssl.runs import Outcome
 
 LOSS = {
@@ -73,7 +73,7 @@ def staircase(outcome: Outcome) -> Figure:
     points(loss, time, outcome.arrays["loss"], 0, "measured")
     if "curves" in outcome.arrays and outcome.record["config"]["loss"] == "barlow_twins":
         loss.plot(time, ((1 - outcome.arrays["curves"]) ** 2).sum(1), **THEORY, label="theory")
-    loss.legend(frameon=False, fontsize=8)
+    loss.legend(**LEGEND)
     loss.set_ylabel("loss")
     for k in range(values.shape[1]):
         points(spectrum, time, values[:, k], k, f"mode {k + 1}")
@@ -88,7 +88,7 @@ def staircase(outcome: Outcome) -> Figure:
             )
     moment = "C = WᵀΓW" if outcome.record["config"]["loss"] == "barlow_twins" else "WᵀΣW"
     spectrum.set(xlabel=TIME, ylabel=f"eigenvalues of {moment}")
-    spectrum.legend(frameon=False, fontsize=8, loc="upper left")
+    spectrum.legend(**LEGEND, loc="upper left")
     return figure
 
 
@@ -101,16 +101,7 @@ def step_times(outcome: Outcome) -> Figure:
     panel.plot([low, high], [low, high], **THEORY, label="theory: equal")
     for k in range(predicted.shape[1]):
         seen = np.isfinite(measured[:, k])
-        style = SERIES[k % len(SERIES)]
-        panel.plot(
-            predicted[seen, k],
-            measured[seen, k],
-            style["marker"],
-            ms=5,
-            color=style["color"],
-            mfc="none",
-            label=f"step {k + 1}",
-        )
+        points(panel, predicted[seen, k], measured[seen, k], k, f"step {k + 1}", most=None)
     if "a_priori" in outcome.record:
         mean, deviation = (np.array(outcome.record["a_priori"][name]) for name in ("mean", "standard_deviation"))
         panel.errorbar(
@@ -122,7 +113,7 @@ def step_times(outcome: Outcome) -> Figure:
         xlim=(low, high),
         ylim=(low, high),
     )
-    panel.legend(frameon=False, fontsize=8)
+    panel.legend(**LEGEND)
     return figure
 
 
@@ -134,16 +125,7 @@ def held_out(outcome: Outcome) -> Figure:
     ends = [min(predicted.min(), trained.min()), max(predicted.max(), trained.max())]
     panel.plot(ends, ends, **THEORY, label="theory: equal")
     for k in range(predicted.shape[1]):
-        style = SERIES[k % len(SERIES)]
-        panel.plot(
-            predicted[:, k],
-            trained[:, k],
-            style["marker"],
-            ms=3,
-            color=style["color"],
-            mfc="none",
-            label=f"coordinate {k + 1}",
-        )
+        points(panel, predicted[:, k], trained[:, k], k, f"coordinate {k + 1}", most=None)
     panel.set(xlabel="predicted embedding", ylabel="trained embedding")
-    panel.legend(frameon=False, fontsize=8)
+    panel.legend(**LEGEND)
     return figure

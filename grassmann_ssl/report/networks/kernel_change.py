@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels
+from grassmann_ssl.report.style import BELOW, LEGEND, SERIES, THEORY, TIME, line, panels, power_law, ranges
 from grassmann_ssl.runs import Outcome
 
 
@@ -99,37 +99,19 @@ def _with_fits(axes: Axes, outcome: Outcome, measure: str, arms: tuple[str, ...]
     titles = outcome.record["titles"]
     for arm in arms:
         series = list(titles).index(arm)
-        style, fit = SERIES[series], outcome.record["arms"][arm][measure]
+        fit = outcome.record["arms"][arm][measure]
         values = outcome.arrays[measure][series]
         good = np.isfinite(values).all(1) & (values > 0).all(1)
         label = titles[arm]
         if fit["slope"] is not None:
             label += f": {fit['slope']:.2f} ± {fit['standard_error']:.2f}"
-            logs = np.log(values[good])
-            line = np.exp(logs.mean() + fit["slope"] * (np.log(widths) - np.log(widths[good]).mean()))
-            axes.plot(widths, line, color=style["color"], linestyle=style["linestyle"], lw=1)
+            axes.plot(widths, power_law(widths, fit["slope"], widths[good], values[good]), **line(series), lw=1)
         elif not good.all():
             label += ": diverged"
-        _points(axes, widths[good] * 1.03 ** (series - 2), values[good], style, label)
+        ranges(axes, widths[good] * 1.03 ** (series - 2), values[good], series, label)
     axes.set(xscale="log", yscale="log", xlabel="width h")
     axes.set_xticks(widths, [f"{h:g}" for h in widths])
     axes.minorticks_off()
-
-
-def _legend_below(axes: Axes) -> None:
-    axes.legend(
-        frameon=False, fontsize=8, title="exponent of h ± standard error", title_fontsize=8, loc="upper center",
-        bbox_to_anchor=(0.5, -0.13), ncols=2,
-    )  # fmt: skip
-
-
-def _points(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any], label: str) -> None:
-    """Medians with ranges over networks, values (widths, S)."""
-    middle = np.median(values, -1)
-    spread = np.stack([middle - values.min(-1), values.max(-1) - middle]) if len(x) else np.zeros((2, 0))
-    axes.errorbar(
-        x, middle, spread, marker=style["marker"], color=style["color"], mfc="none", linestyle="none", capsize=2, ms=5, label=label
-    )  # fmt: skip
 
 
 def _kernels(outcome: Outcome) -> Figure:
@@ -144,7 +126,7 @@ def _kernels(outcome: Outcome) -> Figure:
     axes[0, 0].set(title="last-layer kernel", ylabel="relative change ‖K − K₀‖ / ‖K₀‖")
     axes[0, 1].set(title="whole tangent kernel", ylabel="relative change ‖Θ − Θ₀‖ / ‖Θ₀‖")
     for panel in axes[0]:
-        _legend_below(panel)
+        panel.legend(**BELOW, title="exponent of h ± standard error", title_fontsize=8, ncols=2)
     return figure
 
 
@@ -156,7 +138,7 @@ def _movement(outcome: Outcome) -> Figure:
     axes[0, 0].set(title="last layer", ylabel="‖W₂ − W₂(0)‖ / ‖W₂(0)‖")
     axes[0, 1].set(title="first layer", ylabel="share of (unit, input) that switched")
     for panel in axes[0]:
-        _legend_below(panel)
+        panel.legend(**BELOW, title="exponent of h ± standard error", title_fontsize=8, ncols=2)
     return figure
 
 
@@ -171,8 +153,7 @@ def _laziness(outcome: Outcome) -> Figure:
         axes[0, 0].plot(
             arrays["path_time"][good],
             middle[good],
-            color=style["color"],
-            linestyle=style["linestyle"],
+            **line(i),
             label=f"h = {h:g}",
         )
         if not good[1:].all() and good.any():
@@ -182,20 +163,20 @@ def _laziness(outcome: Outcome) -> Figure:
     axes[0, 0].set(
         xlabel=TIME, ylabel="relative change of the last-layer kernel", yscale="log", title="free trace loss"
     )
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     for series, (name, label) in enumerate((("left", f"change above {lazy['left_at']:g}"), ("diverged", "diverged"))):
         reached = np.isfinite(arrays[name]).all(1)
         if not reached.any():
             continue
         fit = lazy[f"{name}_fit"]
         text = label + (f": slope {fit['slope']:.2f} ± {fit['standard_error']:.2f}" if fit["slope"] is not None else "")
-        _points(axes[0, 1], widths[reached], arrays[name][reached], SERIES[series], text)
+        ranges(axes[0, 1], widths[reached], arrays[name][reached], series, text)
         if lazy["predicted_slope"] is not None:
             logs = np.log(widths)
-            line = arrays[name][reached].mean() + lazy["predicted_slope"] * (logs - logs[reached].mean())
+            law = arrays[name][reached].mean() + lazy["predicted_slope"] * (logs - logs[reached].mean())
             axes[0, 1].plot(
                 widths,
-                line,
+                law,
                 **THEORY,
                 label=f"theory: slope 1/(4|λ|) = {lazy['predicted_slope']:.2f}" if series == 0 else None,
             )
@@ -206,5 +187,5 @@ def _laziness(outcome: Outcome) -> Figure:
     axes[0, 1].set_xticks(widths, [f"{h:g}" for h in widths])
     axes[0, 1].minorticks_off()
     if axes[0, 1].get_legend_handles_labels()[0]:
-        axes[0, 1].legend(frameon=False, fontsize=8)
+        axes[0, 1].legend(**LEGEND)
     return figure

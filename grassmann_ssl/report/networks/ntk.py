@@ -8,7 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels, points
+from grassmann_ssl.report.style import (
+    BELOW,
+    LEGEND,
+    SERIES,
+    THEORY,
+    TIME,
+    line,
+    panels,
+    points,
+    power_law,
+    ranges,
+)
 from grassmann_ssl.runs import Outcome
 
 LINEARISED = {"color": "0.45", "lw": 1.4, "ls": (0, (4, 2))}
@@ -78,7 +89,7 @@ def staircase(outcome: Outcome) -> Figure:
         for k, step in enumerate(outcome.arrays["times"][i, -1, order["time"].index("predicted"), 0]):
             panel.axvline(step, color="0.4", lw=0.9, ls=":", label="predicted step times" if k == 0 else None)
         panel.set(title=TITLES[start], xlabel=TIME, ylabel="eigenvalues of C", ylim=(-0.05, 1.15))
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[0, 0].legend(**LEGEND, loc="upper left")
     return figure
 
 
@@ -92,7 +103,7 @@ def step_times(outcome: Outcome) -> Figure:
         for k, (name, reference) in enumerate((("theory", predicted), ("the linearised network", linearised))):
             _errors(panel, widths, 100 * np.abs(trained / reference - 1), k, f"against {name}")
         panel.set(title=TITLES[start], xlabel="width h", ylabel="relative error of step times [%]")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     low, high = (f(panel.get_ylim()[i] for panel in axes.flat) for i, f in ((0, min), (1, max)))
     for panel in axes.flat:
         panel.set_ylim(low, high)
@@ -101,14 +112,14 @@ def step_times(outcome: Outcome) -> Figure:
 
 def _errors(panel: Axes, widths: np.ndarray, errors: np.ndarray, series: int, label: str) -> None:
     """Every error (widths, S, d) as a marker, and a line through the medians of those that were seen."""
-    style, errors = SERIES[series], np.maximum(errors, FLOOR)
+    errors = np.maximum(errors, FLOOR)
     shifted = widths * 1.15 ** (series - 0.5)
     seen = np.isfinite(errors)
     x = np.broadcast_to(shifted[:, None, None], errors.shape)
-    panel.plot(x[seen], errors[seen], style["marker"], ms=5, color=style["color"], mfc="none", label=label)
+    points(panel, x[seen], errors[seen], series, label, most=None)
     some = seen.any((1, 2))
     medians = [np.median(row[good]) for row, good in zip(errors[some], seen[some], strict=True)]
-    panel.plot(shifted[some], medians, color=style["color"], ls=style["linestyle"], lw=1.1, label="median")
+    panel.plot(shifted[some], medians, **line(series), lw=1.1, label="median")
     panel.set(xscale="log", yscale="log")
     _width_ticks(panel, widths)
 
@@ -122,7 +133,7 @@ def agreement(outcome: Outcome) -> Figure:
         for k, name in enumerate(kinds):
             _range(panel, widths, angles[:, k], k, LEGENDS[name])
         panel.set(title=TITLES[start], xlabel="width h", ylabel="largest principal angle [rad]")
-        _legend_below(panel)
+        panel.legend(**BELOW)
     low = min(panel.get_ylim()[0] for panel in axes[0, :-1])
     for panel in axes[0, :-1]:
         panel.set_ylim(low, 2)
@@ -135,34 +146,19 @@ def agreement(outcome: Outcome) -> Figure:
     ]
     for k, (values, label, slope) in enumerate(curves):
         _range(kernels, widths, values, k, label, joined=False)
-        middle = np.exp(np.log(np.median(values, -1)).mean())
-        line = middle * (widths / np.exp(np.log(widths).mean())) ** slope
-        kernels.plot(widths, line, color="black", lw=1.1, ls=SERIES[k]["linestyle"], label=f"theory: slope −{-slope:g}")
+        law = power_law(widths, slope, widths, np.median(values, -1))
+        kernels.plot(widths, law, **THEORY, ls=SERIES[k]["linestyle"], label=f"theory: slope −{-slope:g}")
     kernels.yaxis.set_minor_formatter(NullFormatter())
     low, high = kernels.get_ylim()
     kernels.set(title="the kernel", xlabel="width h", ylabel="relative Frobenius norm")
     kernels.set_ylim(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high)))
-    _legend_below(kernels)
+    kernels.legend(**BELOW)
     return figure
 
 
 def _range(panel: Axes, widths: np.ndarray, values: np.ndarray, series: int, label: str, joined: bool = True) -> None:
     """Median and range over networks of values (widths, S)."""
-    style, values = SERIES[series % len(SERIES)], np.maximum(values, FLOOR)
-    shifted, median = widths * 1.04 ** (series - 1.5), np.median(values, -1)
-    panel.errorbar(
-        shifted,
-        median,
-        (median - values.min(-1), values.max(-1) - median),
-        marker=style["marker"],
-        ls=style["linestyle"] if joined else "none",
-        color=style["color"],
-        mfc="none",
-        lw=1.1,
-        elinewidth=0.8,
-        capsize=2,
-        label=label,
-    )
+    ranges(panel, widths * 1.04 ** (series - 1.5), np.maximum(values, FLOOR), series, label, joined)
     panel.set(xscale="log", yscale="log")
     _width_ticks(panel, widths)
 
@@ -170,7 +166,3 @@ def _range(panel: Axes, widths: np.ndarray, values: np.ndarray, series: int, lab
 def _width_ticks(panel: Axes, widths: np.ndarray) -> None:
     panel.set_xticks(widths, [f"{h:g}" for h in widths])
     panel.xaxis.minorticks_off()
-
-
-def _legend_below(panel: Axes) -> None:
-    panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, THEORY, TIME, panels
+from grassmann_ssl.report.style import LEGEND, SERIES, THEORY, TIME, line, median_band, panels
 from grassmann_ssl.runs import Outcome
 
 FLOOR = 1e-17
@@ -82,13 +81,6 @@ def _captions(outcome: Outcome) -> list[tuple[str, str]]:
     ]
 
 
-def _band(axes: Axes, x: np.ndarray, values: np.ndarray, series: int, label: str | None) -> None:
-    """Median over the last axis as a line, the range as a band."""
-    style = {key: SERIES[series % len(SERIES)][key] for key in ("color", "linestyle")}
-    axes.plot(x, np.median(values, -1), lw=1.4, label=label, **style)
-    axes.fill_between(x, values.min(-1), values.max(-1), color=style["color"], alpha=0.12, lw=0)
-
-
 def _markers(series: int) -> dict[str, Any]:
     style = SERIES[series % len(SERIES)]
     return {"marker": style["marker"], "color": style["color"], "linestyle": "none", "ms": 4.5, "mfc": "none"}
@@ -143,7 +135,7 @@ def _projector(outcome: Outcome) -> Figure:
     axes[0, 2].set_yticks(first_order, [f"{error:.2g}" for error in first_order])
     axes[0, 2].minorticks_off()
     for panel in axes[0]:
-        panel.legend(frameon=False, fontsize=8)
+        panel.legend(**LEGEND)
     return figure
 
 
@@ -178,7 +170,7 @@ def _modes(outcome: Outcome) -> Figure:
         ylabel="measured, −log|T$_{ij}$(t)/T$_{ij}$(0)| / t",
     )
     for panel in axes[0]:
-        panel.legend(frameon=False, fontsize=8)
+        panel.legend(**LEGEND)
     return figure
 
 
@@ -188,17 +180,16 @@ def _metrics(outcome: Outcome) -> Figure:
     time, hidden = arrays["time"], config["hidden"]
     one = np.median(arrays["excess_one_layer"], 1)
     for i, h in enumerate(hidden):
-        style = SERIES[i % len(SERIES)]
         law, measured = (np.median(arrays[f"excess_{name}"][i], -1) for name in ("law", "stiefel"))
         shown = _offset(i, len(hidden), len(time))
-        axes[0, 0].plot(time, np.maximum(law, FLOOR), color=style["color"], linestyle=style["linestyle"], lw=1.1)
+        axes[0, 0].plot(time, np.maximum(law, FLOOR), **line(i), lw=1.1)
         axes[0, 0].plot(time[shown], np.maximum(measured[shown], FLOOR), **_markers(i), label=f"h = {h}")
     axes[0, 0].plot(time, np.maximum(one, FLOOR), color="0.8", lw=5, label="one layer", zorder=0)
     axes[0, 0].set(
         title="Euclidean metric on both factors", xlabel=TIME, ylabel="excess loss", yscale="log",
         ylim=(max(np.median(arrays["excess_law"], -1).min(), EXCESS_FLOOR * one[0]) / 2, 1.5 * one[0]),
     )  # fmt: skip
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     for series, (name, label) in enumerate((("stiefel", "Euclidean metric"), ("grassmann", "Grassmannian metric"))):
         values = np.ma.masked_equal(arrays[f"speed_{name}"], 0)
         middle = np.ma.median(values, axis=1)
@@ -221,7 +212,7 @@ def _metrics(outcome: Outcome) -> Figure:
     )
     axes[0, 1].set_xticks(hidden, [str(h) for h in hidden])
     axes[0, 1].minorticks_off()
-    axes[0, 1].legend(frameon=False, fontsize=8)
+    axes[0, 1].legend(**LEGEND)
     return figure
 
 
@@ -239,19 +230,19 @@ def _collapse(outcome: Outcome) -> Figure:
     ratio, rank = lower.subplots(1, 2)
     time = arrays["free_time"]
     if "size_ratio" in arrays:
-        _band(ratio, time, np.maximum(arrays["size_ratio"], FLOOR), 0, "free (median; band: all starts)")
+        median_band(ratio, time, np.maximum(arrays["size_ratio"], FLOOR), 0, "free (median; band: all starts)")
         ratio.plot(time, np.maximum(np.median(arrays["exact_size_ratio"], -1), FLOOR), **THEORY, ls=":", label="theory")
         end = np.median(arrays["exact_size_ratio"][-1])
         slope = np.exp(free["slope"]["predicted"] * (time - time[-1])) * end
         late = slope < 1
         ratio.plot(time[late], slope[late], color="0.5", ls="--", lw=1, label=f"slope {free['slope']['predicted']:.3g}")
         ratio.set(title="singular values of free weights", xlabel=TIME, ylabel="σ₂ / σ₁", yscale="log")
-        ratio.legend(frameon=False, fontsize=8)
+        ratio.legend(**LEGEND)
     else:
         ratio.text(0.5, 0.5, "d = 1 has no second singular value", ha="center", transform=ratio.transAxes)
         ratio.set_axis_off()
-    _band(rank, time, arrays["effective_rank"], 0, "free (median; band: all starts)")
+    median_band(rank, time, arrays["effective_rank"], 0, "free (median; band: all starts)")
     rank.plot(time, np.median(arrays["exact_effective_rank"], -1), **THEORY, ls=":", label="theory")
     rank.set(title="effective rank of the outputs", xlabel=TIME, ylabel=f"effective rank (at most {config['dim']})")
-    rank.legend(frameon=False, fontsize=8)
+    rank.legend(**LEGEND)
     return figure

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels
+from grassmann_ssl.report.style import TIME, median_band, panels
 from grassmann_ssl.runs import Outcome
 
 ROWS = ("regular", "symmetrised")
@@ -41,13 +40,7 @@ def _figure(outcome: Outcome) -> Figure:
             if name in ("f", "asymmetry"):
                 values = values.clip(1e-17 if name == "asymmetry" else 1e-8)
             for k in range(values.shape[-1]):
-                style = SERIES[k % len(SERIES)]
-                panel.plot(
-                    time, np.median(values[..., k], 1), color=style["color"], linestyle=style["linestyle"], lw=1.4
-                )
-                panel.fill_between(
-                    time, values[..., k].min(1), values[..., k].max(1), color=style["color"], alpha=0.12, lw=0
-                )
+                median_band(panel, time, values[..., k], k)
             panel.set(
                 xlabel=TIME,
                 ylabel=label,

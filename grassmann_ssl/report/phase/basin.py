@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import THEORY, panels
+from grassmann_ssl.report.style import LEGEND, THEORY, panels
 
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Outcome
@@ -79,7 +79,7 @@ def _figure(outcome: Outcome) -> Figure:
     if columns["blown_up"].any():
         handles.append(Patch(fc=BLOWN, label="blew up"))
     handles += axes[0, 0].get_legend_handles_labels()[0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, **LEGEND)
     return figure
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, TIME, line, panels, points
 from grassmann_ssl.runs import Outcome
 
 
@@ -37,12 +37,11 @@ def _figure(outcome: Outcome) -> Figure:
     for i, tau in enumerate(config["tau"]):
         panel = axes[0, i]
         for k, eta in enumerate(config["eta"]):
-            style = SERIES[k % len(SERIES)]
             measured, exact, bound = (np.median(arrays[n][:, i, k], -1) for n in ("measured", "predicted", "bound"))
-            panel.plot(arrays["time"], exact.clip(floor), color=style["color"], linestyle=style["linestyle"], lw=1.2)
+            panel.plot(arrays["time"], exact.clip(floor), **line(k), lw=1.2)
             points(panel, arrays["time"], measured.clip(floor), k, f"η = {eta:g}", most=25)
             if (arrays["margin"][:, i, k] > 0).all():
                 panel.plot(arrays["time"], bound.clip(floor), color="0.6", lw=0.8)
         panel.set(title=f"τ = {tau:g}", xlabel=TIME, yscale="log", ylabel="‖[F, W_p]‖" if i == 0 else None)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     return figure

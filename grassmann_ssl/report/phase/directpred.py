@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, TIME, line, panels, points
 from grassmann_ssl.runs import Outcome
 
 TITLES = ("trained predictor", "DirectPred, W_p = F^½", "DirectCopy, W_p = F")
@@ -45,14 +45,13 @@ def _ends(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 3, width=13.5, height=4.2)
     for k, title in enumerate(TITLES):
         for j, variance in enumerate(config["variance"]):
-            style = SERIES[j % len(SERIES)]
             order = np.argsort(config["eta"])
             eta = np.array(config["eta"])[order]
-            axes[0, k].plot(eta, predicted[k][order, j], color=style["color"], linestyle=style["linestyle"], lw=1)
+            axes[0, k].plot(eta, predicted[k][order, j], **line(j), lw=1)
             points(axes[0, k], eta, np.median(measured[k, -1][order, :, j], -1), j, f"σ² = {variance:g}")
-            axes[0, k].axvline(1 / (4 * (1 + variance)), color=style["color"], lw=0.8, ls=":")
+            axes[0, k].axvline(1 / (4 * (1 + variance)), color=line(j)["color"], lw=0.8, ls=":")
         axes[0, k].set(title=title, xlabel="weight decay η", ylabel="strength of a feature" if k == 0 else None)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     return figure
 
 
@@ -70,6 +69,6 @@ def _paths(outcome: Outcome) -> Figure:
                 f"σ² = {variance:g}",
                 most=30,
             )
-            axes[0, k].axhline(predicted[k, smallest, j], color=SERIES[j % len(SERIES)]["color"], lw=0.9, ls="--")
+            axes[0, k].axhline(predicted[k, smallest, j], color=line(j)["color"], lw=0.9, ls="--")
         axes[0, k].set(title=title, xlabel=TIME, ylabel="strength of a feature" if k == 0 else None)
     return figure

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, TIME, compared, panels
 from grassmann_ssl.runs import Outcome
 
 
@@ -36,11 +35,8 @@ def _figure(outcome: Outcome) -> Figure:
     for i, eta in enumerate(config["eta"]):
         panel = axes[0, i]
         for k, gamma in enumerate(config["gamma_a"]):
-            style = SERIES[k % len(SERIES)]
             measured, exact = (arrays[name][1:, i, k] for name in ("measured", "predicted"))
-            panel.plot(time, np.median(exact, -1), color=style["color"], linestyle=style["linestyle"], lw=1.2)
-            panel.fill_between(time, measured.min(-1), measured.max(-1), color=style["color"], alpha=0.15, lw=0)
-            points(panel, time, np.median(measured, -1), k, f"γ_a = {gamma:g}", most=25)
+            compared(panel, time, measured, exact, k, f"γ_a = {gamma:g}")
         panel.set(title=f"η = {eta:g}", xlabel=TIME, ylabel="corr(W_a, W)" if i == 0 else None)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import THEORY, panels, points
+from grassmann_ssl.report.style import LEGEND, THEORY, panels, points
 
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Outcome
@@ -48,7 +48,7 @@ def _figure(outcome: Outcome) -> Figure:
             _diagram(axes[row, k], row, result, curves, columns, last)
             axes[row, k].sharey(axes[row, 0])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, **LEGEND)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, panels
+from grassmann_ssl.report.style import LEGEND, SERIES, panels
 
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Outcome
@@ -59,7 +59,7 @@ def _figure(outcome: Outcome) -> Figure:
         Line2D([], [], color="k", marker="o", ls="", label="theory: stable"),
         Line2D([], [], color="k", marker="o", mfc="w", ls="", label="theory: saddle"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, **LEGEND)
     return figure
 
 

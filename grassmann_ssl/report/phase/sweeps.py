@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, TIME, compared, line, panels, points
 from grassmann_ssl.runs import Outcome
 
 
@@ -39,21 +38,16 @@ def _figure(outcome: Outcome, cells: slice, name: str, symbol: str) -> Figure:
     figure, axes = panels(1, 3, width=13.5, height=4.2)
     arrays, time = outcome.arrays, outcome.arrays["time"]
     for k, value in enumerate(arrays[name][cells]):
-        style = SERIES[k % len(SERIES)]
         label = f"{symbol} = {value:g}"
-        axes[0, 0].plot(
-            time, arrays["predicted_margin"][:, cells][:, k], color=style["color"], linestyle=style["linestyle"], lw=1.2
-        )
+        axes[0, 0].plot(time, arrays["predicted_margin"][:, cells][:, k], **line(k), lw=1.2)
         points(axes[0, 0], time, arrays["measured_margin"][:, cells][:, k], k, label, most=25)
         for panel, which in ((axes[0, 1], "p"), (axes[0, 2], "s")):
             exact, measured = (arrays[f"{kind}_{which}"][:, cells][:, k] for kind in ("predicted", "measured"))
-            panel.plot(time, np.median(exact, -1), color=style["color"], linestyle=style["linestyle"], lw=1.2)
-            panel.fill_between(time, measured.min(-1), measured.max(-1), color=style["color"], alpha=0.13, lw=0)
-            points(panel, time, np.median(measured, -1), k, label, most=25)
+            compared(panel, time, measured, exact, k, label)
     axes[0, 0].axhline(0, color="0.5", lw=0.8, ls=":")
     for panel, label in zip(
         axes[0], ("smallest alignment margin K", "p, eigenvalues of the predictor", "s, eigenvalues of F"), strict=True
     ):
         panel.set(xlabel=TIME, ylabel=label)
-    axes[0, 1].legend(frameon=False, fontsize=8)
+    axes[0, 1].legend(**LEGEND)
     return figure

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, TIME, panels, points
+from grassmann_ssl.report.style import LEGEND, TIME, compared, panels
 from grassmann_ssl.runs import Outcome
 
 FLOOR = 1e-12  # below it the integration of theory is not exact
@@ -37,12 +36,9 @@ def _figure(outcome: Outcome) -> Figure:
     figure, axes = panels(1, 2)
     for panel, name in zip(axes[0], ("symmetric", "antisymmetric"), strict=True):
         for k, eta in enumerate(config["eta"]):
-            style = SERIES[k % len(SERIES)]
             measured, exact = (arrays[f"{kind}_{name}"][:, k].clip(FLOOR) for kind in ("measured", "predicted"))
-            panel.plot(time, np.median(exact, -1), color=style["color"], linestyle=style["linestyle"], lw=1.2)
-            panel.fill_between(time, measured.min(-1), measured.max(-1), color=style["color"], alpha=0.13, lw=0)
-            points(panel, time, np.median(measured, -1), k, f"η = {eta:g}", most=25)
+            compared(panel, time, measured, exact, k, f"η = {eta:g}")
         panel.set(xlabel=TIME, ylabel=f"{name} part of W_p (Frobenius norm)")
     axes[0, 1].set_yscale("log")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(**LEGEND)
     return figure

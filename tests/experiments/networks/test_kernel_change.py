@@ -29,6 +29,7 @@ from grassmann_ssl.nn import empirical_ntk
 from grassmann_ssl.objectives import TRACE_LOSSES, trace
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Run
+from tests.experiments.progress import Counted, interrupted_in
 
 SMALL = {
     "widths": (16, 32),
@@ -315,23 +316,12 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 
 
 def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
-    totals, done = [], []
-
-    def progress(total):
-        totals.append(total)
-        return lambda label, n=1: done.append(n)
-
+    progress = Counted()
     run(KernelChangeConfig(out=tmp_path / "run", **SMALL | {"horizon": 20.0}), progress)
-    assert totals == [sum(done)]
-
-    def interrupt(total):
-        def tick(label, n=1):
-            raise KeyboardInterrupt
-
-        return tick
+    assert progress.totals == [sum(progress.done)]
 
     with pytest.raises(KeyboardInterrupt):
-        run(KernelChangeConfig(out=tmp_path / "stopped", **SMALL), interrupt)
+        run(KernelChangeConfig(out=tmp_path / "stopped", **SMALL), interrupted_in())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     with pytest.raises(ConfigError, match="holds another run"):
         run(KernelChangeConfig(out=tmp_path / "run", **SMALL))
