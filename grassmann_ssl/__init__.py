@@ -11,7 +11,7 @@ Where things are, from the ground up:
     manifolds             `Grassmann`, `Stiefel`, `GeneralizedGrassmann` as geoopt manifolds; distances, means, averages of subspaces
     manifolds.checks      diagnostics in numbers: `check_gradient`, `check_hessian`, `check_retraction`, `check_rotation_invariance`
     manifolds.pymanopt    `solve`: pymanopt's trust regions and conjugate gradients on torch tensors; needs pymanopt
-    objectives            losses from views, `embedding_loss`, and from population moments, `objective`
+    objectives            losses from views and from population moments; one by name: `objective`
     objectives.penalties  `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
     data                  digits, photos, Gaussian pairs; local files by `load` and `image_folder`; views, population moments
     metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
@@ -39,7 +39,7 @@ _HOMES = {
     "manifolds.checks": ("checks",),
     "metrics": ("SecondMoments", "collapse_verdict", "embedding_verdict", "metrics"),
     "nn": ("GrassmannLinear", "JointEmbedding", "constrain", "constrain_model", "constraints", "feature_orthonormal", "nn"),
-    "objectives": ("embedding_loss", "objective", "objectives"),
+    "objectives": ("objective", "objectives"),
     "objectives.penalties": ("penalties",),
     "optim": (
         "LARS", "Landing", "RiemannianAdam", "RiemannianCG", "RiemannianLBFGS", "RiemannianMuon", "RiemannianSGD", "optim",
@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from grassmann_ssl.nn.constrain import constrain as constrain
     from grassmann_ssl.nn.constrain import constraints as constraints
     from grassmann_ssl.nn.feature_orthonormal import feature_orthonormal as feature_orthonormal
-    from grassmann_ssl.objectives import embedding_loss as embedding_loss
     from grassmann_ssl.objectives import objective as objective
     from grassmann_ssl.objectives import penalties as penalties
     from grassmann_ssl.optim import LARS as LARS
