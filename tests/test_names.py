@@ -117,3 +117,19 @@ def test_the_citation_is_that_of_this_version():
     cited = re.findall(r"^      - type: other\n        value: arXiv:(\S+)$", "\n".join(lines), re.MULTILINE)
     assert cited == ["2303.15438", "2102.06810", "2309.02011"]
     assert all(f"arXiv:{number}" in (ROOT / "README.md").read_text() for number in cited)
+
+
+def test_what_the_readme_names_is_there():
+    (section,) = re.findall(r"^## What is where\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    section = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    named = re.findall(r"`(?:grassmann_ssl\.)?(\w+(?:\.\w+)*)(?:\(\w+\))?`", section)
+    assert len(named) > 20
+    for path in named:
+        module, _, last = path.rpartition(".")
+        if module:
+            found = grassmann_ssl
+            for part in module.split("."):
+                found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
+            assert hasattr(found, last), path
+        else:
+            assert hasattr(grassmann_ssl, last) or hasattr(grassmann_ssl.checks, last), path
