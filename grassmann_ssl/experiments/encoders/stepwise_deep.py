@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import DATA, TrainConfig, fit
 from grassmann_ssl.metrics.steps import eigenvalue_steps
+from grassmann_ssl.nn.encoders import ENCODERS
 from grassmann_ssl.nn.ntk import empirical_ntk
 from grassmann_ssl.optim.table import OptimizerOptions
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, setting
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
@@ -30,9 +31,9 @@ class StepwiseDeepConfig(RunConfig):
     """Stepwise learning of an encoder from a small last layer, and its embedding against the tangent kernel after training."""
 
     NAME: ClassVar[str] = "stepwise-deep"
-    data: str = "digits"
+    data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
-    encoder: str = "conv"
+    encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
     objectives: tuple[str, ...] = tuple(OBJECTIVES)
     """objectives, from: barlow_twins (without normalisation), nt_xent, vicreg"""
