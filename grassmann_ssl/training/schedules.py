@@ -2,6 +2,9 @@
 
 import math
 
+SCHEDULES = {"cosine": 0.0, "constant": 1.0}
+"""the factor of the learning rate that `warmup_cosine` ends at"""
+
 
 def warmup_cosine(step: int, steps: int, *, warmup: int = 0, end: float = 0.0) -> float:
     """Linear warm-up and cosine decay, as a factor of the learning rate: (step + 1)/warmup up to 1, then 1/2 (1 + cos) down to `end`."""

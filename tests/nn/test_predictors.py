@@ -264,3 +264,37 @@ def _rows_of_all(rank, world):
 
 def test_two_processes_make_one_correlation(tmp_path):
     run_in(2, tmp_path, _rows_of_all)
+
+
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_rotations_are_as_declared(kind):
+    """Training by SGD, or setting, from embeddings f Q gives q' with q'(f Q) = q(f) Q, where that is declared, and not elsewhere."""
+    q = torch.linalg.qr(draw(4, 4, seed=3))[0]
+    torch.manual_seed(0)
+    one = predictor(kind, 4).double()
+    other = copy.deepcopy(one)
+    for p, turned in zip(one.parameters(), other.parameters(), strict=True):
+        if p.shape == (4, 4):
+            turned.data = q.T @ p.detach() @ q
+    for k in range(3):
+        f, target = draw(30, 4, seed=k), draw(30, 4, seed=50 + k)
+        for model, rows, goal in ((one, f, target), (other, f @ q, target @ q)):
+            if PREDICTORS[kind].closed_form:
+                model.update(rows)
+                continue
+            gradients = torch.autograd.grad((model(rows) - goal).square().sum(1).mean(), list(model.parameters()))
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.data -= 0.1 * gradient
+    f = draw(30, 4, seed=9)
+    assert ((one(f) @ q - other(f @ q)).abs().max() < 1e-12) == PREDICTORS[kind].equivariant
+
+
+@pytest.mark.parametrize("option", ["alpha", "rho", "eps", "every"])
+@pytest.mark.parametrize("kind", DIRECT)
+def test_options_act_where_they_are_declared(kind, option):
+    changed = {"alpha": 0.9, "rho": 0.8, "eps": 0.4, "every": 2}[option]
+    models = [predictor(kind, 4).double(), predictor(kind, 4, **{option: changed}).double()]
+    for k in range(4):
+        for model in models:
+            model.update(draw(20, 4, seed=k))
+    assert torch.equal(models[0].weight, models[1].weight) == (option not in PREDICTORS[kind].options)

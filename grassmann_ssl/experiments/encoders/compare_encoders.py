@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from scipy import stats
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit, prepare
+from grassmann_ssl.experiments.encoders.train import DATA, TrainConfig, fit, prepare
 from grassmann_ssl.metrics.intervals import wilson_interval
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, setting, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
@@ -27,7 +27,7 @@ class CompareEncodersConfig(RunConfig):
     """Train several arms of encoders on several seeds and lay them side by side: collapse, ranks, probes, steps, cost."""
 
     NAME: ClassVar[str] = "compare-encoders"
-    data: str = "digits"
+    data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
     arms: tuple[str, ...] = (
         "constraint=none",

@@ -14,8 +14,9 @@ from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import DATA, TrainConfig, fit
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
+from grassmann_ssl.nn.encoders import ENCODERS
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.optim.table import OptimizerOptions
 from grassmann_ssl.registry import nearest
@@ -32,9 +33,9 @@ class StepwiseDeepConfig(RunConfig):
     """Stepwise learning of an encoder from a small last layer, and its embedding against the tangent kernel after training."""
 
     NAME: ClassVar[str] = "stepwise-deep"
-    data: str = "digits"
+    data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
-    encoder: str = "conv"
+    encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
     objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = tuple(OBJECTIVES)
     """objectives to train; barlow_twins is without normalisation"""

@@ -10,24 +10,42 @@ from typing import Annotated, Any, ClassVar
 import torch
 import tyro
 
-from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
+from grassmann_ssl.data.batches import AUTO, Split, Views, augmentations, load_split
+from grassmann_ssl.data.files import FORMATS
+from grassmann_ssl.data.images import BUNDLED
+from grassmann_ssl.data.presets import PRESETS
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, check_arm
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS, ConstraintOptions
+from grassmann_ssl.nn.encoders import ENCODERS, architecture
+from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
+from grassmann_ssl.nn.resnet import STEMS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES
 from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import PRECISIONS, train_encoder
-from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
+from grassmann_ssl.training.schedules import SCHEDULES, log_spaced, warmup_cosine
 from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise, processes
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 SEEN = 1024  # images at most on which spectra are recorded
+DATA = (*BUNDLED, *(f"{name}:PATH" for name in FORMATS))
+CHOICES: dict[str, tuple[str, ...]] = {
+    "head": ("auto", "standard", "centred"),
+    "objective": tuple(EMBEDDING_LOSSES),
+    "predictor": ("none", *PREDICTORS),
+    "constraint": tuple(CONSTRAINTS),
+    "where": PLACES,
+    "optimizer": tuple(OPTIMIZERS),
+    "schedule": tuple(SCHEDULES),
+    "precision": tuple(PRECISIONS),
+    "stem": STEMS,
+}
 TIMED = 0.2  # share of the steps at the start that is left out of the time per step
 
 
@@ -36,45 +54,44 @@ class TrainConfig(RunConfig):
     """Train an encoder on two views of images, with or without a constraint on its weights, and judge what it learned."""
 
     NAME: ClassVar[str] = "train"
-    data: str = "digits"
-    """images: digits or photos, which are embedded, or FORMAT:PATH with FORMAT one of cifar10, cifar100, stl10, stl10_unlabeled, idx,
-    folder, arrays"""
-    augmentation: str = "auto"
-    """views: digits, simclr, byol or stl; auto is digits for the embedded digits and simclr elsewhere"""
-    encoder: str = "conv"
-    """encoder: linear, mlp, conv, resnet18, resnet34, resnet50, or timm:NAME"""
-    stem: str = "cifar"
+    data: Annotated[str, choice(DATA)] = "digits"
+    """images: digits and photos come with scikit-learn, FORMAT:PATH is read from files"""
+    augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
+    """preset of the views; auto is digits for the data digits and simclr elsewhere"""
+    encoder: Annotated[str, choice(ENCODERS)] = "conv"
+    """encoder; timm:NAME is a model of timm"""
+    stem: Annotated[str, choice(CHOICES["stem"])] = "cifar"
     """first layers of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
     hidden: int = 64
     """width of the projection head's hidden layer"""
     dim: int = 8
     """embedding dimension d, below `hidden`"""
-    head: str = "auto"
+    head: Annotated[str, choice(CHOICES["head"])] = "auto"
     """projection head: standard (linear, batch norm, relu, linear), centred (before the last layer a batch norm without gain, and that
     layer without bias), or auto: centred where its last layer is constrained"""
-    objective: Annotated[str, choice(EMBEDDING_LOSSES)] = "negative_cosine"
+    objective: Annotated[str, choice(CHOICES["objective"])] = "negative_cosine"
     """objective: docs/objectives.md says what each is"""
     temperature: float | None = None
     """temperature of an objective that has one; that of its source where not given"""
-    predictor: str = "none"
-    """predictor of losses that need none or one: none, linear, mlp, directpred, directpred-code, directset, directcopy"""
+    predictor: Annotated[str, choice(CHOICES["predictor"])] = "none"
+    """predictor, for objectives that regress a target"""
     predictor_options: Annotated[PredictorOptions, tyro.conf.arg(name=PredictorOptions.PREFIX)] = field(
         default_factory=PredictorOptions
     )
     teacher: float = 0.0
     """momentum of a moving-average teacher at the start, rising to 1; 0: the target is the encoder itself without gradient"""
-    constraint: str = "none"
-    """constraint: none, grassmann, feature-orthonormal, stiefel, penalty, parametrization, geoopt-stiefel"""
-    where: str = "last"
-    """layers that it is put on: last (linear layer of the head), linear, conv"""
+    constraint: Annotated[str, choice(CHOICES["constraint"])] = "none"
+    """constraint on weights: docs/encoders.md says what each guarantees"""
+    where: Annotated[str, choice(CHOICES["where"])] = "last"
+    """layers to constrain: the last linear layer of the head, all linear layers, or all convolutions"""
     constraint_options: Annotated[ConstraintOptions, tyro.conf.arg(name=ConstraintOptions.PREFIX)] = field(
         default_factory=ConstraintOptions
     )
-    optimizer: str = "sgd"
-    """optimizer: sgd, adam, lars, or muon (the layers of `where` by Muon, the others by sgd)"""
+    optimizer: Annotated[str, choice(CHOICES["optimizer"])] = "sgd"
+    """optimizer; muon steps the layers of `where`, and sgd the others"""
     lr: float = 0.05
     """learning rate at the end of the warm-up"""
-    schedule: str = "cosine"
+    schedule: Annotated[str, choice(CHOICES["schedule"])] = "cosine"
     """learning rate after the warm-up: cosine, down to 0, or constant"""
     optimizer_options: Annotated[OptimizerOptions, tyro.conf.arg(name=OptimizerOptions.PREFIX)] = field(
         default_factory=OptimizerOptions
@@ -87,8 +104,8 @@ class TrainConfig(RunConfig):
     """batches whose gradients make one step"""
     steps: int = 600
     """optimizer steps"""
-    precision: str = "float32"
-    """float32, bfloat16 or float16 of the encoder; losses and constrained steps are in float32"""
+    precision: Annotated[str, choice(CHOICES["precision"])] = "float32"
+    """precision of the encoder; losses and constrained steps are in float32"""
     init_scale: float = 1.0
     """factor of the initial weights of the head's last layer, unless they are constrained: below 1 for stepwise learning"""
     records: int = 60
@@ -100,14 +117,14 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (
-            ("objective", EMBEDDING_LOSSES), ("constraint", CONSTRAINTS), ("predictor", ("none", *PREDICTORS)), ("optimizer", OPTIMIZERS),
-            ("precision", tuple(PRECISIONS)), ("head", ("auto", "standard", "centred")), ("where", ("last", "linear", "conv")),
-            ("schedule", ("cosine", "constant")),
-        ):  # fmt: skip
+        for name, known in CHOICES.items():
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
+        with setting("encoder"):
+            architecture(self.encoder)
+        with setting("augmentation"):
+            augmentations(self.augmentation, self.data, 1)
         self.need("predictor_every", "hidden", "dim", "accumulate", "steps", "save_every", least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", above=0)
@@ -122,6 +139,7 @@ class TrainConfig(RunConfig):
         """Raise ConfigError for a setting that differs from its default and has no effect beside the others."""
         constraint, optimizer = CONSTRAINTS[self.constraint], OPTIMIZERS[self.optimizer]
         idle: dict[str, str | bool] = {
+            "stem": "stem" not in architecture(self.encoder).takes and f"with encoder {self.encoder}",
             "where": not (constraint.rank_of_w or constraint.in_loss or optimizer.comparator)
             and f"with constraint {self.constraint}",
             "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
@@ -142,8 +160,7 @@ class TrainConfig(RunConfig):
 
     def rate(self, step: int) -> float:
         """Factor of the learning rate at a step."""
-        end = 1.0 if self.schedule == "constant" else 0.0
-        return warmup_cosine(step, self.steps, warmup=self.warmup, end=end)
+        return warmup_cosine(step, self.steps, warmup=self.warmup, end=SCHEDULES[self.schedule])
 
 
 @dataclass

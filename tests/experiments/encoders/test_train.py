@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from grassmann_ssl import cli
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import compare_encoders
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.train import TrainConfig, fit
+from grassmann_ssl.experiments.encoders.train import CHOICES, TrainConfig, fit
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.placement import PLACES
-from grassmann_ssl.nn.predictors import PREDICTORS
+from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from grassmann_ssl.optim.table import OPTIMIZERS
 from grassmann_ssl.run import run
@@ -129,6 +131,7 @@ def test_objectives_predictors_and_places_are_refused_as_the_table_says(constrai
         ({"optimizer": "adam", "momentum": 0.5}, "with optimizer adam: it is an option of sgd, lars, muon$"),
         ({"where": "conv"}, "where = conv has no effect with constraint none"),
         ({"constraint": "grassmann", "init_scale": 0.1}, "init_scale = 0.1 has no effect with constraint grassmann"),
+        ({"stem": "stl"}, "stem = stl has no effect with encoder conv"),
         ({"save_every": 3}, "save_every = 3 has no effect without checkpoint"),
     ],
 )
@@ -382,6 +385,9 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
     [
         ({"objective": "simsiam"}, f"objective must be one of {', '.join(EMBEDDING_LOSSES)}, got 'simsiam'"),
         ({"objective": "vicregs"}, r"got 'vicregs'; did you mean vicreg\?"),
+        ({"constraint": "grassman"}, r"constraint must be one of none, .*, got 'grassman'; did you mean grassmann\?"),
+        ({"stem": "cifar10", "encoder": "resnet18"}, r"stem must be one of .* did you mean cifar\?"),
+        ({"encoder": "resnet19"}, r"encoder: unknown encoder 'resnet19': known are .*; did you mean resnet18\?"),
         (
             {"constraint": "grassmann", "objective": "vicreg"},
             "vicreg is not rotation-invariant, .* use --constraint stiefel",
@@ -420,7 +426,9 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         ({"batch": 2000}, "batch must be at most the 1198 images to train on, got 2000"),
         ({"augmentation": "auto2"}, "augmentation: unknown preset 'auto2'"),
         ({"checkpoint": "/nowhere/at/all.safetensors"}, "checkpoint: /nowhere/at is not a folder that can be written"),
+        ({"augmentation": "simcrl"}, r"augmentation: unknown preset 'simcrl': .*; did you mean simclr\?"),
         ({"encoder": "resnet19"}, "encoder: unknown encoder 'resnet19'"),
+        ({"data": "digit"}, r"unknown data 'digit': .*; did you mean digits\?"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_path, monkeypatch):
@@ -505,3 +513,33 @@ def test_with_one_of_them_none_does(arm, arms_on_digits):
 def test_a_feature_orthonormal_layer_keeps_all_dimensions_alike(arms_on_digits):
     ranks = {name: one["directions_rank"]["mean"] for name, one in arms_on_digits.items()}
     assert ranks["feature"] > 7.5 and all(ranks["feature"] > ranks[name] for name in ("free", "grassmann"))
+
+
+def test_the_command_line_shows_choices_and_options(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["grassmann-ssl", "train", "--help"])
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    for name, known in CHOICES.items():
+        assert f"--{name} {{{','.join(known)}}}" in shown
+    for flag in ("--predictor.alpha", "--predictor.every", "--penalty", "--momentum", "--weight-decay"):
+        assert f"{flag} " in shown
+
+
+def test_the_command_line_says_the_nearest_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["grassmann-ssl", "train", "--constraint", "grasmann", "--momentum", "0.8"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1 and message.endswith("did you mean grassmann?\n")
+
+
+def test_options_have_one_name_in_arms_records_and_checkpoints():
+    arm = "predictor=directset,predictor_rho=0.4,predictor.alpha=0.7,momentum=0.5"
+    config = CompareEncodersConfig(arms=("penalty=2,constraint=penalty", arm)).train_config(arm, 3)
+    assert config.predictor_options == PredictorOptions(rho=0.4, alpha=0.7) and config.optimizer_options.momentum == 0.5
+    values = config.values()
+    assert (values["predictor_rho"], values["momentum"], values["seed"]) == (0.4, 0.5, 3)
+    assert TrainConfig.of(**values) == config and json.dumps(values)
