@@ -156,6 +156,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
     try:
         for name, arm in problem.rates:
             trajectory = _train_arm(problem, name, arm, partial(tick, f"{name} {arm}"))
+            if trajectory.interrupted and len(trajectory.step) < 2:
+                raise KeyboardInterrupt  # the start alone is nothing to judge
             judged = judge(problem.predictions[name], arm, trajectory, problem.moments)
             trained.append(judged)
             record["arms"][name][arm] = judged.end

@@ -37,11 +37,11 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
 
 
 def test_an_interrupt_keeps_the_objectives_that_are_whole(tmp_path, few):
-    settings = {"dim": 4, "batch": 64, "steps": 10, "records": 10, "pairs": 12}
+    settings = {"dim": 4, "batch": 64, "steps": 30, "records": 20, "pairs": 12}
     ticks = iter(range(100))
 
     def tick(label):
-        if next(ticks) == 15:
+        if next(ticks) == 35:
             raise KeyboardInterrupt
 
     both = StepwiseDeepConfig(objectives=("vicreg", "barlow_twins"), out=tmp_path / "run", **settings)

@@ -436,7 +436,7 @@ class Interrupted:
 
 def test_an_interrupt_keeps_what_was_recorded(tmp_path):
     out = tmp_path / "run"
-    result = run(small(out), Interrupted(101)).record
+    result = run(small(out), Interrupted(100)).record
     assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
     assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
     assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}
@@ -444,17 +444,28 @@ def test_an_interrupt_keeps_what_was_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_interrupt_after_the_first_record_can_be_drawn(tmp_path, objective):
+def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
     outcome = run(small(tmp_path / "run", objectives=(objective,), data="gaussian"), Interrupted(1))
-    assert outcome.interrupted == f"{objective}, arm free, after step 0 of 60"
-    assert list(outcome.metrics["step"]) == [0, 0] and (tmp_path / "run" / f"{objective}.png").exists()
+    assert outcome.interrupted == f"{objective}, arm free, after step 1 of 60"
+    assert list(outcome.metrics["step"]) == [0, 0, 1, 1] and (tmp_path / "run" / f"{objective}.png").exists()
+
+
+def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(small(tmp_path / "none"), Interrupted(0))
+    assert not (tmp_path / "none").exists()
+    outcome = run(small(tmp_path / "run"), Interrupted(60))
+    assert outcome.interrupted.startswith("between two arms") and set(outcome.record["arms"]["linear_contrastive"]) == {
+        "free"
+    }
+    assert set(outcome.metrics["arm"]) == {"free"} and "weights/linear_contrastive/grassmann" not in outcome.arrays
 
 
 @pytest.mark.parametrize(
     ("at", "said"),
     [
         (
-            101,
+            100,
             "interrupted: linear_contrastive, arm grassmann, after step 40 of 60; what was recorded until then is kept",
         ),
         (-1, "interrupted, nothing was recorded"),
