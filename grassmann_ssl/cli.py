@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ssl --version` prints the versions."
 
 
-class _Progress:
+class ProgressBar:
     """A bar that appears with the first step, and goes away at the end or when it is closed."""
 
     bar: tqdm | None = None
@@ -41,7 +41,7 @@ class _Progress:
             self.bar.close()
 
 
-_progress = _Progress()
+progress = ProgressBar()
 
 
 def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
@@ -59,7 +59,7 @@ def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
         from grassmann_ssl.report.terminal import summary
         from grassmann_ssl.run import run
 
-        outcome = run(config, _progress)
+        outcome = run(config, progress)
         if outcome is None:  # another process of the same run prints and writes
             return 0
         print(summary(outcome))
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _end(code: int, reason: str) -> int:
-    _progress.close()
+    progress.close()
     print(f"grassmann-ssl: {reason}", file=sys.stderr)
     return code
 

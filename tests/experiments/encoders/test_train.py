@@ -449,7 +449,7 @@ def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_pa
 def test_an_arm_that_does_not_fit_the_images_is_refused_before_the_first_is_trained(
     arm, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(experiment, "pretrain", None)
+    monkeypatch.setattr(experiment, "train_encoder", None)
     with pytest.raises(ConfigError, match=message):
         run(CompareEncodersConfig(arms=("constraint=none", arm), steps=2, records=2, out=tmp_path / "run"))
     assert not list(tmp_path.iterdir())

@@ -474,7 +474,7 @@ def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
 def test_the_command_line_says_that_it_was_interrupted(tmp_path, monkeypatch, capsys, at, said):
     arguments = "compare --objectives linear_contrastive --seeds 2 --steps 60 --dim 3 --init-scales --out"
     monkeypatch.setattr("sys.argv", ["grassmann-ssl", *arguments.split(), str(tmp_path / "run")])
-    monkeypatch.setattr(cli, "_progress", Interrupted(at))
+    monkeypatch.setattr(cli, "progress", Interrupted(at))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130 and said in "".join(capsys.readouterr())
