@@ -426,6 +426,8 @@ def test_what_is_no_point_is_refused():
         G.projx(x.mH)
     with pytest.raises(ValueError, match="retraction must be one of cholesky-qr, polar, exponential, got 'qr'"):
         Grassmann("qr")
+    with pytest.raises(ValueError, match=r"got 'cholesky'; did you mean cholesky-qr\?$"):
+        Grassmann("cholesky")
     with pytest.raises(ValueError, match="X - I"):
         G.assert_check_point_on_manifold(2 * x)
     assert G.check_point_on_manifold(torch.empty(0, 5, 2)) and Grassmann("polar") != G
