@@ -12,12 +12,12 @@ demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
 test: $(STAMP)  ## all tests, the notebook among them
-	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2
+	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**31))")
 fuzz: $(STAMP)  ## all property tests under a random seed, printed; a failure prints the blob that reproduces it
 	@seed=$(SEED); echo "seed $$seed: repeat with make fuzz SEED=$$seed"; \
-	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-seed=$$seed tests
+	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis --hypothesis-seed=$$seed tests
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

@@ -500,16 +500,19 @@ def arms_on_digits(tmp_path_factory):
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
 
+@pytest.mark.xdist_group("arms")
 def test_without_predictor_and_constraint_every_seed_collapses(arms_on_digits):
     assert arms_on_digits["free"]["kinds"]["complete"] == 2
 
 
+@pytest.mark.xdist_group("arms")
 @pytest.mark.parametrize("arm", ["grassmann", "feature", "directpred", "vicreg"])
 def test_with_one_of_them_none_does(arm, arms_on_digits):
     assert arms_on_digits[arm]["kinds"]["none"] == 2
     assert arms_on_digits[arm]["ridge"]["mean"] > 0.93
 
 
+@pytest.mark.xdist_group("arms")
 def test_a_feature_orthonormal_layer_keeps_all_dimensions_alike(arms_on_digits):
     ranks = {name: one["directions_rank"]["mean"] for name, one in arms_on_digits.items()}
     assert ranks["feature"] > 7.5 and all(ranks["feature"] > ranks[name] for name in ("free", "grassmann"))

@@ -13,6 +13,7 @@ from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 
+pytestmark = pytest.mark.xdist_group("collapse")  # its runs are made once
 SMALL = {
     "seeds": 3,
     "spectrum": (1.0, 0.7, 0.4, 0.2),

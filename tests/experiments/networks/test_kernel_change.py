@@ -31,6 +31,7 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Run
 from tests.experiments.progress import Counted, interrupted_in
 
+pytestmark = pytest.mark.xdist_group("kernel_change")  # its runs are made once
 SMALL = {
     "widths": (16, 32),
     "seeds": 2,

@@ -19,6 +19,7 @@ from grassmann_ssl.runs import ConfigError
 from tests.experiments.progress import Counted, interrupted_in
 from tests.oracles import dynamics as twin
 
+pytestmark = pytest.mark.xdist_group("width")  # its runs are made once
 SMALL = {"data": "gaussian", "dim": 3, "hidden": (3, 6, 12), "seeds": 3, "rates": (0.2, 0.1), "horizon": 20.0}
 
 
