@@ -1,13 +1,11 @@
 """Settings shared by all tests."""
 
-import os
-
 import jaxtyping
 import pytest
 import torch
-from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import tests.profiles
 import tests.typecheck  # noqa: F401  the hook below looks it up by name
 from tests import readme
 
@@ -17,11 +15,6 @@ install_import_hook("grassmann_ssl", "tests.typecheck.check")
 import grassmann_ssl.manifolds  # noqa: E402, F401
 
 torch.set_num_threads(1)
-# HYPOTHESIS_PROFILE: repeatable for CI, random for `make fuzz`, quick for `make check`.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
-settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=10)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_runtest_setup(item):

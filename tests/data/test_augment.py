@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from hypothesis import settings as run
 from hypothesis import strategies as st
 
 from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator, normalise, splitmix64
@@ -16,6 +15,7 @@ from grassmann_ssl.data.colour import greyscale, jitter, luma, shift_hue, solari
 from grassmann_ssl.data.presets import PRESETS, preset
 from grassmann_ssl.data.warp import blur, random_boxes, resample
 from tests.oracles import augment as oracle
+from tests.profiles import examples
 
 EPS = torch.finfo(torch.float64).eps
 EVERYTHING = Augmentation(
@@ -43,7 +43,7 @@ def close(found, expected, units=16):
 
 
 @given(seed=st.integers(0, 10**6), h=st.integers(1, 6), w=st.integers(1, 6), size=st.integers(1, 7))
-@run(max_examples=30)
+@examples(30)
 def test_crops_turns_and_flips_are_those_of_the_reference(seed, h, w, size):
     images = pictures(3, 1, h, w, seed)
     drawn = Augmentation(size, scale=(0.1, 1), ratio=(0.3, 3), rotation=180, flip=0.5).draw(3, 1, h, w, generator(seed))
@@ -105,7 +105,7 @@ def test_a_larger_image_is_sampled_without_antialiasing():
 
 @pytest.mark.parametrize("c", [1, 3])
 @given(seed=st.integers(0, 10**6))
-@run(max_examples=25)
+@examples(25)
 def test_colours_change_as_in_the_reference(c, seed):
     images = pictures(4, c, 3, 2, seed)
     rand = torch.rand(4, 9, dtype=torch.float64, generator=generator(seed + 1))
@@ -151,7 +151,7 @@ def test_greyscale_and_solarisation_are_those_of_the_reference():
 
 
 @given(seed=st.integers(0, 10**6), radius=st.integers(1, 3), h=st.integers(4, 6), w=st.integers(4, 6))
-@run(max_examples=10)
+@examples(10)
 def test_blur_is_that_of_the_reference(seed, radius, h, w):
     images = pictures(2, 1, h, w, seed)
     sigmas = 0.1 + 2 * torch.rand(2, dtype=torch.float64, generator=generator(seed))
@@ -204,7 +204,7 @@ def test_a_batch_is_the_stack_of_its_single_images(c):
 
 
 @given(seed=st.integers(0, 10**6), c=st.sampled_from([1, 3]), dtype=st.sampled_from([torch.float32, torch.float64]))
-@run(max_examples=25)
+@examples(25)
 def test_values_stay_in_the_unit_interval(seed, c, dtype):
     images = (torch.rand(6, c, 8, 8, generator=generator(seed)) * 2 - 0.5).clamp(0, 1).to(dtype)
     for augmentation in (EVERYTHING, replace(EVERYTHING, noise=0), *preset("byol", 8)):

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
@@ -22,6 +22,7 @@ from grassmann_ssl.manifolds.checks import (
 )
 from grassmann_ssl.manifolds.derivatives import hessian_vector_product
 from grassmann_ssl.manifolds.validated import Validated
+from tests.profiles import examples
 
 N, P = 9, 3
 G = Grassmann()
@@ -87,7 +88,7 @@ def test_right_derivatives_pass(manifold, loss):
     assert hessian.normal_part < 1e-14 and hessian.asymmetry < 1e-14
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.sampled_from([(), (2,), (2, 3)]), st.sampled_from([torch.float64, torch.complex128]), st.integers(0, 2**20))
 def test_any_batch_and_complex_points_pass(batch, dtype, seed):
     x = point(batch=batch, dtype=dtype, seed=seed)

@@ -6,12 +6,13 @@ import inspect
 import geoopt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.manifolds.layout import WeightLayout
 from tests.manifolds.cases import cases
+from tests.profiles import examples
 
 G = Grassmann()
 KERNELS = [(), (2,), (3, 2), (2, 1, 2)]
@@ -54,7 +55,7 @@ def close(left, right):
 
 
 @pytest.mark.parametrize("name", POINTS)
-@settings(max_examples=20)
+@examples(20)
 @given(layouts, st.integers(0, 99))
 def test_points_and_vectors(name, layout, seed):
     layout = LAYOUTS[layout]
@@ -72,7 +73,7 @@ def test_points_and_vectors(name, layout, seed):
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@settings(max_examples=20)
+@examples(20)
 @given(layouts, st.integers(0, 99))
 def test_numbers_and_shapes_that_broadcast(name, layout, seed):
     layout = LAYOUTS[layout]

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.metrics.accumulate import SecondMoments, centred_rows
 from tests.nn.test_distributed import run_in
 from tests.oracles import metrics as oracle
+from tests.profiles import examples
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -43,7 +44,7 @@ def test_moments_are_those_of_the_loop(offset):
     np.testing.assert_allclose(moments.second.numpy(), second, rtol=40 * EPS, atol=40 * EPS * (1 + offset) ** 2)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.randoms(use_true_random=False), st.integers(0, 99))
 def test_merges_in_any_order_are_one_update(sizes, random, seed):
     rows = gaussian(sum(sizes), 3, seed, offset=10.0)

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps, first_crossing
 from tests.oracles.metrics import staircase
+from tests.profiles import examples
 
 LINEAR, LOG = np.linspace(0, 100, 400), np.geomspace(0.1, 1e4, 400)
 SPAN = np.log(1e5)
@@ -24,7 +25,7 @@ def random_stairs(rng, log):
 
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-@settings(max_examples=15)
+@examples(15)
 @given(seed=st.integers(0, 10**6))
 def test_steps_of_staircases_are_found(log, noise, seed):
     rng = np.random.default_rng(seed)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from grassmann_ssl.nn import RandomFeatures, empirical_ntk
 from grassmann_ssl.nn.ntk import not_scalar, scalar_kernel
+from tests.profiles import examples
 
 
 def by_loops(model, x, y):
@@ -38,7 +39,7 @@ def draw(*shape, seed=0, dtype=torch.float64):
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 7), st.booleans())
-@settings(max_examples=15)
+@examples(15)
 def test_the_kernel_is_the_product_of_gradients(n, k, chunk, alone):
     model, x, y = network(), draw(n, 4), draw(k, 4, seed=1)
     found = empirical_ntk(model, x, None if alone else y, chunk=chunk)

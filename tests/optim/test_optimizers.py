@@ -7,7 +7,7 @@ import geoopt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -27,6 +27,7 @@ from grassmann_ssl.optim.muon import spectral_sign
 from tests.manifolds.cases import Case, cases, orthonormality_error, subspace_error
 from tests.optim.problems import parameter, quartic, rayleigh, run, spectrum
 from tests.oracles import optimizers as oracle
+from tests.profiles import examples
 
 SGD = functools.partial(RiemannianSGD, lr=0.03)
 FIRST_ORDER = {
@@ -47,7 +48,7 @@ everyone = pytest.mark.parametrize("make", (FIRST_ORDER | FULL_BATCH).values(), 
 
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @everyone
-@settings(max_examples=8)
+@examples(8)
 @given(cases(dtypes=(torch.float64, torch.complex128)))
 def test_a_trajectory_does_not_see_the_basis(make, retraction, case):
     loss, manifold = quartic(spectrum(case.n)[0]), Grassmann(retraction)
@@ -72,12 +73,11 @@ def test_rounding_is_no_direction(make, retraction, dtype):
         (2, 1, lambda x: 10 * x.abs().square().sum()),
         (6, 4, lambda x: 10 * x.abs().square().sum()),
     ):
-        for seed in range(3):
-            start = Case((3,), n, p, dtype, seed).point()
-            w = parameter(start, Grassmann(retraction))
-            end = run(loss, [w], make([w]), 40)[0]
-            # a few eps from each of 40 steps, which the retractions of steps of length 0 leave too
-            assert max(orthonormality_error(end), subspace_error(end, start)) <= 40 * torch.finfo(dtype).eps, (n, p)
+        start = Case((9,), n, p, dtype, 0).point()
+        w = parameter(start, Grassmann(retraction))
+        end = run(loss, [w], make([w]), 40)[0]
+        # a few eps from each of 40 steps, which the retractions of steps of length 0 leave too
+        assert max(orthonormality_error(end), subspace_error(end, start)) <= 40 * torch.finfo(dtype).eps, (n, p)
 
 
 @pytest.mark.parametrize("second_moment", ["matrix", "row"])
@@ -211,7 +211,7 @@ def test_landing_stays_in_its_neighbourhood_and_lands():
     assert orthonormality_error(w.detach()) <= 1e-12
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(cases(dtypes=(torch.float64,)), st.floats(0, 3))
 def test_spectral_sign_has_unit_singular_values(case, spread):
     scale = torch.logspace(0, -spread, case.p, dtype=torch.float64)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics as twin
+from tests.profiles import examples
 from theory import barlow_twins, stepwise
 
 seeds = st.integers(0, 10**6)
@@ -91,7 +92,7 @@ def test_random_minima_are_reached_by_training():
 
 
 @given(seeds, st.integers(1, 3), st.integers(0, 2), st.sampled_from([(0.0, 1.0), (1.0, 2.0), (-0.3, 2.0)]))
-@settings(max_examples=12)
+@examples(12)
 def test_the_regimes_are_found_by_training_on_random_spectra(seed, d, more, interval):
     rng = np.random.default_rng(seed)
     gamma = np.sort(rng.uniform(*interval, d + more))[::-1]
@@ -186,7 +187,7 @@ def test_whole_trajectories_of_constrained_barlow_twins(gamma, d):
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=8)
+@examples(8)
 def test_trajectories_of_constrained_barlow_twins_on_random_problems(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
     matrix, w0 = twin.symmetric(rng, rng.uniform(-1, 2, m)), start(rng, m, d)

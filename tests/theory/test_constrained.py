@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import expm, subspace_angles
 
 from tests.oracles import dynamics as twin
 from tests.oracles.dynamics import orthonormal, same_span
+from tests.profiles import examples
 from theory import constrained
 
 LAMBDA = np.array([-1.0, -0.5, -0.2, 0.3, 0.9, 1.4])
@@ -155,7 +156,7 @@ def near_eigenspace(rng, vectors, inside, coordinates):
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 3), st.floats(0, 3))
-@settings(max_examples=40)
+@examples(40)
 def test_the_law_of_coordinates_on_random_problems(seed, d, more, t):
     rng, m = np.random.default_rng(seed), d + more
     lambda_ = np.sort(rng.uniform(-1, 1, m))
@@ -173,7 +174,7 @@ def test_the_law_of_coordinates_on_random_problems(seed, d, more, t):
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=10)
+@examples(10)
 def test_the_constrained_flow_on_random_problems(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
     c, w0 = twin.symmetric(rng, rng.uniform(-1, 1, m)), orthonormal(rng, 2, m, d)
@@ -183,7 +184,7 @@ def test_the_constrained_flow_on_random_problems(seed, d, more):
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 3), st.floats(0.01, 0.4), st.integers(0, 12))
-@settings(max_examples=40)
+@examples(40)
 def test_projected_descent_on_random_problems(seed, d, more, rate, steps):
     rng, m = np.random.default_rng(seed), d + more
     lambda_ = np.sort(rng.uniform(-1, 1, m))
@@ -246,7 +247,7 @@ def test_a_plateau_ends_half_way_between_two_levels_when_predicted(i, j):
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 3), st.floats(-30, -1))
-@settings(max_examples=40)
+@examples(40)
 def test_each_coordinate_passes_one_at_its_time(seed, d, more, log_size):
     rng, m = np.random.default_rng(seed), d + more
     lambda_ = np.sort(rng.uniform(-1, 1, m)) + 0.1 * np.arange(m)

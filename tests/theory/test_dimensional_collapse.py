@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics
 from tests.oracles import losses_numpy as twin
+from tests.profiles import examples
 from theory import dimensional_collapse as theory
 from theory import losses
 
@@ -19,7 +20,7 @@ def pairs(rng, n, signal, noise, both):
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=40)
+@examples(40)
 def test_the_flow_is_the_gradient_of_infonce(seed, n, m, d):
     rng = np.random.default_rng(seed)
     x, positive = rng.standard_normal((2, n, m))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
@@ -11,6 +11,7 @@ from grassmann_ssl.data import Triplets, moments_of
 from grassmann_ssl.objectives import trace_matrix
 from tests.oracles import dynamics as twin
 from tests.oracles import losses as loops
+from tests.profiles import examples
 from theory import constrained, graph
 
 LOSSES = ["linear_contrastive", "squared_contrastive", "linear_noncontrastive", "squared_noncontrastive"]
@@ -75,7 +76,7 @@ def test_outputs_of_free_weights_follow_the_kernel_flow(name):
 
 
 @given(seeds, st.sampled_from(LOSSES), st.integers(1, 3), st.integers(1, 9))
-@settings(max_examples=40)
+@examples(40)
 def test_frozen_kernels_of_any_rank_with_outputs_in_and_out_of_their_range(seed, name, n, rank):
     rng = np.random.default_rng(seed)
     features, u = rng.standard_normal((3 * n, min(rank, 3 * n))), rng.standard_normal((2, 3 * n, 2))
@@ -141,7 +142,7 @@ def test_the_kernel_minimiser_is_that_of_explicit_features(name):
 
 
 @given(seeds, st.sampled_from(LOSSES), st.integers(1, 4), st.integers(1, 8))
-@settings(max_examples=40)
+@examples(40)
 def test_the_spectrum_on_random_features(seed, name, n, m):
     rng = np.random.default_rng(seed)
     phi, a = rng.standard_normal((3 * n, m)), graph.graph_matrix(name, n)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from tests.oracles import dynamics as twin
 from tests.oracles import stepwise as oracle
+from tests.profiles import examples
 from theory import kernel, stepwise
 
 
@@ -161,7 +162,7 @@ def test_identical_views_give_whitened_kernel_principal_components(seed, n, p):
 
 
 @given(st.integers(0, 10**6), st.integers(2, 5))
-@settings(max_examples=20)
+@examples(20)
 def test_repeated_samples_change_nothing(seed, copies):
     rng, n, d = np.random.default_rng(seed), 8, 2
     features, new = pairs(rng, n, 3), rng.standard_normal((5, 3))

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from tests.oracles import dynamics
 from tests.oracles import losses_numpy as twin
+from tests.profiles import examples
 from theory import landscape, losses, stepwise
 
 GAMMA = np.array([1.0, 0.6, 0.3, 0.1])
@@ -152,7 +153,7 @@ def test_steps_of_quartic_losses_on_digits(digits, start, beta):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=15)
+@examples(15)
 def test_steps_of_quartic_losses_on_random_moments(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
     a, e = rng.standard_normal((2, m, m)) / np.sqrt(m)

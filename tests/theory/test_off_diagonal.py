@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics as twin
 from tests.oracles import stepwise as crossing
+from tests.profiles import examples
 from theory import off_diagonal, stepwise
 
 D = 5
@@ -136,7 +137,7 @@ def test_special_plateaus():
 small = st.lists(st.tuples(st.floats(1e-8, 1e-2), st.floats(-1, 2)), min_size=1, max_size=5)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(small, st.floats(0.01, 1), st.integers(1, 3))
 def test_between_steps_time_runs_slower(values, lambda_, seeds):
     s0, gamma = np.array(values).T

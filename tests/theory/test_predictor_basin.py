@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
+from tests.profiles import examples
 from theory.predictor import basin, modes
 
 seeds = st.integers(0, 10**6)
@@ -27,7 +28,7 @@ def collapses_slowly(p, s, *, tau, alpha_p, eta, sigma2):
 
 
 @given(seeds)
-@settings(max_examples=10)
+@examples(10)
 def test_verdicts_are_those_of_integration(seed):
     rng = np.random.default_rng(seed)
     tau, alpha_p, sigma2 = rng.uniform(0.3, 1.5), rng.uniform(0.3, 3), rng.uniform(0, 1)
@@ -139,7 +140,7 @@ def test_shapes_settings_and_edges():
 
 
 @given(seeds, st.floats(0.3, 3), st.floats(0.3, 3))
-@settings(max_examples=4)
+@examples(4)
 def test_units_do_not_matter(seed, alpha_p, tau):
     rng = np.random.default_rng(seed)
     p, s, h = rng.uniform(-1, 2, 20), rng.uniform(0, 2, 20), rng.uniform(0.01, 0.24)

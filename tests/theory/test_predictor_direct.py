@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics
 from tests.oracles import predictor as twin
+from tests.profiles import examples
 from theory.predictor import direct
 
 LOSSES = ("euclidean", "isoloss", "no_predictor", "no_stop_gradient")
@@ -18,7 +19,7 @@ def eigenvalues(w):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @given(st.integers(0, 10**6), st.sampled_from([0.5, 1.0, 2.0]), st.floats(0.0, 1.0))
-@settings(max_examples=5)
+@examples(5)
 def test_eigenvalues_follow_their_equations(loss, seed, exponent, sigma2):
     """A network whose W is not aligned with anything: only W^T W matters where X = I."""
     w = 0.3 * np.random.default_rng(seed).standard_normal((5, 3))
@@ -69,7 +70,7 @@ def test_isoloss_lets_all_modes_escape_at_one_rate():
 
 
 @given(st.floats(0.02, 0.95), st.sampled_from([0.5, 1.0, 1.5]), st.floats(0, 1))
-@settings(max_examples=5)
+@examples(5)
 def test_direct_set_keeps_a_feature_that_starts_above_the_unstable_point(fraction, exponent, sigma2):
     eta = fraction * float(direct.direct_set_threshold(sigma2))
     unstable, stable = direct.direct_set_fixed_points(eta, exponent=exponent, sigma2=sigma2)
@@ -150,7 +151,7 @@ def test_the_threshold_of_direct_copy(epsilon):
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=3), st.floats(0, 0.5), st.floats(0, 1), st.floats(0, 0.3))
-@settings(max_examples=30)
+@examples(30)
 def test_a_set_predictor_moves_eigenvalues_at_the_stated_rate(lambda_, epsilon, sigma2, eta):
     """DirectPred with epsilon, whose modes meet in max s, and DirectCopy: the gradient of the loss with the predictor held."""
     values = np.array(lambda_)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from tests.oracles import dynamics
 from tests.oracles import predictor as twin
+from tests.profiles import examples
 from theory.predictor import matrices, modes
 
 seeds = st.integers(0, 10**6)
@@ -69,7 +70,7 @@ def test_batches_of_flows_are_flows():
 
 
 @given(seeds, st.floats(0.2, 3), st.floats(0, 0.5), st.sampled_from([None, 0.0, 0.8]))
-@settings(max_examples=15)
+@examples(15)
 def test_the_balance_decays_whatever_the_target(seed, alpha_p, eta, beta):
     rng = np.random.default_rng(seed)
     data, w, p, a = problem(rng)
@@ -80,7 +81,7 @@ def test_the_balance_decays_whatever_the_target(seed, alpha_p, eta, beta):
 
 
 @given(seeds, st.floats(0.3, 2), st.floats(0, 0.3), st.floats(0, 1), st.floats(0.2, 1))
-@settings(max_examples=15)
+@examples(15)
 def test_the_reduced_flow_is_the_full_one_of_a_symmetric_predictor(seed, alpha_p, eta, sigma2, tau):
     """Eqs. (7)-(8) are eqs. (2)-(3) with W_a = tau W and the symmetric part of the predictor's gradient; F and W_p need not commute."""
     rng = np.random.default_rng(seed)
@@ -100,7 +101,7 @@ def test_the_reduced_flow_is_the_full_one_of_a_symmetric_predictor(seed, alpha_p
 
 
 @given(seeds, st.floats(0.3, 2), st.floats(0, 0.3), st.floats(0, 1), st.sampled_from([None, 0.0, 0.4]))
-@settings(max_examples=30)
+@examples(30)
 def test_the_commutator_obeys_theorem_three(seed, alpha_p, eta, sigma2, predictor_eta):
     rng = np.random.default_rng(seed)
     p, f = dynamics.symmetric(rng, rng.uniform(-1, 1, 4)), positive(rng, 4)
@@ -133,7 +134,7 @@ def test_the_commutator_stays_below_the_bound():
 
 
 @given(seeds, st.floats(0.3, 2), st.floats(0.01, 0.5), st.floats(0, 1))
-@settings(max_examples=20)
+@examples(20)
 def test_the_optimal_predictor_rests(seed, alpha_p, eta, sigma2):
     rng = np.random.default_rng(seed)
     w = rng.standard_normal((5, 3))
@@ -146,7 +147,7 @@ def test_the_optimal_predictor_rests(seed, alpha_p, eta, sigma2):
 
 
 @given(seeds)
-@settings(max_examples=10)
+@examples(10)
 def test_without_stop_gradient_everything_collapses_at_the_rates_of_theorem_two(seed):
     rng = np.random.default_rng(seed)
     data, w, p, _ = problem(rng, m=4, d=2)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from tests.oracles import dynamics
 from tests.oracles import predictor as twin
+from tests.profiles import examples
 from theory.predictor import matrices, modes
 
 seeds = st.integers(0, 10**6)
@@ -17,7 +18,7 @@ setting = st.fixed_dictionaries(
 
 
 @given(seeds, setting)
-@settings(max_examples=20)
+@examples(20)
 def test_modes_are_the_eigenvalues_of_the_matrix_flow(seed, setting):
     rng = np.random.default_rng(seed)
     vectors = dynamics.orthogonal(rng, 3)
@@ -109,7 +110,7 @@ def test_a_flow_that_blows_up_is_refused_at_a_single_time_too():
 
 
 @given(seeds, setting, st.one_of(st.none(), st.floats(0, 1)))
-@settings(max_examples=20)
+@examples(20)
 def test_the_offset_decays_with_the_sign_of_the_derivation(seed, setting, beta):
     rng = np.random.default_rng(seed)
     p, s, t = rng.uniform(-0.5, 1, 4), rng.uniform(0, 1, 4), np.array([0.0, 1.0, 3.0])
@@ -169,7 +170,7 @@ def test_at_the_critical_decay_the_fixed_points_vanish(factor):
     st.floats(0.01, 0.99),
     st.floats(0.01, 0.99),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_escape_times_are_those_of_the_flow(tau, sigma2, fraction, start, end):
     """To 1e-10, in every interval between fixed points, against the flow from p0 for that time."""
     eta = fraction * float(modes.critical_eta(tau, sigma2))
@@ -232,7 +233,7 @@ def test_the_escape_is_algebraic():
 
 
 @given(seeds, st.floats(0.1, 2), st.floats(0, 0.2))
-@settings(max_examples=15)
+@examples(15)
 def test_the_moving_average_of_eq_15_is_that_of_eq_13(seed, beta, eta):
     rng = np.random.default_rng(seed)
     p0, t = rng.uniform(0.3, 0.9), np.linspace(0, 10, 401)
@@ -246,7 +247,7 @@ def test_the_moving_average_of_eq_15_is_that_of_eq_13(seed, beta, eta):
 
 
 @given(seeds, setting)
-@settings(max_examples=30)
+@examples(30)
 def test_the_alignment_margin_is_an_eigenvalue_of_the_commutator_matrix(seed, setting):
     rng = np.random.default_rng(seed)
     p, s = rng.uniform(-1, 1, 3), rng.uniform(0, 1, 3)

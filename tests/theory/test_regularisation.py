@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics
 from tests.oracles import regularisation as twin
+from tests.profiles import examples
 from theory import regularisation as theory
 
 GAMMA = np.array([1.0, 0.6, 0.35, 0.15, 0.05])
@@ -166,7 +167,7 @@ def test_sliced_normality_ends_where_descent_ends(strength):
 
 
 @given(st.floats(0.3, 3), st.integers(1, 5), st.floats(0.01, 2))
-@settings(max_examples=30)
+@examples(30)
 def test_the_first_mode_leaves_the_origin_where_its_attraction_says(sigma, d, strength):
     attraction = theory.sliced_normality_attraction([sigma], d, strength)[0]
     threshold = 2 * attraction / sigma  # of the alignment a = n / sigma, where b = n / 2

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics as twin
 from tests.oracles.stepwise import heavy_ball
+from tests.profiles import examples
 from theory import stepwise
 
 GAMMA = np.array([1.0, 0.7, 0.45, 0.2, 0.05, -0.3])
@@ -196,7 +197,7 @@ def test_descent_follows_the_flow_at_its_time(momentum):
 
 
 @given(st.integers(1, 6), st.floats(1e-8, 1e-2), st.integers(0, 10**6))
-@settings(max_examples=10)
+@examples(10)
 def test_step_times_before_any_draw(d, scale, seed):
     rng, draws = np.random.default_rng(seed), 20_000
     gamma = np.append(np.sort(rng.uniform(0.1, 2, d))[::-1], [0.05, -0.3])

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import dynamics as twin
 from tests.oracles import two_layer as layer
 from tests.oracles.dynamics import orthonormal, same_span
+from tests.profiles import examples
 from theory import constrained, two_layer
 
 LAMBDA = np.array([-1.0, -0.5, -0.2, 0.3, 0.9, 1.4])
@@ -64,7 +65,7 @@ def test_two_free_layers_blow_up_in_finite_time():
 
 
 @given(seeds, st.integers(1, 3), st.integers(0, 2))
-@settings(max_examples=8)
+@examples(8)
 def test_free_layers_on_random_problems(seed, d, more):
     rng, m = np.random.default_rng(seed), d + more
     lambda_, m0 = rng.uniform(-1, 1, m), rng.uniform(0.1, 0.5, d)
@@ -159,7 +160,7 @@ def test_the_numerical_flow_meets_the_exact_ones(hidden, speed):
 
 
 @given(seeds, st.integers(1, 2), st.integers(0, 2), st.integers(0, 2), st.sampled_from(["grassmann", "stiefel"]))
-@settings(max_examples=10)
+@examples(10)
 def test_both_flows_on_random_problems(seed, d, wider, taller, metric):
     rng, h = np.random.default_rng(seed), d + wider
     m = h + taller
