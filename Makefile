@@ -6,18 +6,22 @@ STAMP = $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test fuzz lint notebook picture benchmark
+.PHONY: demo test check fuzz lint notebook picture benchmark
 
 demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
-test: $(STAMP)  ## all tests, the notebook among them
-	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+COVERED = $(if $(COVERAGE),--cov=grassmann_ssl --cov=theory --cov-branch --cov-report=term:skip-covered)
+test: $(STAMP)  ## all tests, the notebook among them; COVERAGE=1 prints what they cover
+	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(COVERED)
+
+check: lint  ## what to run before every commit: style, types, and the quick tests on few examples
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow" --durations=10 tests
 
 SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**31))")
 fuzz: $(STAMP)  ## all property tests under a random seed, printed; a failure prints the blob that reproduces it
 	@seed=$(SEED); echo "seed $$seed: repeat with make fuzz SEED=$$seed"; \
-	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis --hypothesis-seed=$$seed tests
+	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m hypothesis --hypothesis-seed=$$seed tests
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

@@ -22,8 +22,24 @@ def pytest_runtest_setup(item):
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class SharedRuns(LoadScopeScheduling):
+        """Tests that share a long run are on one worker: those of the demo, and those of each file of experiments."""
+
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            if file.endswith("/test_compare.py") or test.startswith("test_the_demo"):
+                return "demo"
+            return file if "/experiments/" in file else nodeid
+
+    return SharedRuns(config, log)
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """What `make demo` prints, and the folder that it ran in; tests that share it are in the group `demo`, on one worker."""
+    """What `make demo` prints, and the folder that it ran in."""
     folder = tmp_path_factory.mktemp("demo")
     return readme.run("make demo", folder), folder

@@ -149,6 +149,7 @@ def test_theory_needs_only_numpy_and_scipy(name):
     assert {module.split(".")[0] for module in imports(MODULES[name])} <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["grassmann_ssl.run", "grassmann_ssl.manifolds"])
 def test_plotting_and_tables_are_imported_only_when_used(module):
     heavy = "{'matplotlib', 'pandas', 'pyarrow', 'sklearn', 'jinja2'}"

@@ -30,6 +30,7 @@ def blocks(language, page=README):
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python") + blocks("python", CHOOSING) + blocks("python", OBJECTIVES))
 def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -39,7 +40,7 @@ def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
         assert promise in printed
 
 
-@pytest.mark.xdist_group("demo")
+@pytest.mark.slow
 def test_the_demo_says_where_its_report_is(demo):
     assert "make demo" in blocks("bash")[0]
     printed, folder = demo
@@ -50,12 +51,14 @@ def test_the_demo_says_where_its_report_is(demo):
 COMMANDS = [line for block in blocks("bash") + blocks("bash", ENCODERS) for line in block.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line not in ("make demo", "make test", "make check")])
 def test_the_commands_of_the_pages_run(command, tmp_path):
     report = re.search(r"report: (.*)", run(command, tmp_path))
     assert report and (tmp_path / report[1]).exists()
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_readme_is_drawn(tmp_path):
     assert "`make picture`" in README
     (tmp_path / "docs").mkdir()
@@ -89,6 +92,7 @@ def test_every_module_of_the_theory_is_on_the_page():
     assert sorted(listed) == sorted(theory.__all__)
 
 
+@pytest.mark.slow
 def test_the_benchmarks_of_the_readme_run(tmp_path):
     assert "`python -m benchmarks`" in README
     command = [sys.executable, "-m", "benchmarks", "--cases", "momentum_step", "--repeats", "1", "--out", str(tmp_path)]
@@ -101,6 +105,7 @@ def test_every_folder_of_the_map_exists():
         assert (ROOT / folder).is_dir(), folder
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_both_packages_and_works_elsewhere(tmp_path):
     # A copy, so that no build folder of the checkout leaks in.
     for name in ("grassmann_ssl", "theory"):

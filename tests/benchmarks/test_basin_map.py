@@ -16,6 +16,7 @@ def plain(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda step: step)
 
 
+@pytest.mark.slow
 def test_a_record_holds_times_errors_and_memory(plain):
     records = basin_map.run(CPU, 1, cells=16, sample=60, target=1e-3)
     assert torch.get_num_threads() == 1
@@ -43,6 +44,7 @@ def test_times_of_the_sample_grow_to_the_map():
     assert grown["ratio_to_ours"] == {"plain": one, "peer": ten}
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_chunk_and_within_what_was_given():
     rows = [basin_map.memory(BasinConfig(memory=limit), CPU) for limit in basin_map.LIMITS]
     for row in rows:

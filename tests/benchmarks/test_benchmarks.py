@@ -87,6 +87,7 @@ def small(case):
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_case_runs_and_has_a_table(case, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda step: step)  # a compiler takes longer than everything else here
@@ -101,6 +102,7 @@ def test_every_case_runs_and_has_a_table(case, tmp_path, monkeypatch):
     assert lines[-1] in page.read_text()
 
 
+@pytest.mark.slow
 def test_precision_holds_what_it_promises():
     rows = precision.run(CPU, 1, steps=300)
     assert all(row["error"] <= (4e-6 if row["kind"] == "drift" else 1e-6) for row in rows)

@@ -30,6 +30,7 @@ def test_nothing_is_timed_where_losses_disagree(monkeypatch):
         losses.run(CPU, 1, {"VICReg": ((6, 4),)}, target=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not losses.STATUS.exists(), reason="the system does not tell a process its peak")
 def test_memory_is_that_of_the_call():
     """solo-learn's form keeps at least the similarities and their exponentials, 2 (2n)^2 float32."""

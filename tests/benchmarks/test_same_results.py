@@ -133,6 +133,7 @@ def test_every_command_has_small_settings():
     assert list(same_results.SMALL) == [config.NAME for config in EXPERIMENTS]
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_told_and_the_others_are_run(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(same_results, "SMALL", {"width": "--seeds 0", "phase-fixed-points": "--etas 4"})
     assert same_results.write(tmp_path, tuple(same_results.SMALL)) == ["width"]

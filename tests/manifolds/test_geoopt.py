@@ -32,6 +32,7 @@ def minimise(manifold, start, matrix, make, steps, noise=0.0):
     return w.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", MANIFOLDS, ids=str)
 @pytest.mark.parametrize(
     "settings", [{}, {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}], ids=["plain", "momentum", "nesterov"]
@@ -45,6 +46,7 @@ def test_sgd_reaches_the_bottom_eigenspace(manifold, settings):
     assert orthonormality_error(w) < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", MANIFOLDS, ids=str)
 def test_adam_descends_to_its_noise_floor(manifold):
     matrix, start, expected = rayleigh()
@@ -70,6 +72,7 @@ def test_a_trajectory_does_not_see_the_basis(momentum):
     assert trajectories_from_two_bases(momentum, 0.02, 200) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", MANIFOLDS, ids=str)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 def test_noisy_steps_stay_orthonormal_without_stabilising(manifold, dtype, limit):

@@ -151,6 +151,7 @@ def test_a_batch_is_a_loop(dtype):
             assert apart(frechet_mean(points[i, j], weights[j], tolerance=0.01).mean, loose.mean[i, j]) <= bound
 
 
+@pytest.mark.slow
 def test_the_variance_never_increases_however_far_the_points():
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)

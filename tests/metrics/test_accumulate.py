@@ -167,5 +167,6 @@ def _gather_cases(rank, world):
     assert SecondMoments(2).all_reduce().count == 0
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_all_rows(tmp_path):
     run_in(2, tmp_path, _gather_cases)

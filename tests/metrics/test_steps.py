@@ -23,6 +23,7 @@ def random_stairs(rng, log):
     return np.cumsum(rng.uniform(12, 18, m)), rng.uniform(0.05, 1.2, m), rng.uniform(0.3, 1, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @examples(15)
@@ -64,6 +65,7 @@ SMOOTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 0.02])
 def test_flat_and_smooth_monotone_curves_have_no_steps(name, noise):

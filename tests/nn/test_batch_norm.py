@@ -32,6 +32,7 @@ def _two_are_one(rank, world):
     torch.testing.assert_close(model.eval()(batch()), alone.eval()(batch()), atol=1e-14, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     run_in(2, tmp_path, _two_are_one)
 

@@ -65,6 +65,7 @@ def _train_with_ddp(rank, world):
         assert layout.check_point_on_manifold(model.get_parameter(name), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_ddp_on_two_halves_is_one_process_on_the_whole(tmp_path):
     run_in(2, tmp_path, _train_with_ddp)
 
@@ -96,6 +97,7 @@ def _train_with_fsdp(rank, world):
         constrain(model[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
 def test_fully_sharded(world, tmp_path):
     run_in(world, tmp_path, _train_with_fsdp)
@@ -133,6 +135,7 @@ def _step_sharded(rank, world):
             RiemannianCG(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
 def test_steps_of_sharded_parameters_are_those_of_whole_ones(world, tmp_path):
     run_in(world, tmp_path, _step_sharded)

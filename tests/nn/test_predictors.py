@@ -262,6 +262,7 @@ def _rows_of_all(rank, world):
         assert np.abs(model.weight.detach().numpy() - slow(kind, average)).max() < 1e-11
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_correlation(tmp_path):
     run_in(2, tmp_path, _rows_of_all)
 

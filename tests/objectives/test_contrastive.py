@@ -246,6 +246,7 @@ def wide(*, z, z_positive, loss):
     return loss(z=z.repeat(1, 20), z_positive=z_positive.repeat(1, 20))
 
 
+@pytest.mark.slow
 def test_several_processes_are_one_on_all_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(similarity, "KEPT", similarity.KEPT)  # what in_tiles changes here
     monkeypatch.setattr(similarity, "CPU_TILE", similarity.CPU_TILE)
@@ -264,6 +265,7 @@ def test_several_processes_are_one_on_all_rows(tmp_path, monkeypatch):
     check(tmp_path, cases)
 
 
+@pytest.mark.slow
 def test_losses_compile_without_a_break():
     """In a process of its own: shape checks, which other tests run under, break graphs."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True)

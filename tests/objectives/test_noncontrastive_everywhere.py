@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from tests.objectives.declared import cases
@@ -10,15 +11,18 @@ from tests.objectives.noncontrastive_cases import settings_of
 from tests.objectives.processes import check
 
 
+@pytest.mark.slow
 def test_wide_embeddings_of_several_processes(tmp_path):
     """d > 2 W n: all forms by matrices of rows."""
     check(tmp_path, [*cases(whitened=False), *settings_of(15, torch.float32)], n=3, d=15)
 
 
+@pytest.mark.slow
 def test_embeddings_of_several_processes(tmp_path):
     check(tmp_path, [*cases(whitened=True), *settings_of(5, torch.float32)], n=9, d=5)
 
 
+@pytest.mark.slow
 def test_losses_compile_without_a_break():
     """In a process of its own: shape checks, which other tests run under, break graphs."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], capture_output=True, text=True)

@@ -78,6 +78,7 @@ def test_the_recursion_on_products_is_that_on_vectors():
     assert without[1] == without[size + 1] == 0
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_all_solvers_agree(make, dtype):
@@ -163,6 +164,7 @@ def test_directions_are_tangent_and_use_the_newest_pair_first(make):
         assert all(torch.allclose(-d, a, rtol=1e-9, atol=1e-12) for d, a in zip(direction, s, strict=True))
 
 
+@pytest.mark.slow
 @both
 def test_float32_reaches_its_rounding(make):
     matrix, vectors = spectrum(40, torch.float32)

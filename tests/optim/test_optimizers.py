@@ -46,6 +46,7 @@ first_order = pytest.mark.parametrize("make", FIRST_ORDER.values(), ids=FIRST_OR
 everyone = pytest.mark.parametrize("make", (FIRST_ORDER | FULL_BATCH).values(), ids=FIRST_ORDER | FULL_BATCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @everyone
 @examples(8)
@@ -62,6 +63,7 @@ def test_a_trajectory_does_not_see_the_basis(make, retraction, case):
     assert subspace_error(*ends) <= (1e-12 if exact else 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128])
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @first_order
@@ -91,6 +93,7 @@ def test_adam_without_eps_rests_where_there_is_no_gradient(second_moment):
     assert (w[1] - start[1]).abs().max() <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @first_order
 def test_retractions_agree_on_small_steps(make, retraction):
@@ -131,6 +134,7 @@ def test_adam_equals_the_textbook(second_moment, amsgrad):
 
 
 # Constant learning rates: Adam and Muon keep a distance of about lr times the number of rows; line searches and gradient descent converge.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "limit"),
     [("sgd", 1500, 1e-12), ("momentum", 600, 1e-12), ("nesterov", 600, 1e-12), ("adam", 3000, 0.1), ("adam row", 3000, 0.2),
@@ -170,6 +174,7 @@ def test_same_shapes_are_stacked_and_a_batch_is_a_loop(make):
         assert (alone - batch[i]).abs().max() <= 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @first_order
 @pytest.mark.parametrize("retraction", RETRACTIONS)
@@ -527,6 +532,7 @@ def test_states_follow_their_parameters(make):
     assert {value.device.type for value in optimizer.state[moved].values()} == {"meta"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "manifold", [geoopt.Sphere(), geoopt.Scaled(Grassmann(), 2.0), geoopt.EuclideanStiefel()], ids=str
 )

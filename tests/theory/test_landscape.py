@@ -184,6 +184,7 @@ def test_correlations_are_those_of_canonical_correlation_analysis():
     assert np.abs(dead - [0.5, 0, -0.2]).max() < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.15, 0.55, 2.0])
 @pytest.mark.parametrize("extra", [0.0, 0.5, 2.2])
 def test_weight_decay_collapses_the_predicted_number_of_dimensions_of_infonce(penalty, extra):

@@ -36,6 +36,7 @@ def training():
     return w0, w, *(np.concatenate(part) for part in (times, values, diagonals))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(LAMBDAS.size))
 @pytest.mark.parametrize("learned", range(1, D))
 def test_training_waits_on_every_plateau(training, place, learned):

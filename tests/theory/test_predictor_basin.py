@@ -27,6 +27,7 @@ def collapses_slowly(p, s, *, tau, alpha_p, eta, sigma2):
     return found.y[1, -1] < 2 * np.log(modes.fixed_points(eta, tau=tau, sigma2=sigma2)[0]) - np.log(alpha_p) - 5
 
 
+@pytest.mark.slow
 @given(seeds)
 @examples(10)
 def test_verdicts_are_those_of_integration(seed):
@@ -49,6 +50,7 @@ def test_on_the_parabola_the_fate_flips_at_the_lower_fixed_point(eta):
     assert basin.collapses(p, p**2 / 0.7, **setting).tolist() == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_the_separatrix_is_a_trajectory_that_ends_in_the_saddle():
     for eta in (0.01, 0.1, 0.18):
         setting = {"tau": 0.9, "alpha_p": 1.4, "eta": eta, "sigma2": 0.05}
@@ -82,6 +84,7 @@ def backwards(h, sign, at):
     return p, rate(at, p) / (sign * np.exp(at))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("h", [1e-4, 4e-4, 0.01, 0.1, 0.24])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_separatrix_is_exact_to_a_hundred_millionth(h, sign):
@@ -139,6 +142,7 @@ def test_shapes_settings_and_edges():
     assert np.all(np.diff(many.astype(int), axis=1) >= 0) and np.all(np.diff(many.astype(int), axis=0) <= 0)
 
 
+@pytest.mark.slow
 @given(seeds, st.floats(0.3, 3), st.floats(0.3, 3))
 @examples(4)
 def test_units_do_not_matter(seed, alpha_p, tau):

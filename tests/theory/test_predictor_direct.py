@@ -69,6 +69,7 @@ def test_isoloss_lets_all_modes_escape_at_one_rate():
     assert abs(euclidean[0] / euclidean[1] - 100) < 2
 
 
+@pytest.mark.slow
 @given(st.floats(0.02, 0.95), st.sampled_from([0.5, 1.0, 1.5]), st.floats(0, 1))
 @examples(5)
 def test_direct_set_keeps_a_feature_that_starts_above_the_unstable_point(fraction, exponent, sigma2):
@@ -90,6 +91,7 @@ def test_direct_set_keeps_a_feature_that_starts_above_the_unstable_point(fractio
     assert np.abs(measured - slope).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("sigma2", [0.0, 0.4])
 def test_the_threshold_to_four_digits(exponent, sigma2):

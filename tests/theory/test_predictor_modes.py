@@ -79,6 +79,7 @@ def slow_weights(t, p, s, *, tau, alpha_p, eta, sigma2, beta, steps=20_000):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 @pytest.mark.parametrize("eta", [0.0, 0.05])
 def test_a_weight_that_crosses_zero_is_followed(beta, eta):

@@ -46,6 +46,7 @@ def predicted_variances(x, gain, sigma, d):
     return np.sort((sigma * x)[chosen])[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalties", PENALTIES, ids=lambda p: "+".join(p) or "none")
 @pytest.mark.parametrize("name", QUARTIC)
 def test_quartic_losses_end_where_descent_ends(name, penalties):

@@ -22,6 +22,7 @@ def few(monkeypatch):
     monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
 
 
+@pytest.mark.slow
 def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tells_them(tmp_path, few):
     config = StepwiseDeepConfig(
         objectives=("barlow_twins",), dim=4, batch=256, steps=150, records=50, pairs=24, out=tmp_path / "run"
@@ -36,6 +37,7 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     assert {"steps.png", "kernel.png", "report.html"} <= {p.name for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_objectives_that_are_whole(tmp_path, few):
     settings = {"dim": 4, "batch": 64, "steps": 30, "records": 20, "pairs": 12}
     ticks = iter(range(100))

@@ -259,6 +259,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
         assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """torchrun on two halves of every batch: the same weights to rounding, written by one of them."""
     options = (
@@ -292,6 +293,7 @@ def test_two_processes_are_one(tmp_path):
                 assert np.abs(together[name] - value).max() < 2e-4 * (1 + np.abs(value).max()), (one.name, name)
 
 
+@pytest.mark.slow
 def test_the_folder(tmp_path, few):
     config = quick(out=tmp_path / "run", constraint="grassmann")
     outcome = run(config)
@@ -327,6 +329,7 @@ def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
     assert outcome.record["probes"] is None and (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_arms_side_by_side(tmp_path, few):
     arms = ("constraint=none", "constraint=grassmann,dim=4", "objective=vicreg,lr=1e9", "predictor=linear")
     arms = tuple(f"{arm},batch=32" for arm in arms)
@@ -358,6 +361,7 @@ def interrupted_at(count):
     return lambda total: tick
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_says_after_which_step(tmp_path, few):
     assert run(quick(out=tmp_path / "whole")).interrupted is None
     outcome = run(quick(out=tmp_path / "run"), interrupted_at(2))
@@ -365,6 +369,7 @@ def test_an_interrupted_training_says_after_which_step(tmp_path, few):
     assert "This run was interrupted: after step 2 of 4" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
     settings = {"arms": ("constraint=none,batch=32", "dim=4,batch=32"), "steps": 3, "records": 3}
     with pytest.raises(KeyboardInterrupt):
@@ -500,19 +505,19 @@ def arms_on_digits(tmp_path_factory):
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
 
-@pytest.mark.xdist_group("arms")
+@pytest.mark.slow
 def test_without_predictor_and_constraint_every_seed_collapses(arms_on_digits):
     assert arms_on_digits["free"]["kinds"]["complete"] == 2
 
 
-@pytest.mark.xdist_group("arms")
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["grassmann", "feature", "directpred", "vicreg"])
 def test_with_one_of_them_none_does(arm, arms_on_digits):
     assert arms_on_digits[arm]["kinds"]["none"] == 2
     assert arms_on_digits[arm]["ridge"]["mean"] > 0.93
 
 
-@pytest.mark.xdist_group("arms")
+@pytest.mark.slow
 def test_a_feature_orthonormal_layer_keeps_all_dimensions_alike(arms_on_digits):
     ranks = {name: one["directions_rank"]["mean"] for name, one in arms_on_digits.items()}
     assert ranks["feature"] > 7.5 and all(ranks["feature"] > ranks[name] for name in ("free", "grassmann"))

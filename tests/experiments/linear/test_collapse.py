@@ -13,7 +13,6 @@ from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 
-pytestmark = pytest.mark.xdist_group("collapse")  # its runs are made once
 SMALL = {
     "seeds": 3,
     "spectrum": (1.0, 0.7, 0.4, 0.2),
@@ -34,6 +33,7 @@ def cells(outcome, **chosen):
     return [cell for cell in outcome.record["cells"] if all(cell[key] == value for key, value in chosen.items())]
 
 
+@pytest.mark.slow
 def test_every_seed_off_the_boundary_ends_as_predicted(outcome):
     judged = [cell for cell in outcome.record["cells"] if cell["predicted_kind"] and not cell["on_boundary"]]
     assert len(judged) > 60
@@ -43,6 +43,7 @@ def test_every_seed_off_the_boundary_ends_as_predicted(outcome):
     assert kinds == {"none", "dimensional", "complete"}  # the test sees all of them
 
 
+@pytest.mark.slow
 def test_final_spectra_are_the_predicted_ones(outcome):
     config = CollapseConfig(**SMALL)
     inputs = Inputs.of(config)
@@ -63,6 +64,7 @@ def test_final_spectra_are_the_predicted_ones(outcome):
     assert checked > 20
 
 
+@pytest.mark.slow
 def test_constraints_hold_whatever_the_objective(outcome):
     for constraint in ("stiefel", "grassmann"):
         assert all(cell["collapse_probability"] == 0 for cell in cells(outcome, constraint=constraint))
@@ -87,6 +89,7 @@ def test_the_predictor_holds_below_the_critical_decay_and_not_above(tmp_path):
     assert strong["predicted_kind"] == "complete" and strong["kinds"]["complete"] == 3
 
 
+@pytest.mark.slow
 def test_wilson_intervals_contain_the_frequency_and_stay_in_the_unit_interval(outcome):
     for cell in outcome.record["cells"]:
         low, high = cell["wilson_95"]
@@ -130,6 +133,7 @@ def test_judging():
     assert live.tolist() == [2, 1, 0, 0]
 
 
+@pytest.mark.slow
 def test_the_folder(outcome, tmp_path):
     folder = outcome.folder
     record = json.loads((folder / "run.json").read_text())

@@ -24,7 +24,6 @@ from tests.commands import command
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
 EPS = np.finfo(float).eps
-pytestmark = pytest.mark.xdist_group("demo")
 ARMS_TRAINED = [(name, arm) for name in OBJECTIVES for arm in ("free", "grassmann")]
 
 
@@ -44,6 +43,7 @@ def small(out, **changes):
 # --- what the demo must reach on digits ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_step_times_are_within_three_per_cent_in_every_seed(digits):
     agreement = digits[0].record["agreement"]["barlow_twins"]["step_times"]
     assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (20, 8)
@@ -52,12 +52,14 @@ def test_step_times_are_within_three_per_cent_in_every_seed(digits):
     assert error.max() == pytest.approx(agreement["max_relative_error"])
 
 
+@pytest.mark.slow
 def test_constrained_barlow_twins_finds_the_predicted_subspace(digits):
     subspace = digits[0].record["agreement"]["barlow_twins"]["subspace"]
     assert subspace["grassmann"]["max_principal_angle"] < 1e-3
     assert 1e-3 < subspace["free"]["median_principal_angle"] < 0.5
 
 
+@pytest.mark.slow
 def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
     law = digits[0].record["agreement"]["barlow_twins"]["initialisation_law"]
     gamma = digits[0].record["data"]["gamma"]
@@ -66,6 +68,7 @@ def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
     assert np.all(np.diff(law["median_angles"]) < 0)  # scales run from large to small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACE)
 def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name):
     arms = digits[0].record["arms"][name]
@@ -75,6 +78,7 @@ def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name)
     assert digits[0].record["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_collapse_slope_is_as_predicted(digits, name):
     assert digits[0].record["agreement"][name]["collapse_slope"]["relative_error"] < 0.02
@@ -84,23 +88,27 @@ def test_the_collapse_slope_is_as_predicted(digits, name):
     assert digits[0].record["arms"][name]["free"]["effective_rank"] < 1.01
 
 
+@pytest.mark.slow
 def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
     slope = digits[0].record["agreement"]["squared_noncontrastive"]["collapse_slope"]
     assert slope["relative_error"] is None and "does not reach the asymptotic regime" in slope["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
 def test_losses_with_a_scale_do_not_collapse(digits, name):
     for arm in ("free", "grassmann"):
         assert digits[0].record["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
 
 
+@pytest.mark.slow
 def test_spectral_contrastive_reaches_the_predicted_minimiser_as_far_as_its_start_lets_it(digits):
     subspace = digits[0].record["agreement"]["spectral_contrastive"]["subspace"]
     assert subspace["free"]["median_principal_angle"] < 0.5
     assert subspace["grassmann"]["max_principal_angle"] is None and "no closed form" in subspace["grassmann"]["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_weights_stay_orthonormal(digits, name):
     arms = digits[0].record["arms"][name]
@@ -110,6 +118,7 @@ def test_weights_stay_orthonormal(digits, name):
 # --- what a run leaves --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_complete_and_open(digits):
     outcome, out = digits
     assert {p.name for p in out.iterdir()} == {
@@ -151,6 +160,7 @@ def test_the_run_folder_is_complete_and_open(digits):
     assert torch.linalg.eigvalsh(c).flip(-1).numpy() == pytest.approx(eigenvalues)
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
     html = (digits[1] / "report.html").read_text()
     assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 2
@@ -164,6 +174,7 @@ def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
 # --- the equations behind it --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
     errors = []
     for k, lr in enumerate((0.08, 0.04, 0.02)):
@@ -202,6 +213,7 @@ def test_collapse_slope_needs_the_asymptotic_regime():
     assert collapse_slope(time, singular[..., :1]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["photos", "gaussian"])
 def test_other_data_run_too(tmp_path, data):
     result = run(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).record
@@ -215,6 +227,7 @@ def edge(request, tmp_path_factory):
     return run(small(out, data="gaussian", objectives=OBJECTIVES, dim=request.param, init_scales=(1e-3, 1e-4)))
 
 
+@pytest.mark.slow
 def test_edge_dimensions_train_every_arm(edge):
     dim = edge.record["config"]["dim"]
     for name, arm in ARMS_TRAINED:
@@ -232,6 +245,7 @@ def test_edge_dimensions_train_every_arm(edge):
     assert sum(len(arms) for arms in edge.record["arms"].values()) == 2 * len(OBJECTIVES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACE)
 def test_edge_dimensions_follow_the_trace_losses(edge, name):
     """Free: 60 times I - 2 lr C, to the rounding of 60 products. Constrained: the exact flow, to first order in the learning rate."""
@@ -253,6 +267,7 @@ def test_edge_dimensions_follow_the_trace_losses(edge, name):
     assert abs(subspace["max_principal_angle"] - subspace["expected_max_principal_angle"]) <= between + 12 * EPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [1], indirect=True)
 def test_one_dimension_has_one_mode(edge):
     gamma, agreement = edge.record["data"]["gamma"], edge.record["agreement"]
@@ -276,6 +291,7 @@ def test_one_dimension_has_one_mode(edge):
     assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise --steps" in times["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [12], indirect=True)
 def test_all_dimensions_leave_the_constraint_one_point(edge):
     """d = m: W W^T = I at every step, and each loss is that of any rotation."""
@@ -301,11 +317,13 @@ def test_all_dimensions_leave_the_constraint_one_point(edge):
         assert slope["measured"] is None and "does not reach the asymptotic regime" in slope["reason"]
 
 
+@pytest.mark.slow
 def test_float32_stays_orthonormal(tmp_path):
     result = run(small(tmp_path / "run", dtype="float32", steps=1000, arms=("grassmann",))).record
     assert result["arms"]["linear_contrastive"]["grassmann"]["orthonormality_error"] <= 1e-6
 
 
+@pytest.mark.slow
 def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
     config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free",), data="gaussian", dtype="float32",
                    init_scales=(1e-2, 1e-4, 1e-9))  # fmt: skip
@@ -321,6 +339,7 @@ def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
     assert result["agreement"]["barlow_twins"]["subspace"]["free"]["max_principal_angle"] is None
 
 
+@pytest.mark.slow
 def test_runs_repeat_to_the_bit(tmp_path):
     first, second = (run(small(tmp_path / name)) for name in "ab")
     for one, other in ((first.arrays, second.arrays), (first.metrics, second.metrics)):
@@ -368,6 +387,7 @@ def test_bad_input_is_one_line_and_exit_code_two(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path):
     run(small(tmp_path / "run"))
     with pytest.raises(ConfigError, match="--overwrite"):
@@ -376,6 +396,7 @@ def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["seeds"] == 1
 
 
+@pytest.mark.slow
 def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
     with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with --allow-unstable"):
         run(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
@@ -443,6 +464,7 @@ def test_an_interrupt_keeps_what_was_recorded(tmp_path):
     assert "This run was interrupted" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
     outcome = run(small(tmp_path / "run", objectives=(objective,), data="gaussian"), Interrupted(1))
@@ -461,6 +483,7 @@ def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
     assert set(outcome.metrics["arm"]) == {"free"} and "weights/linear_contrastive/grassmann" not in outcome.arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "said"),
     [
@@ -481,6 +504,7 @@ def test_the_command_line_says_that_it_was_interrupted(tmp_path, monkeypatch, ca
     assert (tmp_path / "run").exists() == (at > 0)
 
 
+@pytest.mark.slow
 def test_the_table_and_the_findings_are_in_the_record_and_are_printed(digits):
     outcome, out = digits
     assert outcome.table == Outcome.load(out).table and len(outcome.table.rows) == 2 * len(OBJECTIVES)

@@ -38,6 +38,7 @@ def end(kind, noise, decay, steps=4000, lr=0.05, start=0.9, **settings):
     return torch.linalg.eigvalsh(predictor.correlation).flip(0).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.0, 0.1, 0.3])
 def test_directpred_ends_at_its_fixed_point(eps):
     found = end("directpred", [0.25] * 4, decay=0.12, eps=eps)
@@ -45,6 +46,7 @@ def test_directpred_ends_at_its_fixed_point(eps):
     assert np.abs(found / expected - 1).max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 def test_directset_keeps_what_the_theory_keeps_and_where(alpha):
     noise = np.array([0.0, 0.25, 0.8, 2.0])

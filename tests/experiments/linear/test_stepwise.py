@@ -16,6 +16,7 @@ def trained(tmp_path, **settings):
     return run(StepwiseConfig(out=tmp_path / "run", **({"seeds": 3, "dim": 4} | settings)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -40,6 +41,7 @@ def test_step_times_are_within_three_per_cent(settings, tmp_path):
     assert np.allclose(np.abs(frame["measured"] / frame["predicted"] - 1).max(), times["worst_error"])
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_requirement(tmp_path):
     """On digits: five seeds and eight modes of each loss within 3 %."""
     for k, loss in enumerate(("spectral_contrastive", "squared_vicreg")):
@@ -57,6 +59,7 @@ def test_a_finite_learning_rate_costs_its_share(tmp_path):
     assert 2 < errors[1] / errors[0] < 6 and errors[0] < 0.01
 
 
+@pytest.mark.slow
 def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
     outcome = trained(
         tmp_path,

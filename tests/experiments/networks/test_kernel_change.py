@@ -31,7 +31,6 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Run
 from tests.experiments.progress import Counted, interrupted_in
 
-pytestmark = pytest.mark.xdist_group("kernel_change")  # its runs are made once
 SMALL = {
     "widths": (16, 32),
     "seeds": 2,
@@ -181,6 +180,7 @@ def test_growth_is_that_of_the_linearised_outputs():
 # --- what a run finds ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arm", "last", "whole"), [("supervised", 0.1, 0.12), ("barlow_twins", 0.2, 0.2), ("free", 0.25, 0.2)]
 )
@@ -194,12 +194,14 @@ def test_without_constraint_the_kernel_changes_less_in_wider_networks(outcome, a
     assert fits["last_layer"]["standard_error"] < 0.15 and fits["diverged_widths"] == []
 
 
+@pytest.mark.slow
 def test_the_whole_kernel_of_relu_networks_changes_more_slowly_with_the_width_than_that_of_its_last_layer(outcome):
     fits = outcome.record["arms"]["supervised"]
     errors = np.hypot(fits["whole"]["standard_error"], fits["last_layer"]["standard_error"])
     assert fits["whole"]["slope"] - fits["last_layer"]["slope"] > 3 * errors
 
 
+@pytest.mark.slow
 def test_supervised_changes_are_those_of_plain_gradient_descent(outcome, tmp_path):
     """The network as its definition says, from the run's own draws: they decide the size, which theory gives up to a factor only.
 
@@ -225,6 +227,7 @@ def test_supervised_changes_are_those_of_plain_gradient_descent(outcome, tmp_pat
         assert outcome.record["arms"]["supervised"]["last_layer"]["median"][i] == np.median(measured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["last", "both"])
 def test_under_the_constraint_the_change_does_not_vanish(outcome, arm):
     fits = outcome.record["arms"][arm]
@@ -238,6 +241,7 @@ def test_under_the_constraint_the_change_does_not_vanish(outcome, arm):
         assert np.allclose(outcome.record["exact_last"]["median"], fits["last_layer"]["median"], atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_free_trace_loss_stays_lazy_for_a_time_that_grows_as_log_width(outcome):
     lazy = outcome.record["laziness"]
     assert lazy["predicted_slope"] == pytest.approx(-1 / (4 * lazy["lambda"])) and lazy["lambda"] < 0
@@ -248,6 +252,7 @@ def test_the_free_trace_loss_stays_lazy_for_a_time_that_grows_as_log_width(outco
     assert np.all(np.array(lazy["diverged"]) > np.array(lazy["left"]))
 
 
+@pytest.mark.slow
 def test_findings_state_prediction_and_measurement(outcome):
     by_name = {finding.quantity: finding for finding in outcome.findings}
     assert by_name["last-layer kernel, supervised"].predicted == "h^-1"
@@ -293,6 +298,7 @@ def test_predictions_know_their_validity():
 # --- what a run leaves --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
@@ -310,12 +316,14 @@ def test_the_run_folder_is_complete_and_open(outcome):
     assert "our settings" in " ".join(html.split()) and 'src="data:image/png' in html and 'src="http' not in html
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     runs = [run(KernelChangeConfig(out=tmp_path / str(i), seed=seed, **SMALL)) for i, seed in enumerate((4, 4, 5))]
     assert all(np.array_equal(runs[0].arrays[name], runs[1].arrays[name]) for name in runs[0].arrays)
     assert not np.array_equal(runs[0].arrays["whole"], runs[2].arrays["whole"])
 
 
+@pytest.mark.slow
 def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
     progress = Counted()
     run(KernelChangeConfig(out=tmp_path / "run", **SMALL | {"horizon": 20.0}), progress)

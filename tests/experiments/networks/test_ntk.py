@@ -37,6 +37,7 @@ def centre(start, seeds=2, m=5, h=12, d=3):
     return networks.centre(start, seeds, m, h, d, torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_networks_step_when_their_kernel_says_the_better_the_wider(outcome):
     errors = outcome.record["grouped"]["step_times"]
     median = errors["prediction"]["median_error"]
@@ -47,6 +48,7 @@ def test_networks_step_when_their_kernel_says_the_better_the_wider(outcome):
     assert errors["prediction"]["worst_error"][2] > 1e-5  # a network is not its kernel
 
 
+@pytest.mark.slow
 def test_with_a_scalar_kernel_the_linearised_network_is_the_closed_form_of_a_small_start(outcome):
     grouped = outcome.record["grouped"]
     # What a start of 1e-3 leaves out; where two modes rise together in a network, single steps are off by 4 %.
@@ -55,6 +57,7 @@ def test_with_a_scalar_kernel_the_linearised_network_is_the_closed_form_of_a_sma
     assert min(independent["median_error"][:2]) > 30 * max(grouped["step_times"]["closed_form"]["median_error"])
 
 
+@pytest.mark.slow
 def test_subspaces_agree_the_better_the_wider(outcome):
     angles = outcome.record["grouped"]["angles"]
     assert angles["linearised"]["median"][2] < angles["linearised"]["median"][0] / 3
@@ -64,6 +67,7 @@ def test_subspaces_agree_the_better_the_wider(outcome):
     assert np.all(prediction <= linearised + closed_form + 1e-9)
 
 
+@pytest.mark.slow
 def test_the_kernel_after_training_predicts_narrow_networks_better(outcome):
     """What the network learned is in the kernel that it ended with: where the kernel changes most."""
     angles = outcome.record["grouped"]["angles"]
@@ -71,6 +75,7 @@ def test_the_kernel_after_training_predicts_narrow_networks_better(outcome):
     assert angles["afterwards"]["median"][0] < angles["prediction"]["median"][0]
 
 
+@pytest.mark.slow
 def test_kernels_change_and_couple_outputs_with_the_predicted_exponents(outcome):
     for start in networks.STARTS:
         change = outcome.record[start]["kernel_change"]["median"]
@@ -85,6 +90,7 @@ def test_kernels_change_and_couple_outputs_with_the_predicted_exponents(outcome)
     assert 3.4 < shares[0] / shares[1] < 4.6  # 4 for 16 times the width; 40 networks
 
 
+@pytest.mark.slow
 def test_a_smaller_start_asks_for_a_wider_network(tmp_path):
     """Coupled outputs push late modes up before their time: by more of it, the smaller the start."""
     early, angles = [], []
@@ -167,6 +173,7 @@ def test_what_is_never_learned_is_refused(kernel, message):
         experiment.modes_of(kernel, 2)
 
 
+@pytest.mark.slow
 def test_the_folder_and_repeatability(tmp_path):
     quick = {"widths": (4, 8), "seeds": 2, "pairs": 12, "init_scale": 1e-2, "data": "photos"}
     first, second = (trained(tmp_path / name, **quick) for name in "ab")

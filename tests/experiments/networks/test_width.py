@@ -19,7 +19,6 @@ from grassmann_ssl.runs import ConfigError
 from tests.experiments.progress import Counted, interrupted_in
 from tests.oracles import dynamics as twin
 
-pytestmark = pytest.mark.xdist_group("width")  # its runs are made once
 SMALL = {"data": "gaussian", "dim": 3, "hidden": (3, 6, 12), "seeds": 3, "rates": (0.2, 0.1), "horizon": 20.0}
 
 
@@ -93,6 +92,7 @@ def test_every_width_starts_from_the_same_product(problem, hidden):
     assert torch.dist(first @ second, starts) < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [2, 4, 7])
 def test_in_the_grassmann_metric_the_error_is_of_first_order_for_every_width(problem, hidden):
     matrix, starts = problem
@@ -126,6 +126,7 @@ def test_in_the_euclidean_metric_other_widths_follow_the_flow_of_their_span(prob
 # --- what a run finds ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_width_follows_one_law_to_first_order(outcome):
     grassmann, limit = outcome.record["grassmann"], outcome.record["max_learning_rate"]
     worst = np.array(grassmann["max_projector_error"])
@@ -137,6 +138,7 @@ def test_every_width_follows_one_law_to_first_order(outcome):
     assert outcome.arrays["projector_errors"][:, 0].max() < 1e-12
 
 
+@pytest.mark.slow
 def test_the_other_metric_depends_on_the_width(outcome):
     stiefel, grassmann = outcome.record["stiefel"], outcome.record["grassmann"]
     error = max(stiefel["max_projector_error"])
@@ -150,6 +152,7 @@ def test_the_other_metric_depends_on_the_width(outcome):
     assert grassmann["max_difference_between_widths"] < 0.1 * stiefel["max_difference_between_widths"]
 
 
+@pytest.mark.slow
 def test_angles_and_coordinates_follow_their_rates(outcome):
     grassmann, arrays = outcome.record["grassmann"], outcome.arrays
     assert grassmann["max_angle_error"] <= np.max(grassmann["max_projector_error"]) * 1.6  # angle / sine, at most pi/2
@@ -164,6 +167,7 @@ def test_angles_and_coordinates_follow_their_rates(outcome):
     assert arrays["exact_occupations"].sum(-1).max() <= 3 + 1e-12 and arrays["exact_occupations"][-1, :3].min() > 0.9
 
 
+@pytest.mark.slow
 def test_the_free_layer_collapses_at_the_predicted_slope(outcome):
     free, arrays = outcome.record["free"], outcome.arrays
     eigenvalues = outcome.record["data"]["eigenvalues"]
@@ -192,6 +196,7 @@ def test_one_output_and_one_width_leave_no_gaps(tmp_path):
 # --- what a run leaves --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
@@ -210,6 +215,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
     assert "our settings" in html and 'src="data:image/png' in html and 'src="http' not in html
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 4.0}
     runs = [run(WidthConfig(out=tmp_path / str(i), seed=seed, **settings)) for i, seed in enumerate((4, 4, 5))]

@@ -25,6 +25,7 @@ def corners(config):
     return predict(config, *np.meshgrid(*config.edges))
 
 
+@pytest.mark.slow
 def test_the_boundary_of_settings_is_the_closed_form_for_a_start_on_the_parabola():
     """From (p0, p0^2 / alpha_p) a mode collapses iff p0 < p_-, that is eta > p0 (tau - A p0) where tau > 2 A p0, else eta > critical."""
     p0, alpha_p, a = 0.15, 2.0, 1.25
@@ -38,6 +39,7 @@ def test_the_boundary_of_settings_is_the_closed_form_for_a_start_on_the_parabola
     assert len(points) > 30 and np.abs(eta - expected).max() < 2**-13 * edge
 
 
+@pytest.mark.slow
 def test_the_boundary_of_starts_is_the_separatrix():
     config = BasinConfig(cells=20)
     ends = boundary(config, corners(config)).reshape(-1, 2)
@@ -49,6 +51,7 @@ def test_the_boundary_of_starts_is_the_separatrix():
     assert len(ends) > 40 and np.abs(np.interp(ends[:, 0], p, s) - ends[:, 1]).max() < reach
 
 
+@pytest.mark.slow
 @given(
     st.floats(0.2, 1.5),
     st.floats(0.1, 15),
@@ -72,6 +75,7 @@ def test_steps_are_short_against_the_fastest_eigenvalue_on_the_way(tau, alpha_p,
     assert steps % 2 == 0 and until / steps * fastest < 1.4 * fates.STEP_TIMES_RATE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -106,6 +110,7 @@ def test_memory_does_not_change_the_map():
     assert np.array_equal(whole.p, small.p) and np.array_equal(whole.s, small.s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"eta": 0.0}, {"eta": 0.02}, {"eta": 0.19, "alpha_p": 4.0}, {"axes": "eta-tau", "start": (-0.1, 0.3)}],
@@ -152,6 +157,7 @@ def test_every_cell_has_its_own_time():
         assert abs(both.p[k] - alone.p[0]) < 1e-14 and abs(both.s[k] - alone.s[0]) < 1e-14
 
 
+@pytest.mark.slow
 def test_cells_that_blow_up_are_no_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(fates, "STEP_TIMES_RATE", 12.0)
     outcome = run(BasinConfig(cells=10, p_range=(-3.0, 4.0), s_range=(0.0, 9.0), out=tmp_path / "run"))
@@ -164,6 +170,7 @@ def test_cells_that_blow_up_are_no_verdict(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_wrong_theory_is_found_out(tmp_path, monkeypatch):
     """The requirement can fail: a boundary for another weight decay leaves differing cells that it does not cross."""
     collapses = theory.predictor.basin.collapses
@@ -174,6 +181,7 @@ def test_a_wrong_theory_is_found_out(tmp_path, monkeypatch):
     assert outcome.record["counts"]["differing_not_crossed"] > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"eta": 0.0}, {"eta": 0.4}, {"axes": "eta-tau"}], ids=str)
 def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
     config = BasinConfig(cells=12, out=tmp_path / "run", **settings)
@@ -203,6 +211,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_progress_counts_every_step_of_every_cell(tmp_path):
     seen, totals = [], []
 

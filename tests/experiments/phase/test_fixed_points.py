@@ -20,6 +20,7 @@ def test_no_weight_decay_is_zero_or_critical(tmp_path):
     assert len(frame) == 10 and frame["above"].sum() == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.02, 0.3])
 def test_ends_are_the_roots_of_the_cubic(offset, tmp_path):
     config = FixedPointsConfig(out=tmp_path / "run", tau=(0.8,), alpha_p=(0.5, 3.0), sigma2=0.6, etas=6, offset=offset)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ def test_beyond_the_critical_weight_decay_everything_collapses_whatever_the_targ
     assert lines[1].agreement == "as predicted"
 
 
+@pytest.mark.slow
 def test_ends_are_the_fixed_points_of_anisotropic_data(tmp_path):
     """w_p* = (l_d + sqrt(l_d^2 - 4 eta l_s)) / (2 l_s), w = +- w_p* / sqrt(alpha_p); the numbers below by hand."""
     config = FlowFieldsConfig(
@@ -78,6 +80,7 @@ def test_ends_are_the_fixed_points_of_anisotropic_data(tmp_path):
     assert not frame[frame["panel"] == 0]["following"].any() and frame[frame["panel"] == 1]["following"].all()
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
     right = experiment.equal_target
 

@@ -72,6 +72,7 @@ def test_eigenspaces_align_and_discrete_training_follows_the_flow_to_first_order
     assert np.all(outcome.arrays["cosine"] <= 1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_modes_follow_their_equations_in_every_setting(tmp_path):
     outcome = run(SweepsConfig(out=tmp_path / "run", until=20.0))
     finer = run(SweepsConfig(out=tmp_path / "finer", until=20.0, learning_rate=0.005))
@@ -108,6 +109,7 @@ def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
     assert outcome.findings[2].agreement == "as predicted"
 
 
+@pytest.mark.slow
 def test_features_are_kept_as_predicted(tmp_path):
     outcome = run(DirectPredConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
     for arm in outcome.record["arms"].values():

@@ -84,6 +84,7 @@ def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
 QUICK = {"eta": (0.01,), "starts": (4, 3)}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_the_folder_is_whole(tmp_path):
     first, second = (run(PortraitsConfig(out=tmp_path / name, **QUICK)) for name in "ab")
     assert all(np.array_equal(first.metrics[name], second.metrics[name]) for name in first.metrics)
