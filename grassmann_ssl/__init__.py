@@ -39,7 +39,7 @@ _HOMES = {
     "manifolds.checks": ("checks",),
     "metrics": ("SecondMoments", "collapse_verdict", "embedding_verdict", "metrics"),
     "nn": ("GrassmannLinear", "JointEmbedding", "constrain", "constrain_model", "constraints", "feature_orthonormal", "nn"),
-    "objectives": ("OBJECTIVES", "objective", "objectives"),
+    "objectives": ("objective", "objectives"),
     "objectives.penalties": ("penalties",),
     "optim": (
         "LARS", "Landing", "RiemannianAdam", "RiemannianCG", "RiemannianLBFGS", "RiemannianMuon", "RiemannianSGD", "optim",
@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from grassmann_ssl.nn.constrain import constrain as constrain
     from grassmann_ssl.nn.constrain import constraints as constraints
     from grassmann_ssl.nn.feature_orthonormal import feature_orthonormal as feature_orthonormal
-    from grassmann_ssl.objectives import OBJECTIVES as OBJECTIVES
     from grassmann_ssl.objectives import objective as objective
     from grassmann_ssl.objectives import penalties as penalties
     from grassmann_ssl.optim import LARS as LARS

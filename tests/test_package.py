@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import fields
 
 import jupytext
 import pytest
@@ -73,8 +72,10 @@ def test_every_experiment_is_on_the_page_and_has_help():
         done = command(config.NAME, "--help")
         assert done.returncode == 0
         assert config.__doc__.split()[0] in done.stdout and "(required)" not in done.stdout
-        for field in fields(config):  # every setting is explained
-            assert re.search(rf"--{field.name.replace('_', '-')}\b", done.stdout), (config.NAME, field.name)
+        for one in config.known():  # every setting is explained
+            prefix = one.name.removesuffix(one.field).replace("_", ".")  # options of the predictor: --predictor.alpha
+            flag = re.escape(f"--{prefix}{one.field.replace('_', '-')}")
+            assert re.search(rf"{flag}[ ,]", done.stdout), (config.NAME, one.name)
 
 
 def test_the_objectives_of_the_page_are_as_declared():

@@ -48,6 +48,7 @@ __all__ = [
     "basin",
     "collapse",
     "commutator",
+    "compare",
     "compare_encoders",
     "directpred",
     "ema",

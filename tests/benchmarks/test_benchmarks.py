@@ -30,6 +30,7 @@ def record():
     return {"case": momentum_step.NAME, **harness.environment(CPU), "repeats": 3, "records": records}
 
 
+@pytest.mark.slow
 def test_a_record_names_what_produced_it(record, tmp_path):
     path = table.save(record, tmp_path / "results")
     loaded = json.loads(path.read_text())
@@ -41,6 +42,7 @@ def test_a_record_names_what_produced_it(record, tmp_path):
             assert 0 < values["low"] <= values["median"] <= values["high"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", (momentum_step.SHAPES[0], (3, 40, 4)))
 def test_results_agree_with_float64(shape):
     assert momentum_step.disagreement(shape, CPU) < momentum_step.TOLERANCE

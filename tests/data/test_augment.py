@@ -179,6 +179,7 @@ def test_a_view_with_everything_is_that_of_the_reference(c, dtype):
     torch.testing.assert_close(views.double(), torch.from_numpy(expected), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize(("c", "size"), [(1, 8), (3, 12), (3, 40)])
 def test_presets_give_the_views_of_the_reference(name, c, size):

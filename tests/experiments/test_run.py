@@ -130,6 +130,7 @@ def test_a_stored_run_is_the_outcome_and_is_drawn_again_byte_for_byte(tmp_path):
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_comparison_is_drawn_again_byte_for_byte(tmp_path):
     folder = tmp_path / "run"
     objectives = ("barlow_twins", "spectral_contrastive", "linear_contrastive")
@@ -189,6 +190,7 @@ def test_a_folder_that_cannot_be_read_is_refused_by_name(tmp_path, name, content
         draw(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "key"), [("arrays.safetensors", "boundary"), ("run.json", "fixed_points")])
 def test_a_run_of_an_older_version_is_refused_by_what_it_lacks(tmp_path, name, key):
     run(BasinConfig(out=tmp_path / "run", cells=4))

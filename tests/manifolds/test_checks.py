@@ -77,6 +77,7 @@ def name_of(manifold):
     return f"{type(manifold).__name__}-{getattr(manifold, 'retraction', '')}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", MANIFOLDS + PEERS, ids=name_of)
 @pytest.mark.parametrize("loss", [rayleigh, log_det])
 def test_right_derivatives_pass(manifold, loss):
@@ -88,6 +89,7 @@ def test_right_derivatives_pass(manifold, loss):
     assert hessian.normal_part < 1e-14 and hessian.asymmetry < 1e-14
 
 
+@pytest.mark.slow
 @examples(15)
 @given(st.sampled_from([(), (2,), (2, 3)]), st.sampled_from([torch.float64, torch.complex128]), st.integers(0, 2**20))
 def test_any_batch_and_complex_points_pass(batch, dtype, seed):
@@ -442,6 +444,7 @@ def trained(manifold, optimizer):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [G, Stiefel(), geoopt.EuclideanStiefel(), geoopt.CanonicalStiefel()], ids=name_of)
 @pytest.mark.parametrize(
     "optimizer",

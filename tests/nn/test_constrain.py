@@ -186,6 +186,7 @@ def test_grassmann_linear_is_a_linear_layer_on_gr():
             GrassmannLinear(*sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["born", "reset"])
 def test_grassmann_linear_is_drawn_uniformly(again):
     torch.manual_seed(0)
@@ -399,6 +400,7 @@ def test_functional_transforms():
     assert_constrained(skeleton)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compile(backend):
     model, plain = network(), network()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from grassmann_ssl.data.files import FORMATS
-from grassmann_ssl.data.images import EMBEDDED
+from grassmann_ssl.data.images import BUNDLED
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.optim.table import OPTIMIZERS
@@ -31,7 +31,7 @@ def test_the_page_has_the_table_as_it_is_declared():
 
 def test_the_page_names_every_source_of_images():
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
-    for name in (*(f"`{name}`" for name in EMBEDDED), *(f"`{name}:" for name in FORMATS)):
+    for name in (*(f"`{name}`" for name in BUNDLED), *(f"`{name}:" for name in FORMATS)):
         assert any(name in line.split("|")[1] for line in rows), name
 
 

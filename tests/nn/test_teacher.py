@@ -67,6 +67,7 @@ def test_a_constrained_weight_moves_along_the_geodesic():
     assert (part - 0.25 * whole).abs().max() < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifold", [Grassmann(), Stiefel()], ids=repr)
 def test_a_model_that_rests_is_reached_with_its_basis(manifold):
     model = network(manifold=manifold)
@@ -97,6 +98,7 @@ def test_a_teacher_turns_with_the_model():
     assert (q @ first.model[2].weight - second.model[2].weight).abs().max() < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_orthonormal_after_many_updates(dtype):
     torch.manual_seed(0)

@@ -52,6 +52,7 @@ def test_values_are_those_of_the_published_formulas(shape):
         assert abs(got.item() - expected) <= 100 * n * d * EPS * (1 + abs(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES[:4])
 @pytest.mark.parametrize("name", [*NAMES, "w_mse"])
 def test_gradients_are_those_of_the_values(name, shape):

@@ -31,6 +31,7 @@ def best_of(gamma, d, rng, tries=24, steps=3000):
     return losses.min(), final[losses.argmin()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gamma, d, regime, loss",
     [
@@ -83,6 +84,7 @@ def test_dividing_by_the_largest_eigenvalue_always_gives_the_top_subspace(seed, 
     assert same_span(barlow_twins.minimiser(matrix / gamma[0], d), vectors[:, :d]) < 1e-6
 
 
+@pytest.mark.slow
 def test_random_minima_are_reached_by_training():
     rng = np.random.default_rng(13)
     for _ in range(6):
@@ -91,6 +93,7 @@ def test_random_minima_are_reached_by_training():
         assert abs(best_of(gamma, d, rng)[0] - barlow_twins.minimum(gamma, d).loss) < 1e-4
 
 
+@pytest.mark.slow
 @given(seeds, st.integers(1, 3), st.integers(0, 2), st.sampled_from([(0.0, 1.0), (1.0, 2.0), (-0.3, 2.0)]))
 @examples(12)
 def test_the_regimes_are_found_by_training_on_random_spectra(seed, d, more, interval):
@@ -167,6 +170,7 @@ def test_the_gradient_is_that_of_the_loss():
     assert np.abs(numeric - twin.barlow_twins_gradient(w, matrix)).max() < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gamma", [[0.9, 0.6, 0.3, -0.1], [3.0, 2.0, 1.5, 1.2], [2.0, 1.5, 0.6, 0.2], [1.0, 1.0, 1.0, 1.0]]
 )
@@ -205,6 +209,7 @@ def test_saddles_are_left_when_the_rates_say(tiny):
     assert w[0, 1, 0] == 0 and (tiny > 1e-50 or abs(w[1, 0, 0]) > 0.999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [[0.9, 0.6, 0.3, -0.1], [3.0, 2.0, 1.5, 1.2]])
 def test_late_angles_and_losses_converge_at_the_predicted_rate(gamma):
     rng, d = np.random.default_rng(32), 2
@@ -222,6 +227,7 @@ def test_late_angles_and_losses_converge_at_the_predicted_rate(gamma):
     assert abs(np.polyfit(t[late], np.log(excess[late]), 1)[0] / (-2 * rate) - 1) < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma, other", [([1.0, 0.4, 0.1], 0.4), ([2.1, 1.6, 1.0], 1.6)])
 def test_a_gamma_of_one_at_the_minimiser_makes_convergence_algebraic(gamma, other):
     assert barlow_twins.convergence_rate(gamma, 1) == 0

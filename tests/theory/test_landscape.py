@@ -141,6 +141,7 @@ def test_with_white_inputs_the_bound_is_that_of_the_trace_loss():
     assert landscape.quartic_max_learning_rate(np.zeros((2, 2)), np.eye(2), 1) == np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta, penalty", [(1.0, 0.0), (0.5, 0.0), (1.6, 0.0), (0.7, 0.1), (0.0, 0.3)])
 def test_squared_vicreg_ends_with_the_truncated_spectrum(beta, penalty):
     rng = np.random.default_rng(5)

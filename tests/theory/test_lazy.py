@@ -82,6 +82,7 @@ def test_outputs_of_a_random_network_are_coupled_as_independent_signs_are():
     assert exponent(coupled) == pytest.approx(lazy.independent_signs(), abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "size"), [(0.0, -0.5), (-0.5, 0.0), (-0.25, -0.25)])
 def test_sums_of_independent_signs(share, size):
     rng, widths = np.random.default_rng(2), (256, 4096, 65536)

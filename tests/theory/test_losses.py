@@ -43,6 +43,7 @@ def test_the_gradients_of_the_twins_are_those_of_the_losses():
     assert np.abs(slope - twin.infonce_gradient(w, gamma, noise)).max() < 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_modes_are_exact_where_the_moments_commute(name):
     rng = np.random.default_rng(1)

@@ -58,6 +58,7 @@ def test_training_waits_on_every_plateau(training, place, learned):
     assert np.abs(np.median(slopes)) < 0.01
 
 
+@pytest.mark.slow
 def test_step_times_are_late_by_a_time_that_does_not_depend_on_the_scale(training):
     w0, _, times, values, _ = training
     measured = crossing.first_crossings(times, values, 0.5)

@@ -100,6 +100,7 @@ def test_the_separatrix_is_exact_to_a_hundred_millionth(h, sign):
         assert np.all(verdict == (side < 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [2e-5, 2e-4, 4e-4])
 def test_under_a_small_decay_starts_beyond_a_long_dive_survive(eta):
     """s falls by up to 1 / eta factors of e on the way, and comes back."""
@@ -127,6 +128,7 @@ def test_without_decay_the_exact_rule_holds(sigma2):
     assert not basin.collapses(0.2, 0.01, **setting) and 0.01 < 0.2**2 / 1.3
 
 
+@pytest.mark.slow
 def test_shapes_settings_and_edges():
     p, s = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(0, 1, 4))
     verdict = basin.collapses(p, s, tau=1.0, alpha_p=1.0, eta=0.1, sigma2=0.0)

@@ -65,6 +65,7 @@ def test_quartic_losses_end_where_descent_ends(name, penalties):
     assert np.abs(measured - predicted_variances(x, growth * x, sigma, d)).max() < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalties", PENALTIES[:-1], ids=lambda p: "+".join(p) or "none")
 def test_infonce_ends_where_descent_ends(penalties):
     x = theory.infonce_scales(GAMMA, NOISE, **penalties)
@@ -145,6 +146,7 @@ def test_normality_is_the_distance_of_characteristic_functions():
     assert abs(slope + theory.NORMALITY_SLOPE) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.5, 4.0])
 def test_sliced_normality_ends_where_descent_ends(strength):
     rng = np.random.default_rng(1)

@@ -65,6 +65,7 @@ def test_seeds_advance_as_if_alone():
         torch.testing.assert_close(together.weights[:, seed], alone.weights, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("arm", ["grassmann", "stiefel"])
 def test_orthonormality_holds_without_stabilising(arm, dtype, bound):

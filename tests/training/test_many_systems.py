@@ -121,6 +121,7 @@ def rule_of_modes(p, s, *, tau, alpha_p, eta):
     return {"p": alpha_p * s * slack - eta * p, "s": 2 * s * (p * slack - eta)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_every", [None, 2])
 def test_what_is_alive_stays_below_the_memory_that_was_given(log_every):
     n, steps = 50_000, 10
@@ -148,6 +149,7 @@ def test_what_is_alive_stays_below_the_memory_that_was_given(log_every):
     assert 1.9 < used[1] / used[0] < 2.1 and 1.9 < used[2] / used[1] < 2.1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch's compiler, about torch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_steps_are_the_same_steps():

@@ -181,6 +181,7 @@ def test_every_objective_trains(name, split):
     assert (values["z"] >= 0).all() and (values["z"][:, :-1] >= values["z"][:, 1:]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("teacher", [0.0, 0.99])
 def test_every_predictor_and_a_teacher_train(predictor, teacher, split):
@@ -313,6 +314,7 @@ def test_the_folder(tmp_path, few):
     assert np.allclose(frame["time"], 0.05 * np.concatenate([[0], np.cumsum(rates)])[frame["step"]] / 0.1)
 
 
+@pytest.mark.slow
 def test_records_at_every_step_are_no_trouble(tmp_path, few):
     outcome = run(quick(out=tmp_path / "run", steps=12, records=40))
     time = outcome.metrics["time"]
@@ -322,6 +324,7 @@ def test_records_at_every_step_are_no_trouble(tmp_path, few):
         assert steps["count"] == len(steps["times"]) and steps["times"] == sorted(steps["times"])
 
 
+@pytest.mark.slow
 def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
     bare = Split(split.train, None, split.test, None)
     monkeypatch.setattr(experiment, "load_split", lambda data, generator: bare)

@@ -331,6 +331,7 @@ def test_float32_fits_the_law_only_above_its_rounding(tmp_path):
     assert law["fitted_scales"] == [1e-2, 1e-4] and law["measured_exponent"] is not None
 
 
+@pytest.mark.slow
 def test_stiefel_takes_what_the_grassmannian_refuses(tmp_path):
     config = small(tmp_path / "run", objectives=("barlow_twins",), arms=("free", "stiefel"), barlow_lambda=0.3)
     result = run(config).record
@@ -348,6 +349,7 @@ def test_runs_repeat_to_the_bit(tmp_path):
             assert one[name].tobytes() == other[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so(tmp_path):
     config = small(
         tmp_path / "run", objectives=("barlow_twins",), arms=("free",), lr=50.0, init_scale=1.0, allow_unstable=True
@@ -472,6 +474,7 @@ def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
     assert list(outcome.metrics["step"]) == [0, 0, 1, 1] and (tmp_path / "run" / f"{objective}.png").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(small(tmp_path / "none"), Interrupted(0))
@@ -525,6 +528,7 @@ def test_the_table_and_the_findings_are_in_the_record_and_are_printed(digits):
     assert printed.index("dimensional 20/20") < printed.index("law of the final angle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"arms": ("free", "stiefel"), "barlow_lambda": 0.3}, {"arms": ("grassmann",)}]
 )

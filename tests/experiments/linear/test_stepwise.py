@@ -49,6 +49,7 @@ def test_the_settings_of_the_requirement(tmp_path):
         assert outcome.record["step_times"]["worst_error"] < 0.03 and outcome.record["step_times"]["not_seen"] == 0
 
 
+@pytest.mark.slow
 def test_a_finite_learning_rate_costs_its_share(tmp_path):
     errors = [
         trained(tmp_path / str(share), data="gaussian", noise=0.3, share=share, dim=2).record["step_times"][
@@ -75,6 +76,7 @@ def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
     assert outcome.record["step_times"]["median_error"] < 0.06  # leading order in log(1/scale)
 
 
+@pytest.mark.slow
 def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
     outcome = trained(tmp_path, model="random_features", dim=2, features=64, pairs=60, share=0.03, init_scale=1e-8)
     assert outcome.record["kernel"]["closed_form_error"] < 1e-8
@@ -85,12 +87,14 @@ def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
     assert arrays["held_out_trained"].shape == (60, 2)
 
 
+@pytest.mark.slow
 def test_the_a_priori_times_are_those_of_the_draw(tmp_path):
     outcome = trained(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
     # the largest of 3 standardised deviations of a mean over 20 seeds, and a bias of up to 1 of the finite learning rate
     assert outcome.record["a_priori"]["worst_deviation"] < 4
 
 
+@pytest.mark.slow
 def test_the_folder_and_repeatability(tmp_path):
     first = trained(tmp_path / "a", data="gaussian", dim=2, share=0.05)
     second = trained(tmp_path / "b", data="gaussian", dim=2, share=0.05)

@@ -152,6 +152,7 @@ def test_trace_losses_are_quadratic_in_the_outputs(name):
     assert torch.equal(task.graph, task.graph.T)
 
 
+@pytest.mark.slow
 def test_the_last_layer_follows_the_exact_flow_to_first_order():
     x, q, w = network(n=12, h=20)
     task, arm = trace_task("linear_contrastive", x, 4), ARMS["last"]
@@ -261,6 +262,7 @@ def test_findings_state_prediction_and_measurement(outcome):
     assert len(by_name) == len(outcome.findings) == 20
 
 
+@pytest.mark.slow
 def test_divergence_is_stated_and_left_out_of_fits(tmp_path):
     config = KernelChangeConfig(
         out=tmp_path / "run", **SMALL | {"widths": (16, 4096), "horizon": 6.0, "free_time": 6.0}
@@ -276,6 +278,7 @@ def test_divergence_is_stated_and_left_out_of_fits(tmp_path):
     assert "diverged" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_loss_without_growing_modes_stays_lazy_even_under_the_constraint(tmp_path):
     settings = SMALL | {"objective": "squared_noncontrastive", "widths": (64, 512), "seeds": 6, "horizon": 5.0}
     outcome = run(KernelChangeConfig(out=tmp_path / "run", **settings))

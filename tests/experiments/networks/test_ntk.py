@@ -189,6 +189,7 @@ def test_the_folder_and_repeatability(tmp_path):
         trained(tmp_path / "a", **quick)
 
 
+@pytest.mark.slow
 def test_one_width_and_one_output(tmp_path):
     found = trained(tmp_path, widths=(6,), dim=1, seeds=1, pairs=8)
     assert found.record["grouped"]["kernel_change"]["exponent"] is None

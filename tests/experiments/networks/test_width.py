@@ -103,6 +103,7 @@ def test_in_the_grassmann_metric_the_error_is_of_first_order_for_every_width(pro
     assert coarse / fine == pytest.approx(2, abs=0.1) and fine < 0.01 * 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hidden", "speed"), [(2, 1.0), (7, 1.5)])
 def test_in_the_euclidean_metric_the_two_ends_are_one_layer_and_one_and_a_half_times_faster(problem, hidden, speed):
     matrix, starts = problem
@@ -115,6 +116,7 @@ def test_in_the_euclidean_metric_the_two_ends_are_one_layer_and_one_and_a_half_t
     assert distance(fine, exact) < 0.03 * distance(fine, other)
 
 
+@pytest.mark.slow
 def test_in_the_euclidean_metric_other_widths_follow_the_flow_of_their_span(problem):
     matrix, starts = problem
     layers = factors(starts, 4, torch.Generator().manual_seed(6))
@@ -179,6 +181,7 @@ def test_the_free_layer_collapses_at_the_predicted_slope(outcome):
     assert arrays["cosines"].shape == (4, 60, 60) and np.abs(arrays["cosines"]).max() < 1 + 1e-12
 
 
+@pytest.mark.slow
 def test_a_learning_rate_beyond_the_limit_is_a_stated_result(tmp_path):
     settings = SMALL | {"rates": (5.0,), "hidden": (3, 4), "seeds": 2}
     beyond = run(WidthConfig(out=tmp_path / "run", **settings))
@@ -186,6 +189,7 @@ def test_a_learning_rate_beyond_the_limit_is_a_stated_result(tmp_path):
     assert beyond.record["grassmann"]["order"] == [None, None]
 
 
+@pytest.mark.slow
 def test_one_output_and_one_width_leave_no_gaps(tmp_path):
     alone = run(WidthConfig(out=tmp_path / "run", **SMALL | {"dim": 1, "hidden": (4,), "horizon": 2.0, "seeds": 1}))
     assert alone.record["grassmann"]["max_difference_between_widths"] is None
@@ -223,6 +227,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert not np.array_equal(runs[0].arrays["angles"], runs[2].arrays["angles"])
 
 
+@pytest.mark.slow
 def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
     progress = Counted()
     settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 2.0}

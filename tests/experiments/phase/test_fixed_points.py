@@ -37,6 +37,7 @@ def test_ends_are_the_roots_of_the_cubic(offset, tmp_path):
         assert row["start_p"] == pytest.approx(start, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
     right = fates.modes
 

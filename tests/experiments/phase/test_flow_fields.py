@@ -52,6 +52,7 @@ def test_a_fast_target_is_an_equal_one():
     assert 1e-6 < lag[0] < 0.1 / 100 and 1.9 < lag[0] / lag[1] < 2.1
 
 
+@pytest.mark.slow
 def test_beyond_the_critical_weight_decay_everything_collapses_whatever_the_target(tmp_path):
     config = FlowFieldsConfig(eta=(0.1,), target=0.8, starts=(5, 4), alpha_p=0.6, out=tmp_path / "run")
     outcome = run(config)

@@ -63,6 +63,7 @@ def test_aligned_networks_have_the_modes_they_were_given():
     assert (f @ q - q @ f).abs().max() < 1e-14
 
 
+@pytest.mark.slow
 def test_eigenspaces_align_and_discrete_training_follows_the_flow_to_first_order(tmp_path):
     outcome = run(AlignmentConfig(out=tmp_path / "run", seeds=3, dim=3, inputs=5))
     coarse, fine = outcome.record["flow_errors"]

@@ -50,6 +50,7 @@ def test_panels_broadcast_and_misfits_are_named():
 SMALL = {"eta": (0.0, 0.15, 0.4), "alpha_p": (1.0, 2.0, 1.0), "starts": (7, 5)}
 
 
+@pytest.mark.slow
 def test_trajectories_end_where_theory_says(tmp_path):
     outcome = run(PortraitsConfig(out=tmp_path / "run", **SMALL))
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
@@ -68,6 +69,7 @@ def test_trajectories_end_where_theory_says(tmp_path):
     assert max(panel["conservation_error"] for panel in outcome.record["panels"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
     right = experiment.modes
 
