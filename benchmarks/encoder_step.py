@@ -12,7 +12,7 @@ from benchmarks.harness import figures, seconds
 from grassmann_ssl.data.batches import Views, augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.train import TrainConfig
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.watch import Diverged, FiniteWatch

@@ -16,11 +16,6 @@ LAYERS = (
 )
 LEVELS = {name: level for level, layer in enumerate(LAYERS.split(" < ")) for name in layer.split(", ")}
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
-# Circles that are still there: who imports whom, and should not.
-KNOWN_CIRCLES = {
-    ("grassmann_ssl.experiments.encoders.encoder_arms", "grassmann_ssl.experiments.encoders.train"),
-    ("grassmann_ssl.experiments.encoders.evaluation", "grassmann_ssl.experiments.encoders.train"),
-}
 
 
 def module_name(path):
@@ -92,8 +87,7 @@ def test_every_room_is_known():
 
 def test_there_are_no_circles():
     pairs = edges()
-    assert KNOWN_CIRCLES <= pairs, f"take these out of KNOWN_CIRCLES, they are gone: {KNOWN_CIRCLES - pairs}"
-    assert not circle(pairs - KNOWN_CIRCLES)
+    assert not circle(pairs)
     assert not circle({(room(a), room(b)) for a, b in pairs if room(a) != room(b)})
 
 

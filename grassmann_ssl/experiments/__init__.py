@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
-from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train
+from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train, train_config
 from grassmann_ssl.experiments.linear import collapse, compare, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
@@ -22,7 +22,7 @@ from grassmann_ssl.runs import Outcome, RunConfig
 
 EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     compare.CompareConfig: compare.compare,
-    train.TrainConfig: train.train,
+    train_config.TrainConfig: train.train,
     compare_encoders.CompareEncodersConfig: compare_encoders.compare_encoders,
     stepwise_deep.StepwiseDeepConfig: stepwise_deep.stepwise_deep,
     stepwise.StepwiseConfig: stepwise.stepwise,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grassmann_ssl.experiments.encoders.train import TrainConfig
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.objectives.frossl import frossl
 from tests.objectives.declared import draw

@@ -12,7 +12,8 @@ from scipy import stats
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.train import DATA, TrainConfig, fit, prepare
+from grassmann_ssl.experiments.encoders.fitting import fit, prepare
+from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
 from grassmann_ssl.training.watch import Diverged

@@ -1,11 +1,9 @@
 """From settings to what trains: encoder, head, predictor and teacher, the constraint where it goes, optimizers, and what follows a step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from grassmann_ssl.data.augment import Augmentation
 from grassmann_ssl.data.batches import augmentations
 from grassmann_ssl.distributed import Process
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.batch_norm import globalise_batch_norm
 from grassmann_ssl.nn.constrain import constraints
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
@@ -24,12 +23,9 @@ from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.nn.placement import layers_at
 from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
-from grassmann_ssl.objectives import Objective, objective, options_of
+from grassmann_ssl.objectives import Objective
 from grassmann_ssl.optim.table import OPTIMIZERS, optimizers
-from grassmann_ssl.runs import ConfigError, setting
-
-if TYPE_CHECKING:
-    from grassmann_ssl.experiments.encoders.train import TrainConfig
+from grassmann_ssl.runs import setting
 
 
 @dataclass
@@ -68,36 +64,6 @@ class Arm:
             handle.remove()
 
 
-def check_arm(config: TrainConfig) -> None:
-    """Raise ConfigError for settings that do not go together."""
-    loss = _objective(config)
-    if config.dim >= config.hidden and config.where == "last":
-        raise ConfigError(
-            f"dim = {config.dim} must be below hidden = {config.hidden}: the head's last layer maps hidden to dim"
-        )
-    if loss.whitens and config.batch <= config.dim:
-        raise ConfigError(
-            f"{loss.name} whitens over the batch: batch must be above dim = {config.dim}, got {config.batch}"
-        )
-    if not loss.predictive and (config.predictor != "none" or config.teacher):
-        raise ConfigError(f"{config.objective} compares two embeddings: it takes no predictor and no teacher")
-    if loss.needs_predictor and config.predictor == "none":
-        raise ConfigError(f"{config.objective} needs a predictor")
-    with setting():
-        constraint = CONSTRAINTS[config.constraint]
-        constraint.check(
-            where=config.where, objective=config.objective, invariant=loss.rotation_invariant, predictor=config.predictor,
-            equivariant=config.predictor == "none" or PREDICTORS[config.predictor].equivariant,
-        )  # fmt: skip
-        OPTIMIZERS[config.optimizer].check(constraint, config.where)
-
-
-def _objective(config: TrainConfig) -> Objective:
-    given = {} if config.temperature is None else {"temperature": config.temperature}
-    with setting():
-        return objective(config.objective, **options_of(config.objective, seed=config.seed), **given)
-
-
 def assemble(config: TrainConfig, channels: int, size: int, process: Process) -> Arm:
     """Build the method on the CPU from the seed, constrain it, move it to its device, and make the optimizers."""
     device = process.device
@@ -109,7 +75,7 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
         held_last = constraint.rank_of_w and config.where == "last"
         centred = config.head == "centred" or (config.head == "auto" and held_last)
         head = projector(body.out_features, (config.hidden, config.dim), "centred" if centred else "standard")
-        loss = _objective(config)
+        loss = config.loss()
         online = nn.Sequential(body, head)
         with setting("constraint"):
             constrained = constraint.put(online, config.where)

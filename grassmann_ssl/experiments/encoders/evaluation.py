@@ -1,17 +1,18 @@
 """What a trained encoder is judged by: the collapse verdict, ranks, probes on labels, and the steps that it learned in."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
+from grassmann_ssl.data.augment import as_floating
 from grassmann_ssl.data.batches import Split
+from grassmann_ssl.experiments.encoders.encoder_arms import Arm
+from grassmann_ssl.experiments.encoders.fitting import Trained, seen_views
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
@@ -24,11 +25,6 @@ from grassmann_ssl.nn.feature_orthonormal import feature_lag
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
 
-if TYPE_CHECKING:
-    from grassmann_ssl.experiments.encoders.encoder_arms import Arm
-    from grassmann_ssl.experiments.encoders.train import TrainConfig, Trained
-
-VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
 JUDGED = 2048  # images at most that ranks and verdicts are taken from
 LIDAR_VIEWS = 8
 
@@ -47,12 +43,6 @@ class Judgement:
     uniformity: float
     probes: dict[str, float] | None
     tested: int
-
-
-def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
-    """One view of each image, always the same for a seed and a number."""
-    generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=device)
-    return augmentation(images, generator)
 
 
 def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:

@@ -12,9 +12,9 @@ from torch import nn
 import theory
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.train import DATA, TrainConfig, fit
+from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
+from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
 from grassmann_ssl.nn.encoders import ENCODERS
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
@@ -163,9 +163,7 @@ def overlap(a: Array, b: Array) -> float:
 def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
     """The stacked list of both views, (2n, c, h, w), float64."""
     images = split.train[: config.pairs]
-    return torch.cat(
-        [evaluation.seen_views(images, arm.augmentation, config.seed, images.device, k) for k in (0, 1)]
-    ).double()
+    return torch.cat([seen_views(images, arm.augmentation, config.seed, images.device, k) for k in (0, 1)]).double()
 
 
 def _network(arm: Arm) -> nn.Module:

@@ -13,11 +13,12 @@ from safetensors.numpy import load_file
 from grassmann_ssl import cli
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders import compare_encoders
+from grassmann_ssl.experiments.encoders import compare_encoders, fitting
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.train import CHOICES, TrainConfig, fit
+from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.train_config import CHOICES, TrainConfig
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
@@ -237,7 +238,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, split, monkeypatch):
     path = tmp_path / "c.safetensors"
     config = quick(steps=8, checkpoint=str(path), save_every=2)
-    original = experiment.assemble
+    original = fitting.assemble
 
     def breaking(*arguments):
         arm = original(*arguments)
@@ -249,7 +250,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
         arm.followers.append(spoil)
         return arm
 
-    monkeypatch.setattr(experiment, "assemble", breaking)
+    monkeypatch.setattr(fitting, "assemble", breaking)
     with pytest.raises(Diverged, match=r"weights are not finite at step 6: online\.1\.3\.weight"):
         fit(config, split, ALONE)
     monkeypatch.undo()
@@ -440,7 +441,7 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
     ],
 )
 def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "train_encoder", None)
+    monkeypatch.setattr(fitting, "train_encoder", None)
     with pytest.raises(ConfigError, match=message):
         run(quick(out=tmp_path / "run", **settings))
     assert not list(tmp_path.iterdir())
@@ -457,7 +458,7 @@ def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_pa
 def test_an_arm_that_does_not_fit_the_images_is_refused_before_the_first_is_trained(
     arm, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(experiment, "train_encoder", None)
+    monkeypatch.setattr(fitting, "train_encoder", None)
     with pytest.raises(ConfigError, match=message):
         run(CompareEncodersConfig(arms=("constraint=none", arm), steps=2, records=2, out=tmp_path / "run"))
     assert not list(tmp_path.iterdir())

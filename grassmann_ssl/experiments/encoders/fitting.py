@@ -1,0 +1,155 @@
+"""The training of one encoder: from its settings and images to the trained arm and its records, with checkpoints."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grassmann_ssl.data.augment import Augmentation, keyed_generator
+from grassmann_ssl.data.batches import Split, Views, augmentations
+from grassmann_ssl.distributed import Process
+from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from grassmann_ssl.runs import ConfigError, setting
+from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
+from grassmann_ssl.training.encoders import train_encoder
+from grassmann_ssl.training.schedules import log_spaced
+from grassmann_ssl.training.spectra import SpectraRecorder
+from grassmann_ssl.training.torchrun import parallelise
+from grassmann_ssl.training.watch import Diverged, FiniteWatch
+
+SEEN = 1024  # images at most on which spectra are recorded
+TIMED = 0.2  # share of the steps at the start that is left out of the time per step
+VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
+
+
+@dataclass
+class Trained:
+    """What `fit` leaves: the arm as trained, its records, and what it cost."""
+
+    arm: Arm
+    recorder: SpectraRecorder
+    seconds_per_step: float
+    done: int
+    interrupted: bool = False
+
+
+def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
+    """One view of each image, always the same for a seed and a number."""
+    generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=device)
+    return augmentation(images, generator)
+
+
+def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
+    """The views and the arm of a training run, which nothing has trained yet. Raises ConfigError for what does not fit the images."""
+    size = config_size(split)
+    with setting("augmentation"):
+        pair = augmentations(config.augmentation, config.data, size)
+    with setting():
+        views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
+    return views, assemble(config, split.train.shape[1], size, process)
+
+
+def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
+    """Train one encoder on the images of a split."""
+    views, arm = prepare(config, split, process)
+    watch = FiniteWatch(process.device)
+    seen = seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
+    recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
+    start = _resume(config, arm)
+    clock = _Clock(config.steps, start)
+    observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
+    if config.checkpoint is not None and process.first:
+        observers.append(_Saver(config, arm, watch, start))
+    observers.append(clock.resume)
+    if tick is not None:
+        observers.append(lambda step: tick("train") if step > start else None)
+    interrupted = False
+    try:
+        train_encoder(
+            parallelise(arm.method),
+            views,
+            arm.optimizers,
+            steps=config.steps,
+            rate=config.rate,
+            watch=watch,
+            start=start,
+            accumulate=config.accumulate,
+            precision=config.precision,
+            observers=observers,
+            after_step=arm.followers,
+        )
+    except KeyboardInterrupt:
+        if not len(recorder):
+            raise
+        interrupted = True
+    return Trained(arm, recorder, clock.per_step(), clock.done, interrupted)
+
+
+def config_size(split: Split) -> int:
+    """The side of the square views: that of the images, the shorter one."""
+    return min(split.train.shape[-2:])
+
+
+def _notes(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a checkpoint must agree on."""
+    left_out = ("device", "out", "overwrite", "records", "checkpoint", "save_every")
+    return {name: value for name, value in config.values().items() if name not in left_out}
+
+
+def _resume(config: TrainConfig, arm: Arm) -> int:
+    if config.checkpoint is None:
+        return 0
+    path = Path(config.checkpoint)
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"checkpoint: {path.parent} is not a folder that can be written")
+    if not path.exists():
+        return 0
+    with setting("checkpoint"):
+        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config))
+
+
+class _Saver:
+    """Saves every `save_every` steps and at the end, nothing that is not finite."""
+
+    def __init__(self, config: TrainConfig, arm: Arm, watch: FiniteWatch, start: int) -> None:
+        self.config, self.arm, self.watch, self.start = config, arm, watch, start
+
+    def __call__(self, step: int) -> None:
+        due = step == self.config.steps or step % self.config.save_every == 0
+        if due and step > self.start:
+            self.watch.check()
+            values = self.arm.method.state_dict()
+            bad = [n for n, v in values.items() if v.dtype.is_floating_point and not bool(torch.isfinite(v).all())]
+            if bad:
+                raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
+            assert self.config.checkpoint is not None
+            save_checkpoint(
+                Path(self.config.checkpoint), self.arm.method, self.arm.optimizers, step, _notes(self.config)
+            )
+
+
+class _Clock:
+    """Seconds of steps, without those of the observers between `pause` and `resume` and of the first steps."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self.first = start + int(TIMED * (steps - start))
+        self.seconds, self.counted, self.done = 0.0, 0, start
+        self._since: float | None = None
+
+    def pause(self, step: int) -> None:
+        if self._since is not None and step > self.first:
+            self.seconds += time.perf_counter() - self._since
+            self.counted += 1
+        self.done = step
+
+    def resume(self, step: int) -> None:
+        self._since = time.perf_counter()
+
+    def per_step(self) -> float:
+        return self.seconds / self.counted if self.counted else float("nan")
