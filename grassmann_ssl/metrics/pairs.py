@@ -25,7 +25,8 @@ def alignment(z: Tensor, z_positive: Tensor, *, alpha: float = 2.0) -> Float[Ten
     _check_pair(z, z_positive, same_width=True)
     if not alpha > 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
-    return torch.linalg.vector_norm(on_sphere(z) - on_sphere(z_positive), dim=1).pow(alpha).mean()
+    distances: Tensor = torch.linalg.vector_norm(on_sphere(z) - on_sphere(z_positive), dim=1)
+    return distances.pow(alpha).mean()
 
 
 @torch.no_grad()
@@ -102,7 +103,8 @@ def _span(z: Tensor, center: bool) -> Tensor:
     noise = max(z.shape) * resolution * s[0]
     if center:
         noise = torch.maximum(noise, (len(z) * rounding_variance(mean, resolution)).sqrt())
-    return u[:, : int((s > noise).sum())]
+    basis: Tensor = u[:, : int((s > noise).sum())]
+    return basis
 
 
 def on_sphere(z: Float[Tensor, " n d"]) -> Float[Tensor, " n d"]:

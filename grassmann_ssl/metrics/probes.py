@@ -70,7 +70,7 @@ def knn_accuracy(
     right = torch.zeros((), dtype=torch.int64, device=train.device)
     rows = max(1, CHUNK_ELEMENTS // len(train))
     with no_autocast(train.device.type):
-        for query, truth in zip(queries.split(rows), test_y.split(rows), strict=True):
+        for query, truth in zip(torch.split(queries, rows), torch.split(test_y, rows), strict=True):
             similarity, nearest = (query @ bank.T).topk(k, dim=1)
             # Relative to the nearest one, so that no temperature overflows.
             weights = ((similarity - similarity[:, :1]) / temperature).exp()
@@ -176,7 +176,7 @@ def logistic_probe(
         history_size=20,
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(objective)  # type: ignore[arg-type]
+    optimizer.step(objective)  # type: ignore[no-untyped-call]  # torch gives it no types
     value = float(objective()) * n
     gradient = float(weights.grad.abs().max())
     outputs = test_x @ weights[:-1] + weights[-1]
@@ -189,7 +189,7 @@ def _accuracy(outputs: Tensor, truth: Tensor) -> float:
 
 def _classes(train_labels: Tensor, test_labels: Tensor) -> tuple[int, Tensor, Tensor]:
     """The number of training classes, and both sets of labels as numbers of such classes, -1 for others."""
-    known, y = train_labels.unique(return_inverse=True)
+    known, y = train_labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch gives it no types
     place = torch.searchsorted(known, test_labels).clamp_max(len(known) - 1)
     return len(known), y, torch.where(known[place] == test_labels, place, -1)
 

@@ -187,4 +187,5 @@ def standard_deviations(moments: SecondMoments) -> Float[Tensor, " d"]:
 
 def rounding_variance(mean: Float[Tensor, " d"], resolution: float) -> Float[Tensor, ""]:
     """(4 u |mean|)^2: a total variance below it is rounding of constant embeddings computed with machine epsilon u."""
-    return (ROUNDINGS * resolution * torch.linalg.vector_norm(mean)).square()
+    length: Tensor = torch.linalg.vector_norm(mean)
+    return (ROUNDINGS * resolution * length).square()

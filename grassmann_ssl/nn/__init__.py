@@ -1,4 +1,4 @@
-"""Layers whose weights or outputs stay orthonormal, encoders, heads, predictors, teachers, random features, and the tangent kernel."""
+"""Constrained layers, encoders, projection heads, predictors, EMA teachers, random features, and the neural tangent kernel."""
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.nn.constrain import GrassmannLinear, constrain, constraints

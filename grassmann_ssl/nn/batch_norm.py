@@ -12,6 +12,7 @@ class GlobalBatchNorm(nn.Module):
     y = (x - mean) / sqrt(var + eps) * weight + bias per channel, x (n, c) or (n, c, ...), with the biased variance over samples and
     positions; running statistics with the unbiased one, as torch's. Parameters, buffers and their names are those of the torch module it
     is made from, so that checkpoints fit both. torch.nn.SyncBatchNorm, which does the same, runs on GPUs only.
+    Raises ValueError for a module without running statistics or without momentum.
     """
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
@@ -52,7 +53,7 @@ class GlobalBatchNorm(nn.Module):
 
 
 def globalise_batch_norm(model: nn.Module) -> nn.Module:
-    """Replace every BatchNorm1d, 2d and 3d of a model by a global one, in place; returns the model."""
+    """Replace every BatchNorm1d, 2d and 3d of a model by `GlobalBatchNorm`, in place; returns the model. Raises as that."""
     for name, child in model.named_children():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             setattr(model, name, GlobalBatchNorm(child))

@@ -1,4 +1,4 @@
-"""Constrained layers of torch models: the same forward, the same checkpoint, a weight that is a point of a manifold.
+"""Constrained layers of torch models: the same forward pass and checkpoint, the weight a point of a manifold.
 
 A weight is made a `geoopt.ManifoldParameter`, which optimizers of geoopt's kind step along its manifold. Which parameters are constrained
 is kept on the module, by name, because torch replaces parameter objects, or swaps their content, and forgets their class.
@@ -32,9 +32,9 @@ def constrain(
     onto the manifold in place and becomes a `geoopt.ManifoldParameter` on a `WeightLayout`. By default the longer side of its matrix
     (out, in * prod(kernel)) is n: where out <= in * prod(kernel) its rows are orthonormal, else its columns. `transpose` = True asks for
     rows, False for columns. Names and shapes in the state_dict do not change; loading a state_dict whose weight is off the manifold raises
-    ValueError. The object of the parameter stays, and with it ties to other modules and optimizers that hold it.
+    ValueError. The parameter object is kept, and so are ties to other modules and optimizers that hold it.
     Raises ValueError or TypeError where the parameter is missing, tied within the module, parametrized, or on a manifold already, where its
-    dtype or shape does not go with the manifold, and for the single point Gr(n, n).
+    dtype or shape does not fit the manifold, and for the single point Gr(n, n).
     """
     manifold = Grassmann() if manifold is None else manifold
     weight = _parameter(module, name)
@@ -52,7 +52,7 @@ def constrain(
 def constraints(model: nn.Module) -> dict[str, geoopt.Manifold]:
     """The manifold of every constrained parameter of a model, by the name that `model.named_parameters()` gives it.
 
-    Known whatever became of the parameter objects: below DistributedDataParallel and torch.compile, and where FSDP has sharded them.
+    Also below DistributedDataParallel and torch.compile, and where FSDP has sharded the parameters.
     """
     return {
         f"{prefix}.{name}" if prefix else name: layout
@@ -63,12 +63,12 @@ def constraints(model: nn.Module) -> dict[str, geoopt.Manifold]:
 
 
 class Constrained(nn.Module):
-    """What the class of a constrained module adds: after torch has replaced parameters, they are on their manifolds again."""
+    """Mixin of constrained modules: puts parameters back on their manifolds after torch has replaced them."""
 
     _constraints: dict[str, WeightLayout]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         _attach(self)
         return self
 
@@ -84,7 +84,7 @@ class Constrained(nn.Module):
 
 
 class GrassmannLinear(Constrained, nn.Linear):
-    """nn.Linear with orthonormal rows: its weight (out, in) is a point of Gr(in, out), drawn uniformly (Haar measure) at the start.
+    """nn.Linear with orthonormal rows: its weight (out, in) is a point of Gr(in, out), initialised uniformly (Haar measure).
 
     y = x W^T + b, x (..., in), with p = out_features < in_features = n. Raises ValueError for other sizes.
     """

@@ -1,4 +1,4 @@
-"""The constraints of an encoder by name: how each is put on layers, what it guarantees, and what it goes with."""
+"""The constraints of an encoder by name: how each is imposed, what it guarantees, and what it is compatible with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ class ConstraintOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
-    """A named constraint on the weights W (out, in) of some layers; where out > in, its columns take the place of its rows.
+    """A named constraint on the weights W (out, in) of some layers; where out > in, its columns in place of its rows.
 
-    put          (model, where) -> the names of the layers that it holds or pulls
+    put          imposes it: (model, where) -> the names of the constrained layers
     holds        what holds by construction, in words; `observed`: what is only observed
     orthonormal  W W^T = I after every step, to rounding
     rank_of_w    W has full rank after every step; `rank_of_z`: so has the embedding, z = W h of the last layer
-    in_loss      it is a term of the loss, which pulls and does not hold
+    in_loss      it is a penalty in the loss, not a hard constraint
     subspace     "function on the Grassmannian" or the like: what the loss must be, so that the objective has to be rotation-invariant and
                  the predictor rotation-equivariant; "" where the weight is more than its span
     elsewhere    why it is refused at places that are not among `places`
     instead      the constraint to use where this one is refused, or ""
-    optimizers   the names of those that go with it; `options`: those of `ConstraintOptions` that it has
+    optimizers   the names of the compatible ones; `options`: those of `ConstraintOptions` that it has
     """
 
     name: str
@@ -56,7 +56,7 @@ class Constraint:
     source: str = ""
 
     def check(self, *, where: str, objective: str, invariant: bool, predictor: str, equivariant: bool) -> None:
-        """Raise ValueError for a place, an objective or a predictor that the constraint does not go with, saying why."""
+        """Raise ValueError, with the reason, for an incompatible place, objective or predictor."""
         use = f"; use --constraint {self.instead}" if self.instead else ""
         if where not in self.places:
             raise ValueError(f"constraint {self.name} {self.elsewhere.format(where=where)}{use}")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,14 +11,14 @@ from torch import nn
 from grassmann_ssl.nn.resnet import DEPTHS, ResNet
 from grassmann_ssl.registry import Registry
 
-SMALLEST = 4  # side of the images that it takes at least
+SMALLEST = 4  # least side of the images that conv takes
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A named encoder. A name FAMILY:NAME stands for all models of a family.
 
-    make   called with what it `takes` of name, in_channels, image_size, width, batch_norm and stem
+    make   its constructor, called with the arguments that it `takes` of name, in_channels, image_size, width, batch_norm and stem
     width  its width where none is given; None where the architecture has its own, and its own batch norm
     """
 
@@ -39,7 +38,7 @@ def architecture(name: str) -> Architecture:
 
 
 class Encoder(nn.Sequential):
-    """Layers in a row with the number of features that come out."""
+    """A sequential encoder; `out_features` is the dimension of its output."""
 
     out_features: int
 
@@ -63,8 +62,8 @@ def encoder(
                  pixels
     resnet18, resnet34, resnet50      with the stem cifar, stl or imagenet, see `ResNet`
     timm:NAME    any model of timm by its name, without classifier, untrained
-    Without `batch_norm`, mlp and conv have biases in its place. `generator`, on the CPU, draws the initial weights and leaves torch's own
-    random state as it was; without it torch draws them as always.
+    Without `batch_norm`, mlp and conv have biases in its place. `generator`, on the CPU, draws the initial weights and leaves torch's
+    global random state unchanged; without it they are drawn from that.
     Raises ValueError for an unknown name (lists the known ones), images too small, a width or no batch norm where the architecture has its
     own, and where timm is not installed or has no such model.
     """
@@ -139,7 +138,7 @@ def _timm(name: str, in_channels: int) -> nn.Module:
             f"encoder timm:{name} needs timm, which cannot be imported ({error}): pip install timm"
         ) from None
     try:
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels)
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"timm has no model {name!r}: {error}") from None
     model.out_features = model.num_features

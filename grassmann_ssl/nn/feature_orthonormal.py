@@ -1,4 +1,4 @@
-"""A linear layer whose outputs, not only its weight, keep full rank: orthonormal in the metric of the features that enter it."""
+"""A linear layer whose outputs, not only its weight, keep full rank: rows orthonormal in the metric of its input covariance."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.nn.constrain import Constrained, constrain, constraints
 from grassmann_ssl.precision import no_autocast
 
-RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a feature that dies must not make it singular
+RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a dead feature must not make it singular
 
 
 class FeatureOrthonormalLinear(Constrained, nn.Linear):
@@ -19,7 +19,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
     z = h W^T + b, h (..., n), W (p, n), p < n, a point of GeneralizedGrassmann(B). In training every forward pass updates the mean and
     covariance of h, over the rows of all processes: m <- m + a (m_batch - m), C <- (1 - a)(C + a (m_batch - m)(m_batch - m)^T) + a C_batch,
-    a = 1 - `decay`; the first batch sets them. `follow` then makes B = C + ridge I of it and takes W and the states of its optimizer along;
+    a = 1 - `decay`; the first batch sets them. `follow` then sets B = C + ridge I and transports W and the states of its optimizer;
     call it after the optimizer's step. With e the largest eigenvalue of B^{-1/2} (cov h - B) B^{-1/2} in absolute value, eigenvalues of
     cov z lie within e of 1: full rank and unit variance are guaranteed while e < 1. The centred covariance is used, since a second
     moment of features with a large mean says little of their variance. Moments and B are part of the state_dict.
@@ -39,7 +39,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
     @torch.no_grad()
     def observe(self, h: Float[Tensor, " *b n"]) -> None:
-        """Take a batch of features into the running moments."""
+        """Update the running moments with a batch of features."""
         with no_autocast(h.device.type):
             rows = h.flatten(0, -2).to(self.weight.dtype)
             count = process_count() * len(rows)
@@ -56,7 +56,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
     @torch.no_grad()
     def follow(self, *optimizers: torch.optim.Optimizer) -> None:
-        """Put the running covariance in place of B; carries the weight, and its tangent states in the optimizers, along.
+        """Replace B by the running covariance, and transport the weight and its tangent states in the optimizers.
 
         Subspaces stay, bases change. Does not wait for the device. Before the first batch it does nothing.
         Rounding leaves W B W^T - I of the order of eps times the condition of B, at most 1/RIDGE times the number of features.
@@ -81,7 +81,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
     @torch.no_grad()
     def adopt(self, other: "FeatureOrthonormalLinear") -> None:
-        """Take the metric of another layer, in which the weight must be orthonormal already."""
+        """Copy the metric of another layer, in which the weight must be orthonormal already."""
         manifold: Any = self._constraints["weight"].manifold
         manifold.follow(other.metric)
         self.metric.copy_(other.metric)
@@ -96,7 +96,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
 
 def feature_orthonormal(layer: nn.Linear, *, decay: float = 0.99) -> FeatureOrthonormalLinear:
-    """The same linear layer, its weight projected onto the manifold for B = I; B follows its features from the first `follow` on.
+    """The same linear layer, its weight projected onto the manifold for B = I; from the first `follow` on, B tracks its inputs.
 
     Raises ValueError unless 1 <= out_features < in_features and 0 <= decay < 1, and where the layer is constrained already.
     """
@@ -112,14 +112,14 @@ def feature_orthonormal(layer: nn.Linear, *, decay: float = 0.99) -> FeatureOrth
     weight = layer.weight
     identity = torch.eye(n, dtype=weight.dtype, device=weight.device)
     layer.__class__ = FeatureOrthonormalLinear
-    one: Any = layer
-    one.decay = decay
+    assert isinstance(layer, FeatureOrthonormalLinear)
+    layer.decay = decay
     layer.register_buffer("feature_mean", torch.zeros_like(identity[0]))
     layer.register_buffer("feature_covariance", torch.zeros_like(identity))
     layer.register_buffer("seen", torch.tensor(False, device=weight.device))
     layer.register_buffer("metric", identity.clone())
     constrain(layer, manifold=GeneralizedGrassmann(identity), transpose=True)
-    return one
+    return layer
 
 
 def feature_lag(layer: FeatureOrthonormalLinear, h: Float[Tensor, " k n"]) -> float:

@@ -9,6 +9,7 @@ class RandomFeatures(nn.Module):
     """phi(x) = sqrt(2 / F) relu(x R + b), R and b standard Gaussian and never trained; shapes (..., m) -> (..., F).
 
     As F grows, phi(x) . phi(y) approaches the arc-cosine kernel of order 1 of (x, 1) and (y, 1) (Cho & Saul, NeurIPS 2009).
+    Raises ValueError for inputs < 1 or features < 1.
     """
 
     weight: Tensor
@@ -25,4 +26,5 @@ class RandomFeatures(nn.Module):
         self.register_buffer("bias", torch.randn(features, generator=generator, dtype=dtype))
 
     def forward(self, x: Float[Tensor, " *b m"]) -> Float[Tensor, " *b f"]:
-        return (2 / self.bias.numel()) ** 0.5 * torch.relu(x @ self.weight + self.bias)
+        scale: float = (2 / self.bias.numel()) ** 0.5
+        return scale * torch.relu(x @ self.weight + self.bias)

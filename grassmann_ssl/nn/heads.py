@@ -10,9 +10,11 @@ from grassmann_ssl.registry import Registry
 
 @dataclass(frozen=True)
 class Head:
-    """What is around the last linear layer of a head: BatchNorm without gain and offset `before` it, its `bias`, BatchNorm after it.
+    """The layers around the last linear layer of a projection head.
 
-    gain  whether that has a gain; None where there is none after it
+    before  whether a BatchNorm without gain and offset precedes it
+    bias    whether it has a bias
+    gain    whether the BatchNorm after it, without offset, has a gain; None for no BatchNorm
     """
 
     before: bool = False
@@ -37,13 +39,12 @@ class ProjectionHead(nn.Sequential):
 
 
 def projector(in_features: int, widths: Sequence[int], kind: str = "standard") -> ProjectionHead:
-    """An MLP in_features -> widths[0] -> ... -> widths[-1] by kind, which says what is before and after its last linear layer.
+    """Projection head: an MLP in_features -> widths[0] -> ... -> widths[-1]; `kind` sets the layers around its last linear layer.
 
     standard      Linear (no bias), BatchNorm, ReLU; ...; Linear with bias
     byol, barlow_twins, vicreg      as standard, the last layer without bias, as the released code of the three has it
-    centred       before the last layer another BatchNorm, without gain and offset, and that layer without bias: what enters it has mean 0
-                  and variance 1 in every feature, so that neither a bias nor a mean can turn all embeddings in one direction; for
-                  constrained layers
+    centred       before the last layer another BatchNorm, without gain and offset, and that layer without bias: its inputs have mean 0 and
+                  variance 1 in every feature, so that neither a bias nor a mean aligns all embeddings; for constrained layers
     simclr        the last layer without bias, followed by BatchNorm with gain but no offset (its released code)
     simsiam       the same, neither gain nor offset
     One width is a single linear layer. Deviation: hidden layers have no bias anywhere; BYOL and VICReg have one, which the BatchNorm

@@ -10,18 +10,17 @@ from torch import Tensor, nn
 
 from grassmann_ssl.objectives import penalties
 
-CHUNK = 512  # images that are embedded at a time
+CHUNK = 512  # images embedded at a time
 
 
 class JointEmbedding(nn.Module):
     """L(x, x') of views through encoder and projector, z = projector(encoder(x)).
 
-    Without `predictor` and `teacher`: loss(z=z, z_positive=z'). With either, or with `stop_gradient`, the mean of
-    loss(prediction=q(z), target=t(x'), projection=z) and the same with the views exchanged: q the predictor or the identity, t(x') the
-    teacher's embedding or, without one, z'. The loss detaches its target. Each view is a batch of its own to batch normalisation.
-    `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form
-    of a constraint.
-    `z` holds the embeddings of the last forward pass, both views, (2 n, d), detached: what a predictor in closed form is made of.
+    Without `predictor` and `teacher`: loss(z=z, z_positive=z'). With either, or with `stop_gradient`, the symmetrised loss, the mean of
+    loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
+    teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
+    `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form of
+    a constraint. `z` holds the embeddings of both views in the last forward pass, (2 n, d), detached, for `DirectPredictor.update`.
     """
 
     z: Tensor
@@ -46,12 +45,12 @@ class JointEmbedding(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder, whose outputs are the representations that are evaluated."""
+        """The encoder; its outputs are the representations, which are evaluated."""
         return self.online[0]
 
     @property
     def projector(self) -> nn.Module:
-        """The projection head, whose outputs are the embeddings that the objective sees."""
+        """The projection head; its outputs are the embeddings, which the objective takes."""
         return self.online[1]
 
     def forward(self, x: Float[Tensor, " n ..."], x_positive: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
@@ -82,13 +81,13 @@ class JointEmbedding(nn.Module):
 def embeddings(method: JointEmbedding, images: Tensor) -> dict[str, Tensor]:
     """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode."""
     with evaluating(method):
-        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in images.split(CHUNK)]
+        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in torch.split(images, CHUNK)]
     h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}
 
 
 class evaluating:
-    """A context in which a module is in evaluation mode, and after which all its parts are in the modes that they were in."""
+    """Context manager: a module in evaluation mode, the mode of every submodule restored on exit."""
 
     def __init__(self, module: nn.Module) -> None:
         self.modes = {part: part.training for part in module.modules()}

@@ -11,10 +11,10 @@ def empirical_ntk(
 ) -> Float[Tensor, " n k d d"]:
     """K_ab(x_i, y_j) = sum over parameters of (df_a/dtheta)(x_i) . (df_b/dtheta)(y_j), for outputs f (d,) of one sample.
 
-    Shapes (n, ...), (k, ...) -> (n, k, d, d); y = x where not given. All parameters that require a gradient count. Theory takes
-    `scalar_kernel` of it. On the device and in the dtype of
-    the inputs. Jacobians are held for `chunk` samples of x and of y at a time: memory 2 chunk d times the number of parameters.
-    The model must treat samples apart (no batch normalisation in training mode).
+    Shapes (n, ...), (k, ...) -> (n, k, d, d); y = x where not given. The sum is over all parameters that require a gradient. On the
+    device and in the dtype of the inputs. Jacobians are held for `chunk` samples of x and of y at a time: memory 2 chunk d times the
+    number of parameters. Samples must not interact in the model (no batch normalisation in training mode). Theory takes `scalar_kernel`
+    of it.
     Raises ValueError for chunk < 1, or where no parameter requires a gradient. Source: Jacot et al. 2018, arXiv 1806.07572.
     """
     if chunk < 1:
@@ -26,7 +26,8 @@ def empirical_ntk(
     buffers = dict(model.named_buffers())
 
     def output(trained: dict[str, Tensor], sample: Tensor) -> Tensor:
-        return functional_call(model, {**trained, **fixed, **buffers}, (sample[None],))[0]
+        batch: Tensor = functional_call(model, {**trained, **fixed, **buffers}, (sample[None],))
+        return batch[0]
 
     def jacobian(samples: Tensor) -> list[Tensor]:
         """(samples, d, size) of every parameter."""
@@ -36,9 +37,9 @@ def empirical_ntk(
         return torch.stack([torch.einsum("iap,jbp->ijab", a, b) for a, b in zip(left, right, strict=True)]).sum(0)
 
     rows = []
-    columns = (x if y is None else y).split(chunk)
+    columns = torch.split(x if y is None else y, chunk)
     with torch.no_grad():
-        for i, left in enumerate(x.split(chunk)):
+        for i, left in enumerate(torch.split(x, chunk)):
             own = jacobian(left)
             blocks = [block(own, own if y is None and i == j else jacobian(right)) for j, right in enumerate(columns)]
             rows.append(torch.cat(blocks, 1))
@@ -51,7 +52,11 @@ def scalar_kernel(kernel: Float[Tensor, " *b n k d d"]) -> Float[Tensor, " *b n 
 
 
 def not_scalar(kernel: Float[Tensor, " *b n k d d"]) -> Float[Tensor, " *b"]:
-    """||Theta - K (x) I||_F / ||Theta||_F, the share of a kernel that `scalar_kernel` leaves out. Shapes (..., n, k, d, d) -> (...)."""
+    """||Theta - K (x) I||_F / ||Theta||_F, the relative distance of a kernel from its `scalar_kernel` K.
+
+    Shapes (..., n, k, d, d) -> (...).
+    """
     identity = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
     rest = kernel - scalar_kernel(kernel)[..., None, None] * identity
-    return rest.flatten(-4).norm(dim=-1) / kernel.flatten(-4).norm(dim=-1)
+    share: Tensor = rest.flatten(-4).norm(dim=-1) / kernel.flatten(-4).norm(dim=-1)
+    return share

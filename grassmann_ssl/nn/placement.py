@@ -1,4 +1,4 @@
-"""Where in a model a constraint goes: its last linear layer, every linear layer, or every convolution."""
+"""The layers of a model to constrain: its last linear layer, every linear layer, or every convolution."""
 
 import geoopt
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ PLACES = ("last", "linear", "conv")
 
 
 def layers_at(model: nn.Module, where: str) -> list[str]:
-    """Names of the layers of a place, in the order of `modules()`: last, the last linear layer; linear, all; conv, all with groups = 1.
+    """Names of the layers to constrain, in module order: last, the last nn.Linear; linear, all; conv, all convolutions with groups = 1.
 
     Raises ValueError for an unknown place, and where the model has no such layer.
     """
@@ -27,7 +27,7 @@ def layers_at(model: nn.Module, where: str) -> list[str]:
 
 
 def square_layers(model: nn.Module, where: str) -> list[str]:
-    """Names of those layers of a place whose matrix (out, in * kernel) is square: `constrain_model` leaves them free on the Grassmannian.
+    """Names of those layers at `where` whose matrix (out, in * kernel) is square: on Gr(n, n) `constrain_model` leaves them free.
 
     Raises as `layers_at`.
     """
@@ -35,11 +35,11 @@ def square_layers(model: nn.Module, where: str) -> list[str]:
 
 
 def constrain_model(model: nn.Module, manifold: geoopt.Manifold, *, where: str = "last") -> list[str]:
-    """Put the weights of a place on a manifold, as `constrain` does; returns the names of the layers that are on it.
+    """Put the weights of the layers at `where` on a manifold by `constrain`; returns the names of the constrained layers.
 
-    `last` must fit: where its weight is square on the Grassmannian, a single point, that is an error naming the layer. For `linear` and
-    `conv`, square matrices are left free on the Grassmannian, `square_layers` names them; that none is left to constrain is an error.
-    Names of the parameters are those of the layers with `.weight` appended, the keys of `constraints(model)`.
+    On the Grassmannian, where a square matrix is a single point, `linear` and `conv` leave square layers free (`square_layers` names them).
+    Parameter names are those of the layers with `.weight` appended, the keys of `constraints(model)`.
+    Raises as `layers_at` and, naming the layer, as `constrain`; ValueError where all layers are square and would be left free.
     """
     names = layers_at(model, where)
     square = square_layers(model, where) if where != "last" and isinstance(manifold, Grassmann) else []

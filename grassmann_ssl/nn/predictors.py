@@ -1,4 +1,4 @@
-"""Predictors of BYOL, SimSiam and DirectPred: trained by gradient descent, or set from the correlation of the embeddings."""
+"""Predictors of BYOL, SimSiam and DirectPred: trained by gradient descent, or in closed form from the correlation of the embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FLOOR = 1e-4  # of the released code: the least eigenvalue of its predictor
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorOptions:
-    """Options of a predictor that is set in closed form."""
+    """Options of a predictor in closed form."""
 
     PREFIX: ClassVar[str] = "predictor"
     alpha: float = 0.5
@@ -26,9 +26,9 @@ class PredictorOptions:
     rho: float = 0.3
     """EMA decay of the embedding correlation F"""
     eps: float = 0.1
-    """what is added to the eigenvalues of F, relative to the largest"""
+    """regularisation added to the predictor's eigenvalues, relative to the largest"""
     every: int = 1
-    """steps between two settings; above 1 the predictor is trained in between"""
+    """steps between two closed-form updates; above 1 the predictor is trained in between"""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Predictor:
     """A named predictor R^d -> R^d.
 
     make         (dimension, **settings) -> its module
-    equivariant  for embeddings f Q there is one that predicts q(f) Q, and training (by SGD) or setting it commutes with that
+    equivariant  rotation-equivariant: a predictor of embeddings f Q predicts q(f) Q, after training by SGD or in closed form
     source       paper, and equation where it has one
-    matrix       (F, alpha, eps) -> W: it is set in closed form, by `DirectPredictor`; None where it is trained
+    matrix       the closed form (F, alpha, eps) -> W, used by `DirectPredictor`; None for a trained predictor
     options      those of `PredictorOptions` that it has
     """
 
@@ -51,7 +51,7 @@ class Predictor:
 
     @property
     def closed_form(self) -> bool:
-        """Whether it is set from the correlation of the embeddings rather than trained."""
+        """Whether it is computed from the correlation of the embeddings instead of trained."""
         return self.matrix is not None
 
 
@@ -62,8 +62,8 @@ def predictor(kind: str, dimension: int, **settings: Any) -> nn.Module:
     """A predictor R^d -> R^d by name; `settings` are those of `DirectPredictor`.
 
     linear: one matrix without bias, kept symmetric with `symmetric` = True. mlp: d -> max(d / 4, 2) -> d with batch norm and relu between,
-    SimSiam's bottleneck. The others set their matrix in closed form. Raises ValueError for an unknown name, TypeError for settings that
-    the predictor does not have.
+    SimSiam's bottleneck. The others have a closed form. Raises ValueError for an unknown name, TypeError for settings that the
+    predictor does not have, and as `DirectPredictor`.
     """
     return PREDICTORS[kind].make(dimension, **settings)
 
@@ -101,21 +101,19 @@ class SymmetricLinear(nn.Module):
 
 
 class DirectPredictor(nn.Module):
-    """p = W f, W a function of the moving average of the uncentred correlation of the embeddings, F <- rho F + (1 - rho) E[f f^T].
+    """p = W f, W a function of F <- rho F + (1 - rho) E[f f^T], the EMA of the uncentred correlation of the embeddings.
 
     With F = U diag(s) U^T and s_max its largest eigenvalue, W = U diag(p) U^T:
         directpred       p = sqrt(s) + eps s_max                                        (Tian et al. 2021, eq. (18))
         directpred-code  p = max(sqrt(s / s_max) + eps, 1e-4)                           (their released code)
         directset        p = s^alpha + eps s_max^alpha                                  (Wang et al. 2021)
         directcopy       W = F / ||F||_2 + eps I, without eigenvectors of F             (Wang et al. 2021)
-    Negative eigenvalues, rounding, count as 0. Call `update` after the optimizer's step with the embeddings of both views, (n, d). The
-    first batch sets F; W is set at every `every`-th call, the first one among them. With every > 1 it is a parameter that the optimizer
-    trains in between.
-    F and W are float32 or wider, part of the state_dict, and made of the rows of all processes. W turns with the embeddings: for f Q it is
-    Q^T W Q. On CUDA a call that sets W waits for the device inside torch, which asks the eigensolver whether it converged; calls in
-    between do not wait. W starts as the identity.
-    Raises ValueError for settings out of range. Sources: Tian et al. 2021, arXiv 2102.06810, eqs. (18)-(19), defaults of its tables;
-    Wang et al. 2021, arXiv 2110.04947.
+    Negative eigenvalues (rounding) count as 0. Call `update` after the optimizer's step with the embeddings of both views, (n, d). The
+    first batch initialises F; W is set at every `every`-th call, starting with the first. With every > 1 it is a parameter that the
+    optimizer trains in between. F and W are float32 or wider, part of the state_dict, and computed from the rows of all processes. W is
+    rotation-equivariant: for f Q it is Q^T W Q. On CUDA a call that sets W waits for the device inside torch, which asks the eigensolver
+    whether it converged; calls in between do not wait. W starts as the identity. Raises ValueError for settings outside their range.
+    Sources: Tian et al. 2021, arXiv 2102.06810, eqs. (18)-(19), defaults of its tables; Wang et al. 2021, arXiv 2110.04947.
     """
 
     correlation: Tensor
@@ -152,7 +150,7 @@ class DirectPredictor(nn.Module):
 
     @torch.no_grad()
     def update(self, f: Float[Tensor, " n d"]) -> None:
-        """Take the embeddings of a step into F, and set W where it is due. Raises ValueError unless f is (n, d), n >= 1."""
+        """Update F with the embeddings of a step, and W at every `every`-th call. Raises ValueError unless f is (n, d), n >= 1."""
         if f.ndim != 2 or f.shape[1] != len(self.weight) or len(f) < 1:
             raise ValueError(f"f must have shape (n, {len(self.weight)}) with n >= 1, got {tuple(f.shape)}")
         if self._calls < 0:
@@ -167,7 +165,7 @@ class DirectPredictor(nn.Module):
         self.calls += 1
 
     def matrix(self, correlation: Float[Tensor, " d d"]) -> Float[Tensor, " d d"]:
-        """W of a correlation matrix F."""
+        """W (d, d) in closed form from a correlation matrix F (d, d)."""
         formula = PREDICTORS[self.kind].matrix
         assert formula is not None
         return formula(correlation, self.alpha, self.eps)
@@ -197,7 +195,7 @@ def _directset(correlation: Tensor, alpha: float, eps: float) -> Tensor:
 
 
 def _directcopy(correlation: Tensor, alpha: float, eps: float) -> Tensor:
-    largest = torch.linalg.matrix_norm(correlation, 2).clamp_min(torch.finfo(correlation.dtype).tiny)
+    largest: Tensor = torch.linalg.matrix_norm(correlation, 2).clamp_min(torch.finfo(correlation.dtype).tiny)
     return correlation / largest + eps * torch.eye(len(correlation)).to(correlation)
 
 

@@ -1,4 +1,4 @@
-"""Residual networks in the standard layout of names, so that standard checkpoints load."""
+"""ResNets with torchvision's names of modules and parameters, so that its checkpoints load."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def _shortcut(inputs: int, out: int, stride: int) -> nn.Module | None:
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut."""
+    """Residual block of two 3 x 3 convolutions."""
 
     expansion = 1
 
@@ -38,13 +38,14 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return y
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 with the stride, and 1 x 1 convolutions around a shortcut; four times as many channels come out."""
+    """Residual block of 1 x 1, 3 x 3 (with the stride) and 1 x 1 convolutions, of 4 `width` output channels."""
 
     expansion = 4
 
@@ -58,10 +59,11 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inputs, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return y
 
 
 BLOCKS: dict[str, Callable[[int, int, int], nn.Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -70,9 +72,9 @@ BLOCKS: dict[str, Callable[[int, int, int], nn.Module]] = {"basic": BasicBlock, 
 class ResNet(nn.Module):
     """ResNet-18, 34 or 50 without its classifier: images (n, c, h, w) -> representations (n, out_features) by global average pooling.
 
-    Names of modules and parameters are those of torchvision, less fc; weights start as there (He normal, fan out). `stem`: imagenet is a
-    7 x 7 convolution of stride 2 and a maximum over 3 x 3 of stride 2; stl the same convolution without the maximum; cifar a 3 x 3
-    convolution of stride 1, as SimCLR has it on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem.
+    Names of modules and parameters are those of torchvision, less fc; initial weights as there (He normal, fan out). `stem`: imagenet is a
+    7 x 7 convolution of stride 2 and 3 x 3 max pooling of stride 2; stl the same convolution without pooling; cifar a 3 x 3 convolution
+    of stride 1, as in SimCLR on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem.
     Source: He et al. 2016, arXiv 1512.03385, with the stride in the 3 x 3 convolution of a bottleneck.
     """
 
@@ -108,4 +110,5 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.avgpool(x).flatten(1)
+        pooled: Tensor = self.avgpool(x)
+        return pooled.flatten(1)

@@ -1,4 +1,4 @@
-"""A teacher that follows a model: the moving average of its weights, along geodesics where they are constrained."""
+"""EMA teachers: the exponential moving average of a model's weights, along geodesics where they are constrained."""
 
 import copy
 import math
@@ -15,15 +15,15 @@ from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 
 
 class Teacher(nn.Module):
-    """A copy of a model that `update` moves towards it; no gradients, and the mode (training or evaluation) that it is put in.
+    """EMA teacher: a copy of a model, without gradients, that `update` moves towards the model.
 
     Free parameters and floating buffers: W_t <- m W_t + (1 - m) W. Constrained parameters: the point at 1 - m of the geodesic from W_t to
-    W, so that the teacher's weight stays on the manifold; on manifolds without a logarithm in closed form (Stiefel), the average brought
-    back to it. Other buffers (counters) are copied. It starts as the model. Running statistics are averaged too, since those of a batch
-    belong to the weights of its step.
-    The basis of a subspace follows as well: it is the one nearest to m W_t' + (1 - m) W, where W_t' is the end of the geodesic with the
-    teacher's basis carried along. So m = 1 keeps the teacher, m = 0 copies the model, and a model that rests is reached with its basis: a
-    loss that holds embeddings of both against each other sees coordinates, not subspaces.
+    W, so that the teacher's weight stays on the manifold; on manifolds without a logarithm in closed form (Stiefel), the average projected
+    onto it. Other buffers (counters) are copied. Running statistics are averaged too, since those of a batch belong to the weights of its
+    step. The teacher starts as a copy of the model, in its mode (training or evaluation).
+    The basis of a subspace is averaged as well: it is the one nearest to m W_t' + (1 - m) W, where W_t' is the end of the geodesic with the
+    teacher's basis carried along. So m = 1 keeps the teacher, m = 0 copies the model, and under a constant model the teacher converges to
+    it in its basis: a loss that compares embeddings of both depends on coordinates, not on subspaces.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -31,11 +31,12 @@ class Teacher(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(False)
 
     def forward(self, *inputs: Any) -> Tensor:
-        return self.model(*inputs)
+        embeddings: Tensor = self.model(*inputs)
+        return embeddings
 
     @torch.no_grad()
     def update(self, model: nn.Module, momentum: float) -> None:
-        """Move towards a model of the same architecture.
+        """One EMA step, of decay m = `momentum`, towards a model of the same architecture.
 
         Raises ValueError unless 0 <= momentum <= 1, and where the names of parameters or buffers are not those of the teacher.
         """
@@ -78,10 +79,13 @@ def _between(layout: Any, start: Tensor, end: Tensor, share: float) -> Tensor:
         here, there = (layout.manifold.whiten(layout.to_point(w)) for w in (start, end))
         moved = geodesic_ema(here, there, 1 - share)
         moved, _ = procrustes(torch.lerp(moved, there, share), moved)
-        return layout.projx(layout.to_weight(layout.manifold.unwhiten(moved)))
-    return layout.projx(torch.lerp(start, end, share))
+        moved = layout.to_weight(layout.manifold.unwhiten(moved))
+    else:
+        moved = torch.lerp(start, end, share)
+    weight: Tensor = layout.projx(moved)
+    return weight
 
 
 def cosine_momentum(step: int, steps: int, base: float) -> float:
-    """m = 1 - (1 - base)(cos(pi k / K) + 1)/2: from `base` at the first step to 1 at the last. Source: BYOL, arXiv 2006.07733, sec. 3.2."""
+    """m = 1 - (1 - base)(cos(pi k / K) + 1)/2, k = `step` of K = `steps`: from `base` to 1. Source: BYOL, arXiv 2006.07733, sec. 3.2."""
     return 1 - (1 - base) * (math.cos(math.pi * step / max(1, steps)) + 1) / 2

@@ -1,7 +1,7 @@
 """Objectives: one pure keyword-only function per equation, from views or from population moments, and their registry.
 
 Conventions of all of them: embeddings are rows, z (n, d); weights are W (..., m, d) with z = x W, so that the embedding
-cross-moment is C = W^T Gamma W; expectations are means over the batch, not sums; leading dimensions are batches.
+cross-moment is C = W^T Gamma W; expectations are means over the batch, not sums; leading dimensions are batch dimensions.
 """
 
 from importlib import import_module
@@ -42,9 +42,8 @@ for _module in iter_modules(__path__, f"{__name__}."):
 
 OBJECTIVES = tuple(REGISTRY)
 TRACE_LOSSES = tuple(name for name in OBJECTIVES if REGISTRY[name].is_trace)
-EMBEDDING_LOSSES = tuple(
-    name for name in OBJECTIVES if not REGISTRY[name].is_trace
-)  # those that deep encoders train on
+# Those that deep encoders train on.
+EMBEDDING_LOSSES = tuple(name for name in OBJECTIVES if not REGISTRY[name].is_trace)
 
 __all__ = [
     "EMBEDDING_LOSSES",

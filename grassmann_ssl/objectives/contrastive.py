@@ -55,7 +55,7 @@ def infonce_moments(
     """
     s = weights.mT @ second @ weights
     identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-    factor = torch.linalg.cholesky(identity + s)
+    factor: Tensor = torch.linalg.cholesky(identity + s)
     log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     # tr[(I + S)^{-1} S] = d - tr (I + S)^{-1}
     inverse = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).sum(-1)

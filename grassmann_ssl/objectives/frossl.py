@@ -1,4 +1,4 @@
-"""FroSSL: spread the embedding over all directions by the Frobenius norm of its moment."""
+"""FroSSL: spread the embedding over all directions by minimising the Frobenius norm of its second moment."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -20,12 +20,12 @@ from grassmann_ssl.precision import full_precision
 def frossl(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], invariance: float = 1.0
 ) -> Float[Tensor, ""]:
-    """FroSSL on two views on the sphere.
+    """FroSSL on two views, normalised to the unit sphere.
 
-    L = log ||K||_F^2 + log ||K'||_F^2 + invariance (1/2n) sum_k ||u_k - u'_k||^2,   K = (1/n) sum_k u_k u_k^T of trace 1, u the rows of z
-    divided by their lengths, K' and u' the same of z'; -log ||K||_F^2 is the Renyi entropy of order 2 of the eigenvalues of K.
+    L = log ||K||_F^2 + log ||K'||_F^2 + invariance (1/2n) sum_k ||u_k - u'_k||^2,   K = (1/n) sum_k u_k u_k^T of trace 1,
+    u_k = z_k / ||z_k||, K' and u' the same of z'; -log ||K||_F^2 is the Renyi entropy of order 2 of the eigenvalues of K.
     Shapes (n, d), (n, d) -> scalar, n the rows of all processes. Rotation-invariant. Its minimum -2 log d is reached by equal isotropic
-    views; at one point it is 0. Where d > n, no d x d matrix is made.
+    views; complete collapse has L = 0. Where d > n, no d x d matrix is formed.
     Source: Skean et al. 2024, arXiv 2310.02903, in the convention of its code for many views: rows of length sqrt(d), each compared with
     the mean of its views by a mean over rows and dimensions. The code for two views standardises dimensions instead, and is not
     rotation-invariant.

@@ -1,4 +1,4 @@
-"""Alignment and uniformity on the unit sphere: the two limits of a contrastive loss, stated apart."""
+"""Alignment and uniformity on the unit sphere: the two asymptotic terms of the contrastive loss."""
 
 import math
 
@@ -28,12 +28,12 @@ def alignment_uniformity(
     t: float = 2,
     weight: float = 1,
 ) -> Float[Tensor, ""]:
-    """Alignment plus uniformity of two views on the sphere.
+    """Alignment plus uniformity of two views, normalised to the unit sphere.
 
     L = (1/N) sum_i ||u_i - v_i||^alpha + (weight / 2) sum_{w in {u, v}} log[ (1 / N(N-1)) sum_{i != j} e^{-t ||w_i - w_j||^2} ],
-    u and v the rows of z and z' divided by their lengths.
+    u_i = z_i / ||z_i||, v_i = z'_i / ||z'_i||.
     Shapes (n, d), (n, d) -> scalar, N the n of all processes. Rotation-invariant. For N > 1024 no N x N matrix is stored, forward or
-    backward. Once differentiable. Raises ValueError where alpha or t is not positive and where there are fewer than two rows in all.
+    backward. Once differentiable. Raises ValueError where alpha or t is not positive, and for fewer than two rows in total.
     Source: Wang & Isola 2020, arXiv 2005.10242, eq. (6), (8) and the code of sec. 4.3; the weights of its two terms, here
     1 and `weight`, are tuned there.
     """

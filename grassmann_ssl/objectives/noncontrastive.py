@@ -1,4 +1,4 @@
-"""Barlow Twins, and VICReg in squared form: make a moment of the embedding the identity."""
+"""Barlow Twins and VICReg in squared form: drive a moment of the embedding to the identity."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def barlow_twins(
     does not apply. Rotation-invariant for lambda = 1 without `normalise`, where L = ||C - I||_F^2.
     Shapes (n, d), (n, d) -> scalar. Deviations from the source: C is symmetrised (so that the linear model has a symmetric
     Gamma, as in Simon et al. 2023, arXiv 2303.15438, sec. 3), and `normalise` is off by default; `barlow_twins_normalised` is the
-    loss as published. Where d > 2n, no d x d matrix is made: 2 n^2 ||C||_F^2 = ||Z^T Z'||_F^2 + tr(Z^T Z' Z^T Z'), which is
+    loss as published. Where d > 2n, no d x d matrix is formed: 2 n^2 ||C||_F^2 = ||Z^T Z'||_F^2 + tr(Z^T Z' Z^T Z'), which is
     sum_ij (Z Z^T)_ij (Z' Z'^T)_ij + sum_ij (Z' Z^T)_ij (Z' Z^T)_ji.
     Source: Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2).
     """
@@ -75,11 +75,12 @@ def barlow_twins_normalised(
 
     L = sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2,   C = (1/n) sum_k a_k b_k^T,   a = (z - mean) / sqrt(var + 1e-5) per
     dimension, var biased, and b the same of z'. Shapes (n, d), (n, d) -> scalar. Not rotation-invariant. Batch statistics and C are
-    those of the rows of all processes; C is not symmetrised. Where d > n, no d x d matrix is made. Once differentiable.
+    those of the rows of all processes; C is not symmetrised. Where d > n, no d x d matrix is formed. Once differentiable.
     Source: Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2) and its code (the epsilon of batch-norm; the processes of its code
     standardise over their own rows, here over all).
     """
-    return _BarlowTwins.apply(z, z_positive, lambda_)
+    loss: Tensor = _BarlowTwins.apply(z, z_positive, lambda_)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return loss
 
 
 def squared_vicreg_moments(
@@ -112,7 +113,7 @@ def squared_vicreg(
 
     L = ||S - I||_F^2 + beta E||z - z+||^2,   S = (1/2n) sum_k [z_k z_k^T + z'_k z'_k^T].
     Shapes (n, d), (n, d) -> scalar. Rotation-invariant. For beta = 1 it is the spectral contrastive loss plus d. Where d > 2n, no
-    d x d matrix is made. Deviation from VICReg (Bardes et al. 2022, arXiv 2105.04906): squares in place of the hinge on standard
+    d x d matrix is formed. Deviation from VICReg (Bardes et al. 2022, arXiv 2105.04906): squares in place of the hinge on standard
     deviations, one weight for variance and covariance, embeddings not centred. Source: Cabannes et al. 2023, arXiv 2302.02774.
     """
     count = process_count() * len(z)
@@ -145,24 +146,24 @@ class _BarlowTwins(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, z_positive: Tensor, lambda_: float) -> Tensor:
-        ctx.lambda_, ctx.count = lambda_, process_count() * len(z)
-        ctx.by_rows = z.shape[1] > ctx.count
+        count = process_count() * len(z)
+        ctx.lambda_, ctx.count, ctx.by_rows = lambda_, count, z.shape[1] > count
         if process_count() == 1:
             settings = None, None, None, None, True, 0.0, EPS  # no scale and shift, no running statistics, training
             (a, _, scale_a), (b, _, scale_b) = (torch.native_batch_norm(v, *settings) for v in (z, z_positive))
         else:
             (a, scale_a), (b, scale_b) = (_centre_and_scale(v, EPS) for v in (z, z_positive))
         if not ctx.by_rows:
-            distance = total(a.T @ b).div_(ctx.count)
+            distance = total(a.T @ b).div_(count)
             diagonal = distance.diagonal()
             diagonal.sub_(1)
             ctx.save_for_backward(a, b, scale_a, scale_b, distance)
             return lambda_ * distance.square().sum() + (1 - lambda_) * diagonal.square().sum()
         every_a, every_b = all_rows(a), all_rows(b)
         of_a, of_b = a @ every_a.T, b @ every_b.T
-        diagonal = total((a * b).sum(0)) / ctx.count
+        diagonal = total((a * b).sum(0)) / count
         ctx.save_for_backward(a, b, scale_a, scale_b, every_a, every_b, of_a, of_b, diagonal)
-        square = total((of_a * of_b).sum()) / ctx.count**2
+        square = total((of_a * of_b).sum()) / count**2
         return (diagonal - 1).square().sum() + lambda_ * (square - diagonal.square().sum())
 
     @staticmethod

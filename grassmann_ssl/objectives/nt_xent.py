@@ -1,4 +1,4 @@
-"""NT-Xent, the contrastive loss of SimCLR, of the embedding and of the first coordinates of the representation."""
+"""NT-Xent, the contrastive loss of SimCLR, and DirectCLR: NT-Xent of the first coordinates of the representation."""
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,13 @@ from grassmann_ssl.precision import full_precision
 def nt_xent(
     *, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"], temperature: float = 0.5
 ) -> Float[Tensor, ""]:
-    """NT-Xent on two views: the cross-entropy of finding a row's other view among all rows but itself.
+    """NT-Xent on two views: the cross-entropy of identifying the other view of a row among all other rows.
 
     L = -(1/2N) sum_i log[ e^{c(i, i')/T} / sum_{j != i} e^{c(i, j)/T} ],   i, j over the 2N rows of both views, i' the other view
     of i, c(i, j) the cosine of rows i and j, T the temperature.
     Shapes (n, d), (n, d) -> scalar, N the n of all processes. Rotation-invariant. For N > 512 no 2N x 2N matrix is stored, forward or
     backward; every temperature is exact, in float32 as well. Once differentiable.
-    Raises ValueError where the temperature is not positive and where there are fewer than two rows in all.
+    Raises ValueError where the temperature is not positive, and for fewer than two rows in total.
     Source: Chen et al. 2020, arXiv 2002.05709, eq. (1) and algorithm 1.
     """
     positive("temperature", temperature)
@@ -57,8 +57,8 @@ def directclr(
     """DirectCLR on two views: `nt_xent` of the first coordinates of the representation, without a projection head.
 
     L = NT-Xent of z[:, :k] and z'[:, :k], k = `dimensions` or, without it, half of all, the cosine that of the k coordinates alone.
-    Shapes (n, d), (n, d) -> scalar. Not rotation-invariant: it names k of the d coordinates.
-    Raises ValueError where k is not between 1 and d and where the temperature is not positive.
+    Shapes (n, d), (n, d) -> scalar. Not rotation-invariant: it selects k of the d coordinates.
+    Raises ValueError unless 1 <= k <= d, and as `nt_xent`.
     Source: Jing et al. 2022, arXiv 2110.09348, sec. 6.
     """
     if dimensions is None:

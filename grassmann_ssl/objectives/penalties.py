@@ -1,4 +1,4 @@
-"""Penalties that are added to an objective against collapse: what projects do instead of a constraint."""
+"""Penalties added to an objective against collapse: the soft alternatives to a constraint."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,7 +29,7 @@ def variance(*, second: Float[Tensor, " *b d d"]) -> Float[Tensor, " *b"]:
 
 
 def sliced_normality(*, z: Float[Tensor, " n d"], directions: Float[Tensor, " k d"]) -> Float[Tensor, ""]:
-    """How far the embedding is from N(0, I) along some directions: the mean Epps-Pulley distance of its slices.
+    """Mean Epps-Pulley distance from N(0, 1) of the embedding projected on given directions.
 
     mean_k int |(1/n) sum_i e^{i t u_k . z_i} - e^{-t^2/2}|^2 N(t; 0, 1) dt, in closed form by the Gaussian integral:
     mean_{ij} e^{-(v_i - v_j)^2 / 2} - sqrt(2) mean_i e^{-v_i^2 / 4} + 1/sqrt(3), v = u_k . z.
@@ -44,7 +44,7 @@ def sliced_normality(*, z: Float[Tensor, " n d"], directions: Float[Tensor, " k 
 def sliced_normality_gaussian(
     *, second: Float[Tensor, " *b d d"], directions: Float[Tensor, " k d"]
 ) -> Float[Tensor, " *b"]:
-    """`sliced_normality` of a centred Gaussian embedding with second moment S, from S alone: infinitely many samples.
+    """`sliced_normality` of a centred Gaussian embedding with second moment S, from S alone: its limit of infinitely many samples.
 
     mean_k T(u_k^T S u_k), T(v) = (1 + 2v)^{-1/2} - 2 (2 + v)^{-1/2} + 3^{-1/2}. Shapes (..., d, d), (k, d) -> (...).
     """

@@ -1,4 +1,4 @@
-"""What is declared of an objective beside its function, and all objectives by name."""
+"""The registry of objectives, and what each declares beside its function."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,16 +18,16 @@ Loss = TypeVar("Loss", bound=Callable[..., Any])
 class Objective:
     """An objective bound to its options: a function of embeddings and, for linear models, of the moments of their inputs.
 
-    function     the loss; or a class whose instances are losses that change from step to step, by their method `renew(step)`
+    function     the loss; or a class whose instances are losses, renewed at every step by their method `renew(step)`
     source       paper and equation
     invariance   whether L(z Q) = L(z) for every orthogonal Q, or the condition on the options under which it holds
-    directional  it sees only z / ||z||: collapse is then one of directions, whatever the lengths
-    whitens      it whitens over the batch, and needs more rows than dimensions
+    directional  it depends on z / ||z|| only: collapse is judged on the directions
+    whitens      it whitens over the batch: needs more rows than dimensions
     moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
     gaussian     `moments` is the loss for Gaussian inputs only
     matrix       C of a trace loss, which is tr(W^T C W) for a linear model, from the moments of its inputs
-    checks       option -> what raises a ValueError for a bad value of it
-    options      the settings of the function by name
+    checks       option -> a validator, which raises ValueError for a value outside its range
+    options      the options of the function by name, with their values
     """
 
     name: str
@@ -43,7 +43,7 @@ class Objective:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def bind(self, **options: Any) -> "Objective":
-        """The same objective with other options. Raises ValueError for an option that it does not have, and for a bad value."""
+        """The same objective with other options. Raises ValueError for an unknown option or a value outside its range."""
         for option, value in options.items():
             if option not in self.options:
                 raise ValueError(self._refusal(option))
@@ -59,16 +59,19 @@ class Objective:
 
     @cached_property
     def loss(self) -> Callable[..., Tensor]:
-        """A function of keyword arguments, (n, d) each -> scalar: z and z_positive, with z_negative where `triplets`; or, where
-        `predictive`, prediction, target and projection."""
+        """The loss with its options bound: a function of embeddings by keyword, (n, d) each -> scalar.
+
+        Takes z and z_positive, with z_negative where `triplets`; or, where `predictive`, prediction, target and projection.
+        """
         if isinstance(self.function, type):
-            return self.function(**self.options)
+            made: Callable[..., Tensor] = self.function(**self.options)
+            return made
         loss = partial(self.function, **self.options) if self.options else self.function
         return partial(_without_projection, loss) if self.predictive and not self.needs_predictor else loss
 
     @property
     def from_moments(self) -> Callable[[Moments], Callable[[Tensor], Tensor]] | None:
-        """Moments of the inputs -> a loss of the weights, (..., m, d) -> (...), of the linear model; None where there is none."""
+        """Moments of the inputs -> the loss of a linear model, a function of its weights (..., m, d) -> (...); None where there is none."""
         if self.moments is None:
             return None
         known, usual = signature(self.moments).parameters, _options(self.function)
@@ -84,29 +87,29 @@ class Objective:
 
     @property
     def rotation_invariant(self) -> bool:
-        """L(z Q) = L(z) for every orthogonal Q: with a linear last layer a function on the Grassmannian."""
+        """Whether L(z Q) = L(z) for every orthogonal Q: with a linear last layer, a function on the Grassmannian."""
         return self.invariance(**self.options) if callable(self.invariance) else self.invariance
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The embeddings that its function takes, by name."""
+        """Names of the embeddings that its function takes."""
         function = self.function.__call__ if isinstance(self.function, type) else self.function
         parameters = signature(function).parameters.values()
         return tuple(p.name for p in parameters if p.default is Parameter.empty and p.name != "self")
 
     @property
     def triplets(self) -> bool:
-        """It looks at x-."""
+        """Whether it takes the embeddings z_negative of negatives."""
         return "z_negative" in self.arguments
 
     @property
     def predictive(self) -> bool:
-        """It pulls a prediction to a target that does not move, and has no term against collapse."""
+        """Whether it regresses a target under stop-gradient, without a term against collapse."""
         return "prediction" in self.arguments
 
     @property
     def needs_predictor(self) -> bool:
-        """It looks at what the prediction is made of, too."""
+        """Whether it takes the projection, the input of the predictor, too."""
         return "projection" in self.arguments
 
     @property
@@ -119,7 +122,10 @@ REGISTRY: Registry[Objective] = Registry("objective")
 
 
 def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], **facts: Any) -> Callable[[Loss], Loss]:
-    """Declare the function below an objective of its name, with the fields of `Objective`; its options are its arguments with a default."""
+    """Decorator that registers a function as an objective; its options are the arguments with a default, `facts` fields of `Objective`.
+
+    Raises ValueError where the name, by default that of the function, is taken.
+    """
 
     def add(function: Loss) -> Loss:
         known = name or function.__name__
@@ -131,16 +137,15 @@ def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], *
 
 
 def objective(name: str, **options: Any) -> Objective:
-    """The objective of this name, with the options of its function as declared but for those given.
+    """The objective of a name, with the options given and the defaults for the rest.
 
-    Raises ValueError for an unknown name (lists the known ones, suggests the nearest), for an option that the objective does not have,
-    and for a bad value of an option.
+    Raises ValueError for an unknown name (lists the known ones, suggests the nearest), an unknown option, or a value outside its range.
     """
     return REGISTRY[name].bind(**options)
 
 
 def options_of(name: str, **given: Any) -> dict[str, Any]:
-    """Those of the given options that the objective of this name has."""
+    """Those of the given options that the objective of a name has. Raises ValueError for an unknown name."""
     return {option: value for option, value in given.items() if option in REGISTRY[name].options}
 
 

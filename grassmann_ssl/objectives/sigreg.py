@@ -1,4 +1,4 @@
-"""SIGReg and LeJEPA: make the law of the embedding an isotropic Gaussian, one random direction at a time."""
+"""SIGReg and LeJEPA: match the distribution of the embedding to an isotropic Gaussian along random directions."""
 
 from typing import Any
 
@@ -18,16 +18,17 @@ ENTRIES = {"cpu": 2**16, "cuda": 2**24}  # projections held at a time: what stay
 
 @full_precision
 def sigreg(*, z: Float[Tensor, " n d"], directions: Float[Tensor, " k d"]) -> Float[Tensor, ""]:
-    """SIGReg: how far the embedding is from N(0, I) along some directions, by their characteristic functions.
+    """SIGReg: Epps-Pulley distance of the embedding from N(0, I) along given directions, by characteristic functions.
 
     L = (n/K) sum_k int_{-3}^{3} |(1/n) sum_i e^{i t u_k . z_i} - e^{-t^2/2}|^2 e^{-t^2/2} dt, u_k unit vectors, n the rows of all
     processes; the integral by the trapezoidal rule on t = 0, 3/16, ..., 3, twice. Shapes (n, d), (k, d) -> scalar. Not
     rotation-invariant for fixed directions; in expectation over random ones it is. The directions get no gradient.
-    Powers of one complex number give all knots, and the gradient is written out: memory n d and a block, whatever K. Once differentiable.
+    Memory n d and one block of projections, for any K. Once differentiable.
     Source: Balestriero & LeCun 2025, arXiv 2511.08544, sec. 4, with the knots of its code. `penalties.sliced_normality` has the exact
     integral over all t, without the factor n.
     """
-    return _Sigreg.apply(z, directions)
+    loss: Tensor = _Sigreg.apply(z, directions)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return loss
 
 
 @full_precision
@@ -45,7 +46,7 @@ def lejepa(
     is a mean over dimensions too. Source: Balestriero & LeCun 2025, arXiv 2511.08544, sec. 5.
     """
     share("weight", weight)
-    normality = sum(_Sigreg.apply(v, directions) for v in (z, z_positive)) / 2
+    normality = sum(_Sigreg.apply(v, directions) for v in (z, z_positive)) / 2  # type: ignore[no-untyped-call]  # torch gives it no types
     distance = total(torch.nn.functional.mse_loss(z, z_positive)) / (4 * process_count())
     return weight * normality + (1 - weight) * distance
 
@@ -59,9 +60,9 @@ def random_directions(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Float[Tensor, " count dimension"]:
-    """Unit vectors drawn uniformly, from a seed and the number of the step alone.
+    """Unit vectors drawn uniformly on the sphere, a function of seed and step alone.
 
-    Processes that draw on the same kind of device get the same ones, and a resumed run gets those that it would have had.
+    They are the same on all processes with the same kind of device, and in a resumed run.
     """
     word = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     generator = torch.Generator(device).manual_seed(word)
@@ -76,14 +77,14 @@ def random_directions(
     checks={"directions": positive, "weight": share},
 )
 class Lejepa:
-    """`lejepa` with new directions in every step: `renew(step)` draws them, from the seed and the number of the step alone."""
+    """`lejepa` with new directions in every step: `renew(step)` draws them, a function of seed and step alone."""
 
     def __init__(self, *, directions: int = 1024, seed: int = 0, weight: float = 0.05) -> None:
         self.count, self.seed, self.weight = directions, seed, weight
         self.renew(0)
 
     def renew(self, step: int) -> None:
-        """The directions of a step."""
+        """Use the directions of a step, drawn at its first call."""
         self.step = step
         self.directions: Tensor | None = None
 
@@ -92,9 +93,8 @@ class Lejepa:
             self.directions = random_directions(
                 dimension=z.shape[1], count=self.count, seed=self.seed, step=self.step, device=z.device
             )
-        directions = self.directions.to(
-            torch.promote_types(z.dtype, torch.float32)
-        )  # not rounded to a half-precision z
+        # Not rounded to a half-precision z.
+        directions = self.directions.to(torch.promote_types(z.dtype, torch.float32))
         return lejepa(z=z, z_positive=z_positive, directions=directions, weight=self.weight)
 
 
@@ -115,7 +115,7 @@ class _Sigreg(torch.autograd.Function):
         weights[-1] /= 2  # the last knot of a trapezoidal rule
         slope = torch.zeros_like(z) if ctx.needs_input_grad[0] else None
         value = z.new_zeros(())
-        for block in directions.split(max(16, ENTRIES.get(z.device.type, ENTRIES["cuda"]) // len(z))):
+        for block in torch.split(directions, max(16, ENTRIES.get(z.device.type, ENTRIES["cuda"]) // len(z))):
             angle = (z @ block.T).mul_(step)
             wave = torch.complex(angle.cos(), angle.sin())
             power, sums = wave.clone(), []

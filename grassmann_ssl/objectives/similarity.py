@@ -1,4 +1,4 @@
-"""Log-sum-exp over the rows of a matrix of similarities, tile by tile: a large matrix never exists.
+"""Row-wise log-sum-exp of a similarity matrix, tile by tile, so that the matrix is never stored.
 
 Forward needs the similarity of each pair once, backward once more. Where both rows of a pair are this process's own, one tile serves
 both: s_ij = s_ji. With that, m rows of width d take 2 m^2 d multiply-adds and m^2 exponentials, forward and backward together, and the
@@ -27,11 +27,12 @@ KEPT = 2**20
 def row_logsumexp(u: Float[Tensor, " m d"], temperature: float, apart: int) -> Float[Tensor, " m"]:
     """l_i = log sum_j exp(u_i . u_j / T), j over the rows of all processes except i and, of the own ones, i +- `apart`.
 
-    Rows have length 1 at most, and each has a j. `apart` = m / 2 leaves out the other view of a row of two stacked views, 0 the row alone.
-    Backward, with p_ij = exp(u_i . u_j / T - l_i) and g_i the gradient with respect to l_i: (1/T) sum_j (g_i p_ij + g_j p_ji) u_j, the
-    gradient of the sum of all processes' losses, as that of `processes.all_rows`. Shapes (m, d) -> (m,).
+    Rows have length 1 at most, and each has at least one j. `apart` = m / 2 leaves out the other view of a row of two stacked views, 0 the
+    row alone. Backward, with p_ij = exp(u_i . u_j / T - l_i) and g_i the gradient with respect to l_i: (1/T) sum_j (g_i p_ij + g_j p_ji)
+    u_j, the gradient of the sum of all processes' losses, as that of `distributed.all_rows`. Shapes (m, d) -> (m,).
     """
-    return _RowLogSumExp.apply(u, temperature, apart)
+    out: Tensor = _RowLogSumExp.apply(u, temperature, apart)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return out
 
 
 class _RowLogSumExp(torch.autograd.Function):
@@ -143,11 +144,11 @@ torch.library.define(
 torch.library.impl("grassmann_ssl::row_logsumexp_backward", "CompositeExplicitAutograd", _row_logsumexp_backward)
 
 
-@torch.library.register_fake("grassmann_ssl::row_logsumexp")
+@torch.library.register_fake("grassmann_ssl::row_logsumexp")  # type: ignore[untyped-decorator]  # torch gives it no types
 def _(rows: Tensor, start: int, count: int, apart: int, bounded: bool) -> Tensor:
     return rows.new_empty(count)
 
 
-@torch.library.register_fake("grassmann_ssl::row_logsumexp_backward")
+@torch.library.register_fake("grassmann_ssl::row_logsumexp_backward")  # type: ignore[untyped-decorator]  # torch gives it no types
 def _(rows: Tensor, logsumexp: Tensor, gradient: Tensor, start: int, count: int, apart: int, bounded: bool) -> Tensor:
     return rows.new_empty(count, rows.shape[1])

@@ -1,6 +1,6 @@
 """The four trace losses of Esser et al.: for a linear model all of them are tr(W^T C W).
 
-Means over the n triplets where the paper sums: a time of theirs is n times smaller than ours.
+Means over the n triplets where the paper sums: its times are n times smaller than ours.
 """
 
 from functools import partial

@@ -32,8 +32,8 @@ def vicreg(
 
     L = invariance s(z, z') + variance [v(z) + v(z')] / 2 + covariance [c(z) + c(z')],
     s = (1/nd) sum_k ||z_k - z'_k||^2,   v(z) = (1/d) sum_j max(0, 1 - sqrt(C_jj + 1e-4)),   c(z) = (1/d) sum_{i != j} C_ij^2,
-    C = 1/(n-1) sum_k (z_k - mean) (z_k - mean)^T, with the rows of all processes. Shapes (n, d), (n, d) -> scalar; ValueError where
-    there are fewer than 2 rows. Not rotation-invariant: the hinge looks at single dimensions. Where d > n, no d x d matrix is made.
+    C = 1/(n-1) sum_k (z_k - mean) (z_k - mean)^T, with the rows of all processes. Shapes (n, d), (n, d) -> scalar. Raises
+    ValueError for fewer than 2 rows. Not rotation-invariant: the hinge acts on single dimensions. Where d > n, no d x d matrix is formed.
     Once differentiable. Source: Bardes et al. 2022, arXiv 2105.04906, eq. (1)-(6), with the two deviations of its code: s is also a
     mean over dimensions, and the variance terms of the two views are averaged, not added.
     """
@@ -41,7 +41,7 @@ def vicreg(
     if count < 2:
         raise ValueError(f"z must have at least 2 rows for a variance, got {count}")
     s = total(torch.nn.functional.mse_loss(z, z_positive)) / process_count()
-    spread = sum(_Spread.apply(v, variance / 2, covariance) for v in (z, z_positive))
+    spread = sum(_Spread.apply(v, variance / 2, covariance) for v in (z, z_positive))  # type: ignore[no-untyped-call]  # torch gives it no types
     return invariance * s + spread
 
 
