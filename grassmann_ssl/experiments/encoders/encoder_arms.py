@@ -50,7 +50,8 @@ class Arm:
         """t = sum of the learning rates of the steps done / (1 - momentum): the time of gradient flow."""
         rates = [config.rate(k) for k in range(config.steps)]
         inertia = OPTIMIZERS[config.optimizer].inertia(config.optimizer_options)
-        return config.lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
+        time: np.ndarray = config.lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
+        return time
 
     @contextmanager
     def features_of_last_layer(self) -> Iterator[list[Tensor]]:

@@ -177,7 +177,8 @@ def _network(arm: Arm) -> nn.Module:
 
 @torch.no_grad()
 def _outputs(arm: Arm, config: StepwiseDeepConfig, split: Split) -> Array:
-    return _network(arm)(_views(arm, config, split)).numpy(force=True)
+    found: Array = _network(arm)(_views(arm, config, split)).numpy(force=True)
+    return found
 
 
 def _kernel(arm: Arm, config: StepwiseDeepConfig, split: Split) -> tuple[Array, float]:

@@ -1,5 +1,7 @@
 """Prediction against measurement, as the numbers that go into run.json."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from grassmann_ssl.training import Trajectory
 Arrays = dict[str, np.ndarray]
 
 
-def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict:
+def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict[str, Any]:
     """The `arms.<objective>.<arm>` record: how the arm ended, over its seeds."""
     verdict = collapse_verdict(
         torch.as_tensor(spectra["covariance_eigenvalues"][-1]), input_variance, 2 * trajectory.log_norm[-1].double()
@@ -39,7 +41,9 @@ def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, c
     }
 
 
-def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, prediction: Prediction) -> dict:
+def step_times(
+    time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, prediction: Prediction
+) -> dict[str, Any]:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
     `initial` (S, m, d). Errors are mostly largest where two modes are predicted to rise almost together: while they mix, the sorted
@@ -65,7 +69,7 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndar
     error = np.abs(measured - predicted) / np.where(np.isfinite(predicted) & (predicted > 0), predicted, np.nan)
     missed = int((inside & np.isnan(error)).sum())
     counted = error[inside & ~np.isnan(error)]
-    result: dict = {
+    result: dict[str, Any] = {
         "predicted": _listed(predicted),
         "measured": _listed(measured),
         "beyond_horizon": int((~inside).sum()),
@@ -79,7 +83,7 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndar
     return result
 
 
-def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict:
+def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict[str, Any]:
     """Largest principal angle at the end of the run, over seeds; `expected` is what the exact flow leaves at that time."""
     result = {
         "max_principal_angle": float(angles[-1].max()),
@@ -90,7 +94,9 @@ def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict:
     return result
 
 
-def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.ndarray, learning_rate: float) -> dict:
+def collapse_slope(
+    time: np.ndarray, singular_values: np.ndarray, matrix: np.ndarray, learning_rate: float
+) -> dict[str, Any]:
     """Slope of log(sigma_2/sigma_1) of free weights under a trace loss, against -2 (lambda_2 - lambda_1).
 
     `at_learning_rate` is the slope of the discrete law W <- (I - 2 lr C) W, log|(1 - 2 lr lambda_2)/(1 - 2 lr lambda_1)| / lr: what
@@ -118,7 +124,7 @@ def collapse_slope(time: np.ndarray, singular_values: np.ndarray, matrix: np.nda
     }
 
 
-def flow(trajectory: Trajectory, prediction: Prediction) -> tuple[dict, np.ndarray, np.ndarray]:
+def flow(trajectory: Trajectory, prediction: Prediction) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """A constrained trace-loss run against the exact Grassmannian flow at t = learning rate x step.
 
     Returns the record, the projector errors (K, S) and the theory's bases at the last time (S, m, d).
@@ -132,6 +138,6 @@ def flow(trajectory: Trajectory, prediction: Prediction) -> tuple[dict, np.ndarr
     return record, errors, exact[-1]
 
 
-def _listed(array: np.ndarray) -> list:
+def _listed(array: np.ndarray) -> list[list[float | None]]:
     """Nested lists with None for nan and infinity, which JSON does not have."""
     return [[float(x) if np.isfinite(x) else None for x in row] for row in array]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -150,10 +150,10 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
         dtype=torch.float64,
         generator=run.generator(),
     ).to(run.device)
-    rows: dict[str, list] = {
+    rows: dict[str, list[Any]] = {
         key: [] for key in ("objective", "constraint", "noise", "seed", "kind", "effective_rank", "live")
     }
-    cells: list[dict] = []
+    cells: list[dict[str, Any]] = []
     arrays = {"gamma": inputs.gamma, "sigma": inputs.sigma}
     for name, constraint in pairs:
         variances, log_scale = _train(
@@ -305,7 +305,8 @@ def directions(config: CollapseConfig) -> Tensor:
     bases = torch.randn(
         -(-config.slices // config.dim), config.dim, config.dim, dtype=torch.float64, generator=generator
     )
-    return torch.linalg.qr(bases)[0].flatten(0, 1)
+    units: Tensor = torch.linalg.qr(bases)[0].flatten(0, 1)
+    return units
 
 
 def train_predictor(
@@ -336,7 +337,7 @@ def train_predictor(
         method="discrete",
         on_step=lambda cells: on_step() if cells == len(cross) else None,
     )
-    return run["weights"][-1].unflatten(0, (noise_levels, seeds))
+    return run["weights"][-1].reshape(noise_levels, seeds, m, d)
 
 
 def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> float:
@@ -368,7 +369,7 @@ def _cell(
     kinds: list[str],
     ranks: np.ndarray,
     predicted: list[tuple[str | None, float | None]],
-) -> dict:
+) -> dict[str, Any]:
     """One cell of run.json: counts, the collapse probability with its Wilson interval, and the prediction."""
     collapsed = sum(kind != "none" for kind in kinds)
     return {
@@ -406,7 +407,7 @@ def predict(
     return result
 
 
-def _findings(config: CollapseConfig, cells: list[dict]) -> list[Finding]:
+def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Finding]:
     """One line a constraint: how many cells ended as predicted, and the worst."""
     lines = []
     for constraint in config.constraints:

@@ -264,8 +264,8 @@ def _known(problem: Problem) -> dict[str, np.ndarray]:
     return content
 
 
-def _nested(table: dict[tuple[str, str], dict]) -> dict:
-    nested: dict = {}
+def _nested(table: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    nested: dict[str, dict[str, dict[str, Any]]] = {}
     for (name, arm), value in table.items():
         finite = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in value.items()}
         nested.setdefault(name, {})[arm] = finite

@@ -5,6 +5,7 @@ that the final angle to the top-d subspace follows alpha^(1 - gamma_{d+1}/gamma_
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def initialisation_law(
     learning_rate: float,
     logged: int,
     on_step: Callable[[], object],
-) -> dict:
+) -> dict[str, Any]:
     """Train free Barlow Twins from every scale x seed in one batch and fit the exponent of the final angle.
 
     `initial` (S, m, d): the unscaled Gaussian draw. Returns the record for run.json. An interrupted scan has no exponent, so Ctrl-C

@@ -45,7 +45,8 @@ def exponent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def relative_change(now: Tensor, then: Tensor) -> Tensor:
     """||now - then||_F / ||then||_F of every run. Shapes (S, ...) twice -> (S,)."""
-    return (now - then).flatten(1).norm(dim=1) / then.flatten(1).norm(dim=1)
+    change: Tensor = (now - then).flatten(1).norm(dim=1) / then.flatten(1).norm(dim=1)
+    return change
 
 
 def collapse_slope(time: np.ndarray, singular_values: np.ndarray) -> np.ndarray | None:

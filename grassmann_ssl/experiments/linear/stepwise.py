@@ -395,4 +395,5 @@ def _kernel_agreement(
 def _rotated(points: Array, target: Array) -> Array:
     """Points (q, d) turned by the orthogonal matrix that brings them closest to `target`."""
     u, _, vt = np.linalg.svd(points.T @ target)
-    return points @ (u @ vt)
+    rotated: Array = points @ (u @ vt)
+    return rotated

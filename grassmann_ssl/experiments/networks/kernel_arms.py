@@ -175,4 +175,5 @@ def predicted_exponent(arm: Arm, measure: str, growing: bool) -> float | None:
         exponents = theory.lazy.constrained(growing=growing, first_layer=arm.first_moves)
     else:
         exponents = theory.lazy.free("relu")
-    return exponents._asdict()[measure]
+    exponent: float | None = exponents._asdict()[measure]
+    return exponent

@@ -160,7 +160,7 @@ def loss_of_outputs(name: str, count: int) -> Callable[[Tensor], Tensor]:
 
     def loss(f: Tensor) -> Tensor:
         names = ("z", "z_positive", "z_negative")[: 3 if chosen.triplets else 2]
-        return chosen.loss(**dict(zip(names, f.split(count), strict=False)))
+        return chosen.loss(**dict(zip(names, torch.split(f, count), strict=False)))
 
     return torch.vmap(loss)
 

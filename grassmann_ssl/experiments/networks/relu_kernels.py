@@ -27,7 +27,8 @@ def active(x: Float[Tensor, " n m"], q: Float[Tensor, " *b h m"]) -> Bool[Tensor
 
 def outputs(phi: Float[Tensor, " *b n h"], w: Float[Tensor, " *b h d"]) -> Float[Tensor, " *b n d"]:
     """f = sqrt(h) Phi W2."""
-    return w.shape[-2] ** 0.5 * (phi @ w)
+    f: Tensor = w.shape[-2] ** 0.5 * (phi @ w)
+    return f
 
 
 def last_layer_kernel(

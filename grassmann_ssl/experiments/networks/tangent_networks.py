@@ -46,7 +46,8 @@ def outputs(
     x: Float[Tensor, " n m"], first: Float[Tensor, " *b m h"], last: Float[Tensor, " *b h d"]
 ) -> Float[Tensor, " *b n d"]:
     """g(x) of networks with leading dimensions."""
-    return last.shape[-2] ** -0.5 * (torch.tanh(x @ first) @ last)
+    g: Tensor = last.shape[-2] ** -0.5 * (torch.tanh(x @ first) @ last)
+    return g
 
 
 def centre(start: str, seeds: int, m: int, h: int, d: int, generator: torch.Generator) -> Weights:
@@ -84,4 +85,5 @@ def roots(kernels: Float[Tensor, " s n n d d"]) -> Float[Tensor, " s k k"]:
     s, n, _, d, _ = kernels.shape
     matrix = kernels.transpose(2, 3).reshape(s, n * d, n * d)
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0).sqrt()[:, None, :]
+    root: Tensor = vectors * values.clamp_min(0).sqrt()[:, None, :]
+    return root

@@ -47,10 +47,13 @@ class Problem:
     def excess(self, weights: np.ndarray) -> np.ndarray:
         """tr(W^T C W) above its minimum over orthonormal weights, (..., m, d) -> (...)."""
         loss = (np.swapaxes(weights, -1, -2) @ self.matrix.numpy() * np.swapaxes(weights, -1, -2)).sum((-2, -1))
-        return loss - self.eigenvalues[: self.dim].sum()
+        excess: np.ndarray = loss - self.eigenvalues[: self.dim].sum()
+        return excess
 
 
-def errors_by_rate(problem: Problem, times: Mapping[float, np.ndarray], products: Mapping[tuple[int, float], Tensor]):
+def errors_by_rate(
+    problem: Problem, times: Mapping[float, np.ndarray], products: Mapping[tuple[int, float], Tensor]
+) -> dict[tuple[int, float], np.ndarray]:
     """||P - P_exact||_2 (K, S) of every hidden width and learning rate against the one-layer flow."""
     exact = {rate: problem.one_layer(time) for rate, time in times.items()}
     return {(h, rate): measure.projector_errors(weights, exact[rate]) for (h, rate), weights in products.items()}

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick, ticking
 from grassmann_ssl.training import Simulation, simulate
 
 ARMS = ("regular", "symmetric")
@@ -103,8 +104,8 @@ def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outc
     return run.finish(findings, record, metrics, {"time": time, **measured})
 
 
-def _start(config: AlignmentConfig, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    def draw(*shape: int) -> torch.Tensor:
+def _start(config: AlignmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(*shape: int) -> Tensor:
         return torch.randn(config.seeds, *shape, dtype=torch.float64, generator=generator)
 
     weights, target = (config.scale * draw(config.inputs, config.dim) / config.inputs**0.5 for _ in range(2))
@@ -112,7 +113,16 @@ def _start(config: AlignmentConfig, generator: torch.Generator) -> tuple[torch.T
     return weights, config.p0 * (identity + draw(config.dim, config.dim) / (2 * config.dim**0.5)), target
 
 
-def _train(config: AlignmentConfig, device, weights, predictor, target, rate: float, steps: int, tick) -> Simulation:
+def _train(
+    config: AlignmentConfig,
+    device: torch.device,
+    weights: Tensor,
+    predictor: Tensor,
+    target: Tensor,
+    rate: float,
+    steps: int,
+    tick: Tick,
+) -> Simulation:
     """Both arms side by side: cells are arms x seeds, the second arm symmetrised from its start on."""
     count = len(ARMS) * config.seeds
     one = np.ones(count)
@@ -153,7 +163,9 @@ def _measure(simulation: Simulation) -> dict[str, np.ndarray]:
     }
 
 
-def _flow_errors(config: AlignmentConfig, weights, predictor, target, runs: tuple[Simulation, ...]) -> list[float]:
+def _flow_errors(
+    config: AlignmentConfig, weights: Tensor, predictor: Tensor, target: Tensor, runs: tuple[Simulation, ...]
+) -> list[float]:
     """Relative differences of the first regular network from eqs. (2)-(4) at the end, at each learning rate."""
     m = config.inputs
     errors = []

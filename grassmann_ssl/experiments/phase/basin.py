@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 import theory
@@ -161,7 +163,13 @@ def schedule(config: BasinConfig) -> tuple[Array | float, int]:
     return until if until.ndim else float(until), even_steps(until, **start, **settings)
 
 
-def simulate_cells(config: BasinConfig, until, steps, device, on_step=lambda cells: None) -> Fates:
+def simulate_cells(
+    config: BasinConfig,
+    until: Array | float,
+    steps: int,
+    device: torch.device,
+    on_step: Callable[[int], object] = lambda cells: None,
+) -> Fates:
     """The simulated end of every cell (cells^2,), row by row."""
     start, settings = config.settings(*(v.ravel() for v in config.centres))
     return fates(

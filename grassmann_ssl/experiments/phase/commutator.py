@@ -134,7 +134,9 @@ def start(config: CommutatorConfig, generator: torch.Generator) -> tuple[torch.T
     return config.scale * weights / config.inputs**0.5, config.p0 * torch.eye(config.dim, dtype=torch.float64) + off
 
 
-def _predict(config: CommutatorConfig, time, f, p, tau, eta) -> tuple[np.ndarray, np.ndarray]:
+def _predict(
+    config: CommutatorConfig, time: np.ndarray, f: np.ndarray, p: np.ndarray, tau: np.ndarray, eta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """||[F, W_p]|| (K, N) and the smallest eigenvalue of K (K, N) along eqs. (7)-(8)."""
     sizes, margins = [], []
     for n in range(len(tau)):

@@ -58,7 +58,8 @@ def horizon(
     saddle = np.where(4 * eta * a < tau**2, 2 * decay / (tau + gap), tau / (2 * a))
     descent = 1 + np.log(np.maximum(farthest / saddle, 1))
     passage = 3 * np.pi / (tau * np.sqrt(alpha_p * finest))
-    return np.where(eta > 0, np.log(APART) / (saddle * gap) + descent / decay, passage)
+    time: Array = np.where(eta > 0, np.log(APART) / (saddle * gap) + descent / decay, passage)
+    return time
 
 
 def even_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def _grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, flat[:count]
 
 
-def _cells(outcome: Outcome, objective: str) -> dict[tuple[str, float], dict]:
+def _cells(outcome: Outcome, objective: str) -> dict[tuple[str, float], dict[str, Any]]:
     return {
         (cell["constraint"], cell["noise"]): cell for cell in outcome.record["cells"] if cell["objective"] == objective
     }
@@ -81,7 +82,7 @@ def verdict_maps(outcome: Outcome) -> Figure:
     return figure
 
 
-def _write(panel: Axes, i: int, j: int, cell: dict) -> None:
+def _write(panel: Axes, i: int, j: int, cell: dict[str, Any]) -> None:
     most = max(cell["kinds"], key=lambda kind: cell["kinds"][kind])
     color = "white" if cell["collapse_probability"] > 0.6 else "black"
     panel.text(

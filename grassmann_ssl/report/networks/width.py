@@ -192,14 +192,15 @@ def _metrics(outcome: Outcome) -> Figure:
     axes[0, 0].legend(**LEGEND)
     for series, (name, label) in enumerate((("stiefel", "Euclidean metric"), ("grassmann", "Grassmannian metric"))):
         values = np.ma.masked_equal(arrays[f"speed_{name}"], 0)
-        middle = np.ma.median(values, axis=1)
+        middle = np.ma.median(values, axis=1)  # type: ignore[no-untyped-call]  # numpy has no annotation of it
         spread = np.ma.stack([middle - values.min(1), values.max(1) - middle])
         style = SERIES[series]
         axes[0, 1].errorbar(
             hidden, middle, spread, marker=style["marker"], color=style["color"], mfc="none", linestyle="none", capsize=3,
             label=label,
         )  # fmt: skip
-    law = np.ma.median(np.ma.masked_equal(arrays["speed_law"], 0), axis=1)
+    speeds = np.ma.masked_equal(arrays["speed_law"], 0)
+    law = np.ma.median(speeds, axis=1)  # type: ignore[no-untyped-call]  # numpy has no annotation of it
     axes[0, 1].plot(hidden, law, **THEORY, label="theory, each width")
     for level, text, end, shift in ((1.0, "h = d: 1", -1, -14), (1.5, "h = m: 3/2", 0, 2)):
         axes[0, 1].axhline(level, color="0.6", lw=0.8, ls=":")

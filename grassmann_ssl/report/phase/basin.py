@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def _theory(axes: Axes, outcome: Outcome) -> None:
         axes.axvline(fixed["line"], color="black", lw=1, ls=":", label="theory: lines of fixed points, also s = 0")
 
 
-def _close_up(whole: Axes, detail: Axes, columns: dict[str, NDArray], x: NDArray, y: NDArray) -> None:
+def _close_up(whole: Axes, detail: Axes, columns: dict[str, NDArray[Any]], x: NDArray[Any], y: NDArray[Any]) -> None:
     """Show where the cells are that differ, around the middle one, else the middle of the boundary, and hatch those cells."""
     differing = (columns["collapsed"] != columns["collapsed_predicted"]) & ~columns["blown_up"]
     side = min(CLOSE_UP, len(x) - 1)

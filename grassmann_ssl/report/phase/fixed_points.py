@@ -53,7 +53,12 @@ def _figure(outcome: Outcome) -> Figure:
 
 
 def _diagram(
-    axes: Axes, row: int, result: dict[str, Any], curves: dict[str, NDArray], columns: dict[str, NDArray], last: float
+    axes: Axes,
+    row: int,
+    result: dict[str, Any],
+    curves: dict[str, NDArray[Any]],
+    columns: dict[str, NDArray[Any]],
+    last: float,
 ) -> None:
     name = list(LABELS)[row]
     axes.plot(curves["eta"], curves["stable"][:, row], **THEORY, label="theory: stable, p*₊ and 0")

@@ -69,8 +69,8 @@ def _theory(
     axes: Axes,
     config: dict[str, Any],
     result: dict[str, Any],
-    invariant: Iterable[NDArray],
-    separatrix: Iterable[NDArray],
+    invariant: Iterable[NDArray[Any]],
+    separatrix: Iterable[NDArray[Any]],
 ) -> None:
     fixed = result["fixed_points"]
     for line in invariant:

@@ -64,7 +64,7 @@ def _figure(outcome: Outcome) -> Figure:
 
 
 def _portrait(
-    axes: Axes, result: dict[str, Any], curves: dict[str, NDArray], collapsed: NDArray, config: dict[str, Any]
+    axes: Axes, result: dict[str, Any], curves: dict[str, NDArray[Any]], collapsed: NDArray[Any], config: dict[str, Any]
 ) -> None:
     (left, right), (low, high) = config["p_range"], config["s_range"]
     for path, fell in zip(curves["path"], collapsed, strict=True):
@@ -88,7 +88,7 @@ def _portrait(
     )
 
 
-def draw_path(axes: Axes, path: NDArray, collapsed: bool, size: tuple[float, float]) -> None:
+def draw_path(axes: Axes, path: NDArray[Any], collapsed: bool, size: tuple[float, float]) -> None:
     """One trajectory: a dot where it starts, and an arrow head in the middle where it is long enough to show a direction."""
     style = COLLAPSES if collapsed else SURVIVES
     axes.plot(*path.T, lw=0.9, **style)
