@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ WORST = 1e-2  # a sampled end further off than this is a different end
 LIMITS = (1, 2, 4)  # MiB given to the engine
 
 
-def run(device: torch.device, repeats: int, cells: int = 256, sample: int = SAMPLE, target: float = 0.2) -> list[dict]:
+def run(
+    device: torch.device, repeats: int, cells: int = 256, sample: int = SAMPLE, target: float = 0.2
+) -> list[dict[str, Any]]:
     """Check ends against DOP853 at rtol 1e-12, then time; one record of times a number of threads, one of memory a limit.
 
     Raises RuntimeError where our ends are off, or no tolerance of a method reaches our accuracy.
@@ -78,11 +81,13 @@ def centres(config: BasinConfig) -> list[NDArray[np.float64]]:
     return list(np.meshgrid(*((edges[1:] + edges[:-1]) / 2 for edges in config.edges)))
 
 
-def loop(config: BasinConfig, starts: NDArray, until: float, method: str, rtol: float) -> NDArray[np.float64]:
+def loop(
+    config: BasinConfig, starts: NDArray[np.float64], until: float, method: str, rtol: float
+) -> NDArray[np.float64]:
     """Ends (n, 2) of starts (n, 2), one call of solve_ivp each, in plain floating-point numbers as one would write it."""
     tau, alpha_p, eta, a = config.tau, config.alpha_p, config.eta, 1 + config.sigma2
 
-    def slopes(_: float, state: NDArray) -> tuple[float, float]:
+    def slopes(_: float, state: NDArray[np.float64]) -> tuple[float, float]:
         p, s = state.tolist()
         pull = s * (tau - a * p)
         return alpha_p * pull - eta * p, 2 * (p * pull - eta * s)
@@ -92,18 +97,25 @@ def loop(config: BasinConfig, starts: NDArray, until: float, method: str, rtol: 
     )
 
 
-def looped(config: BasinConfig, starts: NDArray, until: float, method: str, rtol: float) -> Callable[[], object]:
+def looped(
+    config: BasinConfig, starts: NDArray[np.float64], until: float, method: str, rtol: float
+) -> Callable[[], object]:
     """The loop as a closure to time."""
     return lambda: loop(config, starts, until, method, rtol)
 
 
-def worst(ends: NDArray, reference: NDArray) -> float:
+def worst(ends: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     """Largest difference of p or s."""
     return float(np.abs(ends - reference).max())
 
 
 def as_accurate(
-    config: BasinConfig, starts: NDArray, until: float, method: str, error: float, reference: NDArray
+    config: BasinConfig,
+    starts: NDArray[np.float64],
+    until: float,
+    method: str,
+    error: float,
+    reference: NDArray[np.float64],
 ) -> tuple[float, float]:
     """The loosest tolerance whose ends are off by at most `error`, and how far they are off."""
     for rtol in TOLERANCES:
@@ -114,11 +126,11 @@ def as_accurate(
     raise RuntimeError(f"{NAME}: solve_ivp {method} does not reach an error of {error:.2g}; nothing was timed")
 
 
-def scaled(times: dict, factor: float) -> dict:
+def scaled(times: dict[str, Any], factor: float) -> dict[str, Any]:
     """Times and ratios of the loop, for as many cells as our map has: its time is proportional to their number."""
     seconds, ratios = times["seconds"], times["ratio_to_ours"]
 
-    def grow(values: dict) -> dict:
+    def grow(values: dict[str, Any]) -> dict[str, Any]:
         return {key: factor * value for key, value in values.items()}
 
     whole = ("ours", "plain")  # these have simulated all cells
@@ -128,7 +140,7 @@ def scaled(times: dict, factor: float) -> dict:
     }
 
 
-def memory(config: BasinConfig, device: torch.device) -> dict:
+def memory(config: BasinConfig, device: torch.device) -> dict[str, Any]:
     """Peak bytes alive on the device while the first chunk is advanced, and its cells."""
     until, _ = schedule(config)
     chunks: list[int] = []
@@ -162,7 +174,7 @@ class Alive(TorchDispatchMode):
         super().__init__()
         self.now = self.most = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
         if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:
@@ -188,7 +200,7 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One table: our times, the loops', our memory."""
     lines = ["| map of collapse | device | measured |", "|---|---|---|"]
     for result in results:

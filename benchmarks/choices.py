@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import geoopt
 import torch
@@ -15,7 +16,7 @@ NAME = "choices"
 PAGE = "docs/choosing.md"
 SHAPE = (1024, 64)
 SGD = functools.partial(RiemannianSGD, momentum=0.9)
-CASES: dict[str, tuple[Callable[[], geoopt.Manifold], Callable]] = {
+CASES: dict[str, tuple[Callable[[], geoopt.Manifold], Callable[..., Any]]] = {
     "RiemannianSGD, momentum, cholesky-qr": (Grassmann, SGD),
     "RiemannianSGD, momentum, polar": (functools.partial(Grassmann, "polar"), SGD),
     "RiemannianSGD, momentum, exponential": (functools.partial(Grassmann, "exponential"), SGD),
@@ -32,7 +33,7 @@ REFERENCE = "RiemannianSGD, momentum, cholesky-qr"
 
 def run(
     device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE, target: float = 0.2, steps: int = 50
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Time every case against the first in turn, and descend with each at its best learning rate of `RATES`."""
     stepping = {name: step(name, shape, 1e-4, device)[0] for name in CASES}
     reference = stepping.pop(REFERENCE)
@@ -89,7 +90,7 @@ def descend(name: str, shape: tuple[int, int], rate: float, steps: int, device: 
     return after if after == after else float("inf")
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per device and case."""
     lines = [
         "| optimizer, retraction | device | time of a step | best learning rate | cost left |",

@@ -1,6 +1,7 @@
 """Exponential, logarithm and distance on Gr(n, p): ours in float32, the peers in float64, which is what they offer."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pymanopt
@@ -21,7 +22,7 @@ PYMANOPT, SCIPY, GEOMSTATS = "pymanopt", "scipy subspace_angles", "geomstats"
 
 def run(
     device: torch.device, repeats: int, shapes: tuple[tuple[int, ...], ...] = SHAPES, target: float = 0.2
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Check agreement, then time, every operation on every shape. Raises RuntimeError where results disagree."""
     records = []
     for shape in shapes:
@@ -72,7 +73,9 @@ def peers(operation: str, shape: tuple[int, ...], x: Tensor, u: Tensor, y: Tenso
     return calls
 
 
-def _geomstats(operation: str, n: int, p: int, a: np.ndarray, v: np.ndarray, b: np.ndarray) -> Callable | None:
+def _geomstats(
+    operation: str, n: int, p: int, a: np.ndarray, v: np.ndarray, b: np.ndarray
+) -> Callable[..., Any] | None:
     """The same with geomstats' projectors, where it is installed (it needs numpy < 2.4)."""
     try:
         from geomstats.geometry.grassmannian import Grassmannian
@@ -98,7 +101,7 @@ def disagreement(operation: str, ours: Tensor, theirs: object) -> float:
     return float((ours - result).abs().max())
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per device, shape and operation."""
     names = (PYMANOPT, SCIPY, GEOMSTATS)
     lines = ["| operation | n × p | device | ours | " + " | ".join(f"faster than {name}" for name in names) + " |"]

@@ -41,7 +41,7 @@ def run(
     dim: int = 128,
     objectives: tuple[str, ...] | None = None,
     target: float = 1.0,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Check, then time; of every objective one record of steps, and one of the loop for each constraint of LOOPS.
 
     A turn times each side for about `target` seconds, on a CPU one step at least. Raises RuntimeError where a constrained weight is not
@@ -71,7 +71,7 @@ def run(
     return records
 
 
-def settings(name: str, setting: dict) -> TrainConfig:
+def settings(name: str, setting: dict[str, Any]) -> TrainConfig:
     """The settings of a side; sides differ in the constraint alone, and muon in the optimizer of the last layer."""
     chosen: dict[str, Any] = {"optimizer": "muon"} if name == "muon" else {"constraint": name}
     common: dict[str, Any] = {key: value for key, value in setting.items() if key != "size"}
@@ -179,7 +179,9 @@ def _off(layer: Any) -> float:
     return float((gram - torch.eye(len(gram)).to(gram)).abs().max())
 
 
-def steps(sides: dict[str, Training], batch: int, size: int, device: torch.device, repeats: int, target: float) -> dict:
+def steps(
+    sides: dict[str, Training], batch: int, size: int, device: torch.device, repeats: int, target: float
+) -> dict[str, Any]:
     """Time every side in turn, `repeats` times, and its ratio to the side without constraint that was timed next to it.
 
     That side is timed between every two others, so that a change of the machine's speed hits both sides of a ratio; every other turn
@@ -207,7 +209,7 @@ def steps(sides: dict[str, Training], batch: int, size: int, device: torch.devic
     }
 
 
-def loops(sides: dict[str, Training], size: int, repeats: int, count: int) -> list[dict]:
+def loops(sides: dict[str, Training], size: int, repeats: int, count: int) -> list[dict[str, Any]]:
     """Images per second of whole loops, views included, in turns of `count` steps, and the share of each part.
 
     Shares are from steps of their own, since what is marked waits for the device; one record a side.
@@ -257,7 +259,7 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One table: the steps, then the loops."""
     lines = ["| training an encoder | device | measured |", "|---|---|---|"]
     for result in results:

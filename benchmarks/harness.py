@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ def paired(
     device: torch.device,
     repeats: int,
     target: float,
-) -> dict:
+) -> dict[str, Any]:
     """Time `ours` and each peer in turn, `repeats` times, and summarise the ratios peer / ours of each turn.
 
     Each turn runs for about `target` seconds a side, so that a change of the machine's speed hits both sides of a ratio.
@@ -68,7 +69,7 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"median": middle, "low": low, "high": high}
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: torch.device) -> dict[str, Any]:
     """Date, versions and device of a run."""
     cuda = device.type == "cuda"
     return {
@@ -97,7 +98,7 @@ def _processor() -> str:
         return platform.machine()
 
 
-def write(path: Path, record: dict) -> None:
+def write(path: Path, record: dict[str, Any]) -> None:
     """Write JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def run(
     sizes: dict[str, tuple[tuple[int, int], ...]] | None = None,
     slices: int = SLICES,
     target: float = 0.2,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Check values and gradients against every peer, then time; one record a loss and size, of NT-Xent with peak memory.
 
     Raises RuntimeError where results disagree.
@@ -53,7 +54,7 @@ def run(
                 if not error <= TOLERANCE:
                     raise RuntimeError(f"{NAME}: {name} {shape} and {peer} disagree by {error:.2g}; nothing was timed")
             timed = {peer: step(loss, z) for peer, loss in others.items()}
-            record: dict = {"loss": name, "shape": list(shape), "disagreement": errors}
+            record: dict[str, Any] = {"loss": name, "shape": list(shape), "disagreement": errors}
             record |= {"slices": slices} if name == "SIGReg" else {}
             record |= paired(step(ours, z), timed, device, repeats, target)
             if name == "NT-Xent":
@@ -168,7 +169,7 @@ def resident_peak() -> int:
     return 1024 * int(line.split()[1])
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per loss, size and device."""
     lines = [
         "| loss | batch × width | device | ours | lightly takes | solo-learn takes (SIGReg: its authors' code) | peak memory |",

@@ -2,6 +2,7 @@
 do without."""
 
 from collections.abc import Callable
+from typing import Any
 
 import geoopt
 import torch
@@ -25,7 +26,7 @@ AGREEMENT_STEPS, TOLERANCE = 10, 1e-4
 
 def run(
     device: torch.device, repeats: int, shapes: tuple[tuple[int, ...], ...] | None = None, target: float = 0.2
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Check agreement, then time, every shape; one record each. Raises RuntimeError where results disagree."""
     records = []
     for shape in shapes or (CUDA_SHAPES if device.type == "cuda" else SHAPES):
@@ -145,7 +146,7 @@ def disagreement(shape: tuple[int, ...], device: torch.device) -> float:
     return float(principal_angles(torch.linalg.qr(ours)[0], x).max())
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per device and shape."""
     lines = [
         "| n × p | device | faster than geoopt EuclideanStiefel | faster than geoopt Stiefel | time over its own products |",

@@ -1,5 +1,7 @@
 """What rounding does: orthonormality after many noisy float32 steps, and the end points of logarithms up to the cut locus."""
 
+from typing import Any
+
 import geoopt
 import torch
 
@@ -14,7 +16,7 @@ RETRACTIONS = ("cholesky-qr", "polar", "exponential")
 LARGEST_ANGLES = (1e-4, 1.0, 1.57, torch.pi / 2 - 1e-4, torch.pi / 2 - 1e-7, torch.pi / 2)
 
 
-def run(device: torch.device, repeats: int, steps: int = STEPS) -> list[dict]:
+def run(device: torch.device, repeats: int, steps: int = STEPS) -> list[dict[str, Any]]:
     """One record per measurement; `repeats` is not used, since nothing is timed."""
     drifts = [
         {
@@ -60,7 +62,7 @@ def endpoint(angle: float, device: torch.device) -> float:
     return float(principal_angles(*(torch.linalg.qr(t.double())[0] for t in (end, b))).max())
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """Two tables in one: drift, then logarithms."""
     lines = ["| measured in float32 | device | error |", "|---|---|---|"]
     for result in results:

@@ -186,7 +186,7 @@ def _of_command(a: Path, b: Path, renamed: dict[str, str]) -> Iterator[str]:
 
 def main() -> int:
     """Exit code 1 for a command that failed or for results that differ, 2 for what cannot be run or compared."""
-    config = tyro.cli(Write | Compare, prog="python -m benchmarks.same_results")  # type: ignore[arg-type]
+    config = tyro.cli(Write | Compare, prog="python -m benchmarks.same_results")
     if isinstance(config, Write):
         if unknown := set(config.commands) - set(SMALL):
             print(f"error: unknown {', '.join(sorted(unknown))}; known are {', '.join(SMALL)}", file=sys.stderr)

@@ -4,6 +4,7 @@ Grassmann with its own torch backend."""
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import geoopt
 import pymanopt
@@ -22,7 +23,7 @@ OURS = ("RiemannianLBFGS", "RiemannianCG", "solve, trust-regions", "solve, conju
 PEERS = ("pymanopt TrustRegions", "pymanopt ConjugateGradient")
 
 
-def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> list[dict]:
+def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> list[dict[str, Any]]:
     """Solve with each in turn, `repeats` times; one record. Raises RuntimeError where a solver misses the eigenspace."""
     n, p = shape
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +46,7 @@ def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> l
     if device.type != "cpu":  # pymanopt's own geometry is numpy
         calls = {name: call for name, call in calls.items() if name in OURS}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     for _ in range(repeats):
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -102,7 +103,7 @@ def theirs(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple
     return torch.as_tensor(solver.run(problem, initial_point=start.numpy()).point), calls
 
 
-def markdown(results: list[dict]) -> list[str]:
+def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per device and solver."""
     lines = [
         "| solver | n × p | device | time | evaluations of the loss | best of pymanopt's takes |",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from benchmarks.harness import write
 
@@ -11,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 SHOWN = ("torch", "geoopt", "pymanopt", "scipy", "geomstats", "lightly")
 
 
-def newest(results: Path, case: str) -> list[dict]:
+def newest(results: Path, case: str) -> list[dict[str, Any]]:
     """The newest record of a case per device, by date."""
     records = sorted((json.loads(path.read_text()) for path in results.glob(f"{case}-*.json")), key=lambda r: r["date"])
     return list({record["device"]: record for record in records}.values())
@@ -45,7 +46,7 @@ def rewrite(case: ModuleType, root: Path, results: Path) -> None:
         page.write_text(new)
 
 
-def save(record: dict, folder: Path) -> Path:
+def save(record: dict[str, Any], folder: Path) -> Path:
     """Write a record as CASE-DEVICETYPE.json: the newest run on a kind of device replaces the one before."""
     path = folder / f"{record['case']}-{record['device_type']}.json"
     write(path, record)

@@ -143,7 +143,8 @@ def _column(column: Any) -> np.ndarray:
     import pyarrow as pa
 
     if pa.types.is_list(column.type):
-        return column.combine_chunks().flatten().to_numpy().reshape(len(column), -1)
+        rows: np.ndarray = column.combine_chunks().flatten().to_numpy()
+        return rows.reshape(len(column), -1)
     values: np.ndarray = column.to_numpy()
     return values.astype(str) if values.dtype == object and column.type == "string" else values
 
