@@ -1,4 +1,4 @@
-"""The command line: arguments to configs, nothing else."""
+"""The command line: parses arguments into configs."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ss
 
 
 class ProgressBar:
-    """A bar that appears with the first step, and goes away at the end or when it is closed."""
+    """A progress bar, shown from the first step until the last or until it is closed."""
 
     bar: tqdm | None = None
 
@@ -36,7 +36,7 @@ class ProgressBar:
         return tick
 
     def close(self) -> None:
-        """Take the bar from the screen."""
+        """Remove the bar from the screen."""
         if self.bar is not None:
             self.bar.close()
 
@@ -45,7 +45,7 @@ progress = ProgressBar()
 
 
 def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
-    """Draw the page of a run folder again, from the files in it: nothing is trained."""
+    """Redraw the page of a run folder from its files, without training."""
     from grassmann_ssl.report import draw
 
     print(f"report: {draw(folder)}")
@@ -60,7 +60,7 @@ def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
         from grassmann_ssl.run import run
 
         outcome = run(config, progress)
-        if outcome is None:  # another process of the same run prints and writes
+        if outcome is None:  # the first process prints and writes
             return 0
         print(summary(outcome))
         print(f"report: {config.folder / 'report.html'}")
@@ -74,7 +74,7 @@ def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
 def main() -> None:
     """Entry point of `grassmann-ssl`.
 
-    One line on stderr, and exit code 2, for settings that cannot be run; 1 for a loss that is not finite; 130 after Ctrl-C.
+    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, 130 after Ctrl-C, each with one line on stderr.
     """
     if sys.argv[1:] == ["--version"]:
         print(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")

@@ -1,4 +1,4 @@
-"""The one way through an experiment: refuse the folder, run, write, draw. Command line, notebooks and tests go this way."""
+"""Running an experiment: check the folder, run, write, draw; for the command line, notebooks and tests alike."""
 
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.report import draw
@@ -6,12 +6,12 @@ from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
-    """Run the experiment of this config into its folder, which appears whole or not at all.
+    """Run the experiment of this config and write its folder atomically.
 
     The folder is `config.folder`, with run.json, metrics.parquet, arrays.safetensors, and the page drawn from these files.
-    `progress(total)` returns a function that is called with a label, and with the number of steps where it is not 1. Returns the outcome;
-    None in a process of torchrun that is not the first, which writes. Raises ConfigError before any work for a folder that must not be
-    written and settings that cannot be run.
+    `progress(total)` returns a function called with a label and the number of steps (default 1). Returns the outcome; None in the processes
+    of torchrun but the first. Raises ConfigError, before training, for a folder that exists or settings that cannot be run; Diverged as
+    the experiment does; KeyboardInterrupt propagates if nothing was recorded.
     """
     folder = RunFolder(config.folder, config.overwrite)
     outcome = EXPERIMENTS[type(config)](config, progress)

@@ -1,4 +1,4 @@
-"""One file per scientific question: a typed config and a function from it to an outcome. `grassmann_ssl.run` writes and draws."""
+"""One file per scientific question: a typed config and a function from it to an outcome. `grassmann_ssl.run` writes and draws it."""
 
 from collections.abc import Callable
 

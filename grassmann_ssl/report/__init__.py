@@ -1,4 +1,4 @@
-"""From a stored record to figures and a page: one file per question, and nothing of a page is computed by training."""
+"""Figures and pages, drawn from the stored record of a run alone: one file per experiment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PAGES: dict[str, str] = {
 
 
 def page_of(outcome: Outcome) -> Page:
-    """The page of an outcome. Raises ConfigError for an experiment that has none."""
+    """The page of an outcome. Raises ConfigError for an experiment without a page."""
     if outcome.name not in PAGES:
         raise ConfigError(f"no page is known for runs of {outcome.name!r}; known are {', '.join(PAGES)}")
     page: Page = import_module(PAGES[outcome.name]).page(outcome)
@@ -47,13 +47,15 @@ def page_of(outcome: Outcome) -> Page:
 
 
 def draw(folder: Path) -> Path:
-    """Draw the page of a run folder from the files in it, and return the path of its report.html.
+    """Draw the page of a run folder from its files, and return the path of its report.html.
 
-    The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Files are replaced one by
-    one, each whole. Raises ConfigError where the folder holds no run that can be read, one without a page, or one of an older version that
-    lacks something the page draws (names it).
+    The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Each file is
+    replaced atomically. Raises ConfigError for a folder without a readable run, a run without a page, or a run of an older version that
+    lacks what the page draws (named).
     """
-    from grassmann_ssl.report.page import render  # brings matplotlib, which --help and bad settings should not wait for
+    from grassmann_ssl.report.page import (
+        render,
+    )  # imports matplotlib, which --help and config errors should not wait for
 
     outcome = Outcome.load(folder)
     try:

@@ -16,7 +16,7 @@ from grassmann_ssl.runs import Outcome
 
 @dataclass(frozen=True)
 class Section:
-    """One figure, saved as NAME.png and embedded in the page, with a title and what to see in it."""
+    """One figure, saved as NAME.png and embedded in the page, with its title and caption."""
 
     name: str
     title: str
@@ -26,7 +26,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says: what was asked and how (plain text), and the figures."""
+    """The content of a report: title, lede (plain text: question and method), and figures."""
 
     title: str
     lede: str
@@ -41,7 +41,7 @@ def png(figure: Figure) -> bytes:
 
 
 def embedded(image: bytes) -> str:
-    """PNG bytes as an address that an <img> takes."""
+    """PNG bytes as a data URL."""
     return "data:image/png;base64," + base64.b64encode(image).decode()
 
 

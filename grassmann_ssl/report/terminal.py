@@ -34,7 +34,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
 
 
 def summary(outcome: Outcome) -> str:
-    """What a run prints: its table, its findings, and where it was interrupted."""
+    """The printed summary of a run: table, findings, interrupt."""
     parts = []
     if outcome.table:
         parts += ["\n".join(table(outcome.table.header, outcome.table.rows)), ""]

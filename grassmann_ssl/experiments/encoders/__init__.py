@@ -1,1 +1,1 @@
-"""Encoders of images: training, and arms against arms."""
+"""Image encoders: training, and comparison of arms."""

@@ -1,4 +1,4 @@
-"""Encoders with several constraints, objectives and predictors side by side: the same data, views and initial weights, seed by seed."""
+"""Comparison of constraints, objectives and predictors for encoders, with shared data, views and initial weights per seed."""
 
 import math
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ FIXED = ("seed", "device", "out", "overwrite", "checkpoint", "save_every", "data
 
 @dataclass(frozen=True, kw_only=True)
 class CompareEncodersConfig(RunConfig):
-    """Train several arms of encoders on several seeds and lay them side by side: collapse, ranks, probes, steps, cost."""
+    """Train several arms of an encoder on several seeds and compare them: collapse, ranks, probes, learning steps, cost."""
 
     NAME: ClassVar[str] = "compare-encoders"
     data: Annotated[str, choice(DATA)] = "digits"
@@ -37,14 +37,14 @@ class CompareEncodersConfig(RunConfig):
         "predictor=directpred",
         "objective=vicreg,lr=0.005",
     )
-    """each arm: settings of train that differ from its defaults, NAME=VALUE, separated by commas; the first is the one that the others are
-    tested against"""
+    """arms, each a comma-separated list of NAME=VALUE settings of `train` that differ from the defaults; the first is the baseline of the
+    paired tests"""
     seeds: int = 5
-    """seeds of every arm: views, split and initial weights are the same in all arms"""
+    """seeds per arm; split, views and initial weights of a seed are shared by all arms"""
     steps: int = 600
-    """optimizer steps of every run"""
+    """optimizer steps per run"""
     records: int = 40
-    """how often spectra are recorded"""
+    """number of recorded spectra"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +58,7 @@ class CompareEncodersConfig(RunConfig):
             self.train_config(arm, self.seed)
 
     def train_config(self, arm: str, seed: int) -> TrainConfig:
-        """The settings of one run. Raises ConfigError naming the arm."""
+        """The settings of one run. Raises ConfigError, naming the arm, for settings that cannot be run."""
         base: dict[str, Any] = {
             "data": self.data,
             "steps": self.steps,
@@ -88,10 +88,10 @@ def _settings(arm: str) -> Iterable[tuple[str, Any]]:
 
 
 def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = None) -> Outcome:
-    """Train every arm on every seed, judge each, and compare arms by intervals over seeds and a paired test against the first.
+    """Train every arm on every seed, evaluate each run, and compare arms: 95 % intervals over seeds, paired t tests against the first arm.
 
-    A run whose loss is not finite counts as diverged and has no numbers. An interrupt (Ctrl-C) keeps the seeds that are whole, since arms
-    are compared seed by seed. Raises ConfigError before any training.
+    A run whose loss is not finite counts as diverged and has no numbers. Ctrl-C keeps the completed seeds. Raises ConfigError before
+    training for settings that cannot be run.
     """
     run = Run(config)
     process = Process(0, 1, run.device)
@@ -118,7 +118,7 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
 def _seed(
     config: CompareEncodersConfig, k: int, process: Process, tick: Tick
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Every arm on the k-th seed: its rows, and its spectra."""
+    """All arms on the k-th seed: metrics rows and spectra."""
     rows, arrays, seed = [], {}, config.seed + k
     with setting("data"):
         split = load_split(config.data, torch.Generator().manual_seed(seed)).to(process.device)
@@ -143,7 +143,7 @@ def _seed(
 
 
 def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:
-    """Raise ConfigError, naming the arm, for one that does not fit the images."""
+    """Raise ConfigError, naming the arm, for an arm that does not fit the images."""
     for arm in config.arms:
         try:
             prepare(config.train_config(arm, config.seed), split, process)
@@ -188,7 +188,7 @@ def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]
 
 
 def mean_interval(values: np.ndarray) -> dict[str, float | None]:
-    """Mean and 95 % interval of Student over seeds; no interval for a single one."""
+    """Mean and 95 % Student t interval over seeds; no interval for a single seed."""
     mean = float(values.mean())
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
@@ -197,7 +197,7 @@ def mean_interval(values: np.ndarray) -> dict[str, float | None]:
 
 
 def _paired(differences: np.ndarray) -> float:
-    """p value of the paired t test, 1 where no two differ."""
+    """p value of the paired t test; 1 if all differences vanish."""
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
@@ -213,20 +213,20 @@ def _findings(config: CompareEncodersConfig, record: dict[str, Any]) -> list[Fin
         lines.append(
             Finding(
                 summary["arm"] or "defaults",
+                None,
                 f"collapsed in {kinds['dimensional'] + kinds['complete']} of {summary['seeds']}"
                 + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)" if interval else "")
-                + (f", diverged in {kinds['diverged']}" if kinds["diverged"] else ""),
-                f"{probe}; rank of z {_number(summary['rank_z'])} of d, of z/|z| {_number(summary['directions_rank'])}",
-                (
-                    "–"
-                    if against is None
-                    else f"ridge {100 * against['mean']:+.1f} points against the first arm, p = {against['p']:.2g}"
-                )
+                + (f", diverged in {kinds['diverged']}" if kinds["diverged"] else "")
+                + (f"; {probe}" if probe else "")
+                + f"; rank of z {_number(summary['rank_z'])} of d, of z/|z| {_number(summary['directions_rank'])}"
                 + (
-                    f"; {1000 * summary['seconds_per_step']['mean']:.1f} ms a step"
+                    f"; {1000 * summary['seconds_per_step']['mean']:.1f} ms per step"
                     if summary["seconds_per_step"]
                     else ""
                 ),
+                None
+                if against is None
+                else f"ridge {100 * against['mean']:+.1f} points against the first arm, p = {against['p']:.2g}",
             )
         )
     return lines

@@ -1,4 +1,4 @@
-"""From settings to what trains: encoder, head, predictor and teacher, the constraint where it goes, optimizers, and what follows a step."""
+"""Assembly of a training run from its settings: encoder, head, predictor, teacher, constraint, optimizers, and updates after a step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +30,11 @@ from grassmann_ssl.runs import setting
 
 @dataclass
 class Arm:
-    """Everything of one training run but its data.
+    """One training run without its data.
 
-    followers     called with the step after the optimizers; observers: with the number of steps done, before a step
-    constrained   names of the weights that the constraint holds or pulls
+    followers     called with the step, after the optimizers
+    observers     called with the number of steps done, before a step
+    constrained   names of the constrained or penalised layers
     """
 
     method: JointEmbedding
@@ -47,7 +48,7 @@ class Arm:
     observers: list[Callable[[int], object]] = field(default_factory=list)
 
     def time_of(self, steps: np.ndarray, config: TrainConfig) -> np.ndarray:
-        """t = sum of the learning rates of the steps done / (1 - momentum): the time of gradient flow."""
+        """Gradient-flow time t = sum of the learning rates of the steps done / (1 - momentum)."""
         rates = [config.rate(k) for k in range(config.steps)]
         inertia = OPTIMIZERS[config.optimizer].inertia(config.optimizer_options)
         time: np.ndarray = config.lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
@@ -55,7 +56,7 @@ class Arm:
 
     @contextmanager
     def features_of_last_layer(self) -> Iterator[list[Tensor]]:
-        """While it lasts, what enters the constrained last layer is put into the list."""
+        """Collects the inputs of the constrained last layer in the list while the context is open."""
         caught: list[Tensor] = []
         assert self.feature_layer is not None
         handle = self.feature_layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].detach()))
@@ -66,7 +67,10 @@ class Arm:
 
 
 def assemble(config: TrainConfig, channels: int, size: int, process: Process) -> Arm:
-    """Build the method on the CPU from the seed, constrain it, move it to its device, and make the optimizers."""
+    """Build the method on the CPU from the seed, constrain it, move it to its device, and build the optimizers.
+
+    Raises ConfigError for an encoder or a constraint that does not fit the images or the layers.
+    """
     device = process.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

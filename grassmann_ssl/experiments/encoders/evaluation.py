@@ -1,4 +1,4 @@
-"""What a trained encoder is judged by: the collapse verdict, ranks, probes on labels, and the steps that it learned in."""
+"""Evaluation of a trained encoder: collapse verdict, ranks, probes, and learning steps."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -25,13 +25,13 @@ from grassmann_ssl.nn.feature_orthonormal import feature_lag
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
 
-JUDGED = 2048  # images at most that ranks and verdicts are taken from
+JUDGED = 2048  # most images from which ranks and verdicts are estimated
 LIDAR_VIEWS = 8
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """All numbers about a trained encoder; probes are of the representation h, None without labels."""
+    """The evaluation of a trained encoder. Probes are of the representation h; None without labels."""
 
     verdict: EmbeddingVerdict
     z: SpectralSummary
@@ -46,7 +46,7 @@ class Judgement:
 
 
 def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
-    """Judge an encoder on views of training images, and its representation by probes on images as they are."""
+    """Evaluate an encoder on views of training images, and probe its representation on unaugmented images."""
     images = split.train[:JUDGED]
     views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(LIDAR_VIEWS)]
     seen = [embeddings(arm.method, view) for view in views]
@@ -101,7 +101,7 @@ def _probes(arm: Arm, split: Split) -> dict[str, float] | None:
 def collect(
     config: TrainConfig, trained: Trained, judged: Judgement
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The record, the columns of metrics and the arrays of a run."""
+    """The record, the metrics columns and the arrays of a run."""
     steps, values = trained.recorder.stacked()
     time = trained.arm.time_of(steps.numpy(), config)
     spectra = values["z"].double().numpy()
@@ -144,7 +144,7 @@ def collect(
 
 
 def _least_over_largest(summary: SpectralSummary) -> float:
-    """l_d / l_1 of the spectrum that is judged, 0 for a point."""
+    """l_d / l_1 of the spectrum that the verdict uses; 0 if all of it vanishes."""
     largest = float(summary.spectrum[0])
     return float(summary.spectrum[-1]) / largest if largest > 0 else 0.0
 
@@ -154,22 +154,20 @@ def _plain(value: Any) -> Any:
 
 
 def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
-    """The lines of the summary."""
+    """The findings of a training run."""
     verdict, ranks = record["verdict"], record["ranks"]
-    guaranteed = "; ".join(verdict["guaranteed"]) or "nothing"
+    guaranteed, observed = ("; ".join(verdict[name]) for name in ("guaranteed", "observed"))
     lines = [
-        Finding("collapse", f"guaranteed: {guaranteed}", verdict["kind"], "; ".join(verdict["observed"])),
+        Finding("collapse", guaranteed or None, verdict["kind"] + (f": {observed}" if observed else "")),
         Finding(
             f"ranks of z, d = {config.dim}",
             f"at most {config.dim}",
-            f"RankMe {ranks['z']['rankme']:.2f}, effective {ranks['z']['effective_rank']:.2f}",
-            f"LiDAR {record['lidar']['z']:.2f}",
+            f"RankMe {ranks['z']['rankme']:.2f}, effective {ranks['z']['effective_rank']:.2f}, LiDAR {record['lidar']['z']:.2f}",
         ),
         Finding(
             "ranks of h",
-            "–",
-            f"RankMe {ranks['h']['rankme']:.2f}, effective {ranks['h']['effective_rank']:.2f}",
-            f"LiDAR {record['lidar']['h']:.2f}",
+            None,
+            f"RankMe {ranks['h']['rankme']:.2f}, effective {ranks['h']['effective_rank']:.2f}, LiDAR {record['lidar']['h']:.2f}",
         ),
     ]
     for name, probe in (record["probes"] or {}).items():
@@ -177,22 +175,15 @@ def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
         lines.append(
             Finding(
                 f"{name} probe of h",
-                "–",
-                f"{100 * probe['accuracy']:.1f} %",
-                f"95 % interval {100 * low:.1f} to {100 * high:.1f} % ({record['tested']} test images)",
+                None,
+                f"{100 * probe['accuracy']:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f} % on {record['tested']} test images",
             )
         )
     for name, what in (("steps_detected", "eigenvalues of cov z"), ("steps_of_loss", "the loss")):
         steps = record[name]
         times = ", ".join(f"{t:.3g}" for t in steps["times"])
-        lines.append(Finding(f"steps of {what}", "–", f"{steps['count']}", f"t = {times}" if times else "none"))
+        lines.append(Finding(f"steps of {what}", None, f"{steps['count']}" + (f", at t = {times}" if times else "")))
     cost = record["seconds_per_step"]
-    lines.append(
-        Finding(
-            "time per step",
-            "–",
-            "–" if cost is None else f"{1000 * cost:.1f} ms",
-            f"{record['parameters']:,} parameters",
-        )
-    )
+    measured = None if cost is None else f"{1000 * cost:.1f} ms"
+    lines.append(Finding(f"time per step, {record['parameters']:,} parameters", None, measured))
     return lines

@@ -1,4 +1,4 @@
-"""The training of one encoder: from its settings and images to the trained arm and its records, with checkpoints."""
+"""Training of one encoder from its settings: the trained arm, its recorded spectra, and checkpoints."""
 
 import os
 import time
@@ -23,14 +23,14 @@ from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
-SEEN = 1024  # images at most on which spectra are recorded
-TIMED = 0.2  # share of the steps at the start that is left out of the time per step
-VIEWS_STEP = 2**40  # the key of views that are looked at, not trained on
+SEEN = 1024  # most images on which spectra are recorded
+TIMED = 0.2  # initial share of the steps excluded from the time per step
+VIEWS_STEP = 2**40  # key of the views used for evaluation
 
 
 @dataclass
 class Trained:
-    """What `fit` leaves: the arm as trained, its records, and what it cost."""
+    """The result of `fit`: the trained arm, its recorded spectra, and its cost."""
 
     arm: Arm
     recorder: SpectraRecorder
@@ -40,13 +40,13 @@ class Trained:
 
 
 def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
-    """One view of each image, always the same for a seed and a number."""
+    """One evaluation view of each image, determined by the seed and the view's number."""
     generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=device)
     return augmentation(images, generator)
 
 
 def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
-    """The views and the arm of a training run, which nothing has trained yet. Raises ConfigError for what does not fit the images."""
+    """The views and the untrained arm of a training run. Raises ConfigError for settings that do not fit the images."""
     size = config_size(split)
     with setting("augmentation"):
         pair = augmentations(config.augmentation, config.data, size)
@@ -56,7 +56,11 @@ def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views,
 
 
 def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
-    """Train one encoder on the images of a split."""
+    """Train one encoder on the images of a split.
+
+    Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite.
+    KeyboardInterrupt propagates if nothing was recorded, and otherwise ends the training early.
+    """
     views, arm = prepare(config, split, process)
     watch = FiniteWatch(process.device)
     seen = seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
@@ -92,12 +96,12 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
 
 
 def config_size(split: Split) -> int:
-    """The side of the square views: that of the images, the shorter one."""
+    """The side of the square views: the images' shorter side."""
     return min(split.train.shape[-2:])
 
 
 def _notes(config: TrainConfig) -> dict[str, Any]:
-    """The settings that a checkpoint must agree on."""
+    """The settings that a checkpoint must share."""
     left_out = ("device", "out", "overwrite", "records", "checkpoint", "save_every")
     return {name: value for name, value in config.values().items() if name not in left_out}
 
@@ -115,7 +119,7 @@ def _resume(config: TrainConfig, arm: Arm) -> int:
 
 
 class _Saver:
-    """Saves every `save_every` steps and at the end, nothing that is not finite."""
+    """Saves every `save_every` steps and at the end. Raises Diverged for weights that are not finite."""
 
     def __init__(self, config: TrainConfig, arm: Arm, watch: FiniteWatch, start: int) -> None:
         self.config, self.arm, self.watch, self.start = config, arm, watch, start
@@ -135,7 +139,7 @@ class _Saver:
 
 
 class _Clock:
-    """Seconds of steps, without those of the observers between `pause` and `resume` and of the first steps."""
+    """Seconds per step, excluding the first steps and the observers between `pause` and `resume`."""
 
     def __init__(self, steps: int, start: int) -> None:
         self.first = start + int(TIMED * (steps - start))

@@ -1,4 +1,4 @@
-"""Is a deep network's embedding learned step by step too, and does its tangent kernel after training say what it learned?"""
+"""Is the embedding of a deep network learned stepwise, and does its tangent kernel after training predict it?"""
 
 import copy
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from grassmann_ssl.training.schedules import log_spaced
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
-CHUNK = 50  # images whose Jacobians are held at a time
+CHUNK = 50  # images per Jacobian batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepwiseDeepConfig(RunConfig):
-    """Stepwise learning of an encoder from a small last layer, and its embedding against the tangent kernel after training."""
+    """Stepwise learning of an encoder with a small initial last layer, and its embedding against its tangent kernel."""
 
     NAME: ClassVar[str] = "stepwise-deep"
     data: Annotated[str, choice(DATA)] = "digits"
@@ -42,16 +42,15 @@ class StepwiseDeepConfig(RunConfig):
     dim: int = 8
     """embedding dimension d"""
     init_scale: float = 1e-2
-    """factor of the initial weights of the head's last layer; what is before it is normalised by batches, so that scaling it changes
-    nothing"""
+    """scale of the initial weights of the head's last layer; earlier layers are batch-normalised and therefore scale-invariant"""
     batch: int = 512
-    """images of a batch: small eigenvalues of a minibatch's moment are noise"""
+    """batch size; small eigenvalues of a small batch's moments are noise"""
     steps: int = 600
-    """steps of gradient descent, without momentum and weight decay, at a constant rate"""
+    """steps of plain gradient descent at a constant learning rate"""
     records: int = 60
-    """how often spectra are recorded"""
+    """number of recorded spectra"""
     pairs: int = 100
-    """pairs of views on which the tangent kernel is computed"""
+    """positive pairs on which the tangent kernel is computed"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +73,7 @@ class StepwiseDeepConfig(RunConfig):
             self.train_config(name)
 
     def train_config(self, objective: str) -> TrainConfig:
-        """The settings of one training run."""
+        """The settings of one training run. Raises ConfigError for settings that cannot be run."""
         return TrainConfig(
             objective=objective, lr=OBJECTIVES[objective], data=self.data, encoder=self.encoder, dim=self.dim, batch=self.batch,
             steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant",
@@ -83,13 +82,13 @@ class StepwiseDeepConfig(RunConfig):
 
 
 def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) -> Outcome:
-    """Train with every objective from a small last layer, detect the steps, and compare embeddings with tangent kernels.
+    """Train every objective from a small last layer, detect learning steps, and compare embeddings with tangent kernels.
 
     The prediction is the closed form of a kernel method (`theory.kernel`): the span of the top-d functions of the kernel, averaged over
     outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
-    observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes by training. An interrupt (Ctrl-C)
-    keeps the objectives that are whole.
+    observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes during training. Ctrl-C keeps the
+    completed objectives. Raises ConfigError for more pairs than images, or data that cannot be read.
     """
     run = Run(config)
     with setting("data"):
@@ -128,7 +127,7 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
 def _objective(
     config: StepwiseDeepConfig, name: str, split: Split, process: Process, tick: Tick
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Train with one objective: its steps and overlaps, and its arrays."""
+    """Train with one objective: the record of its steps and overlaps, and its arrays."""
     settings = config.train_config(name)
     channels, size = split.train.shape[1], min(split.train.shape[-2:])
     before = assemble(settings, channels, size, process)
@@ -167,7 +166,7 @@ def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
 
 
 def _network(arm: Arm) -> nn.Module:
-    """The network in float64 and evaluation mode, fit for transforms of functions."""
+    """The network in float64 and evaluation mode, without in-place operations (for torch.func)."""
     network = copy.deepcopy(arm.method.online).double().eval()
     for module in network.modules():
         if isinstance(module, nn.ReLU):
@@ -182,7 +181,7 @@ def _outputs(arm: Arm, config: StepwiseDeepConfig, split: Split) -> Array:
 
 
 def _kernel(arm: Arm, config: StepwiseDeepConfig, split: Split) -> tuple[Array, float]:
-    """The tangent kernel averaged over outputs, and the share of it that the average leaves out."""
+    """The tangent kernel averaged over outputs, and the relative size of its remainder."""
     kernel = empirical_ntk(_network(arm), _views(arm, config, split), chunk=CHUNK)
     return scalar_kernel(kernel).numpy(force=True), float(not_scalar(kernel))
 
@@ -199,25 +198,22 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
         lines.append(
             Finding(
                 f"{name}: steps of eigenvalues of cov z",
-                f"one for each of d = {config.dim} that is learned",
-                f"{len(times)}",
-                "t = " + (", ".join(f"{t:.3g}" for t in times) or "none"),
+                f"one per learned eigenvalue, at most d = {config.dim}",
+                f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
             )
         )
         lines.append(
             Finding(
-                f"{name}: embedding against the tangent kernel",
+                f"{name}: overlap of the embedding with the top modes of the tangent kernel",
                 f"1; by chance {record['chance']:.2g}",
-                f"{one['overlap']['after']:.2f} with the kernel after training",
-                f"{one['overlap']['before']:.2f} with that before",
+                f"{one['overlap']['after']:.2f} with the kernel after training, {one['overlap']['before']:.2f} with that before",
             )
         )
     lines += [
         Finding(
-            f"embeddings of {pair}",
+            f"overlap of the embeddings of {pair}",
             f"1; by chance {record['chance']:.2g}",
             f"{value:.2f}",
-            "mean squared cosine of principal angles",
         )
         for pair, value in record["between"].items()
     ]

@@ -1,4 +1,4 @@
-"""Train an encoder, constrained or not, on two views of images, and judge what it learned."""
+"""Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
 import torch
 
@@ -11,10 +11,10 @@ from grassmann_ssl.training.torchrun import processes
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | None:
-    """Train, record, judge and report; under torchrun all processes train together, the first one writes, and the others return None.
+    """Train, record and evaluate. Under torchrun training is data-parallel, and all processes but the first return None.
 
-    Raises ConfigError before any training for settings that cannot be run, and `Diverged` where the loss is not finite: the checkpoint,
-    if one is kept, is then the last good one. An interrupt (Ctrl-C) keeps what was done so far.
+    Raises ConfigError before training for settings that cannot be run, and Diverged for a loss that is not finite; the checkpoint is then
+    the last finite one. Ctrl-C ends the training early, and what was recorded is kept.
     """
     with processes(config.device) as process:
         run = Run(config) if process.first else None

@@ -1,4 +1,4 @@
-"""The settings of the training of one encoder, and which of them go together."""
+"""The settings of `train`, and which of them are compatible."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
@@ -37,69 +37,69 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Train an encoder on two views of images, with or without a constraint on its weights, and judge what it learned."""
+    """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"
     data: Annotated[str, choice(DATA)] = "digits"
-    """images: digits and photos come with scikit-learn, FORMAT:PATH is read from files"""
+    """images: digits or photos (bundled with scikit-learn), or FORMAT:PATH to read files"""
     augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
-    """preset of the views; auto is digits for the data digits and simclr elsewhere"""
+    """augmentation preset; auto: digits for digits, simclr otherwise"""
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
-    """encoder; timm:NAME is a model of timm"""
+    """backbone; timm:NAME for a model of timm"""
     stem: Annotated[str, choice(CHOICES["stem"])] = "cifar"
-    """first layers of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
+    """stem of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
     hidden: int = 64
-    """width of the projection head's hidden layer"""
+    """hidden width of the projection head"""
     dim: int = 8
     """embedding dimension d, below `hidden`"""
     head: Annotated[str, choice(CHOICES["head"])] = "auto"
-    """projection head: standard (linear, batch norm, relu, linear), centred (before the last layer a batch norm without gain, and that
-    layer without bias), or auto: centred where its last layer is constrained"""
+    """projection head: standard (linear, batch norm, relu, linear), centred (batch norm without gain before a last layer without bias), or
+    auto: centred if its last layer is constrained"""
     objective: Annotated[str, choice(CHOICES["objective"])] = "negative_cosine"
-    """objective: docs/objectives.md says what each is"""
+    """objective; see docs/objectives.md"""
     temperature: float | None = None
-    """temperature of an objective that has one; that of its source where not given"""
+    """temperature of the objective, if it has one; default: the published value"""
     predictor: Annotated[str, choice(CHOICES["predictor"])] = "none"
     """predictor, for objectives that regress a target"""
     predictor_options: Annotated[PredictorOptions, tyro.conf.arg(name=PredictorOptions.PREFIX)] = field(
         default_factory=PredictorOptions
     )
     teacher: float = 0.0
-    """momentum of a moving-average teacher at the start, rising to 1; 0: the target is the encoder itself without gradient"""
+    """initial momentum of the EMA teacher, rising to 1; 0: no teacher, the target is the encoder itself under stop-gradient"""
     constraint: Annotated[str, choice(CHOICES["constraint"])] = "none"
-    """constraint on weights: docs/encoders.md says what each guarantees"""
+    """constraint on the weights; docs/encoders.md lists the guarantees"""
     where: Annotated[str, choice(CHOICES["where"])] = "last"
-    """layers to constrain: the last linear layer of the head, all linear layers, or all convolutions"""
+    """layers to constrain: last (the head's last linear layer), linear (all linear layers) or conv (all convolutions)"""
     constraint_options: Annotated[ConstraintOptions, tyro.conf.arg(name=ConstraintOptions.PREFIX)] = field(
         default_factory=ConstraintOptions
     )
     optimizer: Annotated[str, choice(CHOICES["optimizer"])] = "sgd"
-    """optimizer; muon steps the layers of `where`, and sgd the others"""
+    """optimizer; muon updates the layers of `where`, sgd all others"""
     lr: float = 0.05
-    """learning rate at the end of the warm-up"""
+    """peak learning rate, reached after the warm-up"""
     schedule: Annotated[str, choice(CHOICES["schedule"])] = "cosine"
-    """learning rate after the warm-up: cosine, down to 0, or constant"""
+    """learning-rate schedule after the warm-up: cosine decay to 0, or constant"""
     optimizer_options: Annotated[OptimizerOptions, tyro.conf.arg(name=OptimizerOptions.PREFIX)] = field(
         default_factory=OptimizerOptions
     )
     warmup: int = 0
-    """steps of linear warm-up"""
+    """linear warm-up steps"""
     batch: int = 256
-    """images of a batch, over all processes"""
+    """global batch size, over all processes"""
     accumulate: int = 1
-    """batches whose gradients make one step"""
+    """gradient accumulation: batches per optimizer step"""
     steps: int = 600
     """optimizer steps"""
     precision: Annotated[str, choice(CHOICES["precision"])] = "float32"
-    """precision of the encoder; losses and constrained steps are in float32"""
+    """precision of the encoder (autocast); losses and constrained updates stay in float32"""
     init_scale: float = 1.0
-    """factor of the initial weights of the head's last layer, unless they are constrained: below 1 for stepwise learning"""
+    """scale of the initial weights of the head's unconstrained last layer; small for stepwise learning"""
     records: int = 60
-    """how often spectra are recorded, at equal ratios of the step"""
+    """number of recorded spectra, log-spaced in the step"""
     checkpoint: str | None = None
-    """file to save to, and to go on from where it exists"""
+    """checkpoint file: resumed from if it exists, saved to"""
     save_every: int = 1000
-    """steps between two checkpoints"""
+    """steps between checkpoints"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +122,7 @@ class TrainConfig(RunConfig):
         self._check_together()
 
     def _refuse_without_effect(self) -> None:
-        """Raise ConfigError for a setting that differs from its default and has no effect beside the others."""
+        """Raise ConfigError for a setting that differs from its default and has no effect in combination with the others."""
         constraint, optimizer = CONSTRAINTS[self.constraint], OPTIMIZERS[self.optimizer]
         idle: dict[str, str | bool] = {
             "stem": "stem" not in architecture(self.encoder).takes and f"with encoder {self.encoder}",
@@ -145,17 +145,17 @@ class TrainConfig(RunConfig):
                 raise ConfigError(f"{one.name} = {values[one.name]} has no effect {idle[one.name]}")
 
     def rate(self, step: int) -> float:
-        """Factor of the learning rate at a step."""
+        """Multiplier of the learning rate at a step."""
         return warmup_cosine(step, self.steps, warmup=self.warmup, end=SCHEDULES[self.schedule])
 
     def loss(self) -> Objective:
-        """The objective with its options. Raises ConfigError where it does not take them."""
+        """The objective with its options. Raises ConfigError for an option it does not take."""
         given = {} if self.temperature is None else {"temperature": self.temperature}
         with setting():
             return objective(self.objective, **options_of(self.objective, seed=self.seed), **given)
 
     def _check_together(self) -> None:
-        """Raise ConfigError for settings that do not go together."""
+        """Raise ConfigError for incompatible settings."""
         loss = self.loss()
         if self.dim >= self.hidden and self.where == "last":
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Prediction against measurement, as the numbers that go into run.json."""
+"""Agreement of measurement and prediction, as recorded in run.json."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict[str, Any]:
-    """The `arms.<objective>.<arm>` record: how the arm ended, over its seeds."""
+    """The `arms.<objective>.<arm>` record: the end state of the arm over its seeds."""
     verdict = collapse_verdict(
         torch.as_tensor(spectra["covariance_eigenvalues"][-1]), input_variance, 2 * trajectory.log_norm[-1].double()
     )
@@ -46,8 +46,8 @@ def step_times(
 ) -> dict[str, Any]:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
-    `initial` (S, m, d). Errors are mostly largest where two modes are predicted to rise almost together: while they mix, the sorted
-    eigenvalues of C keep a distance. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
+    `initial` (S, m, d). Errors are largest for nearly simultaneous modes, whose sorted eigenvalues repel
+    each other. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
     predicted step that was not seen leaves the error null, with a reason.
     """
     measured = first_crossing(time, cross_eigenvalues, 0.5)
@@ -84,7 +84,7 @@ def step_times(
 
 
 def subspace(angles: np.ndarray, theory_angle: np.ndarray | None) -> dict[str, Any]:
-    """Largest principal angle at the end of the run, over seeds; `expected` is what the exact flow leaves at that time."""
+    """Largest principal angle at the end of the run, over seeds; `expected` is that of the exact flow at that time."""
     result = {
         "max_principal_angle": float(angles[-1].max()),
         "median_principal_angle": float(np.median(angles[-1])),
@@ -99,8 +99,8 @@ def collapse_slope(
 ) -> dict[str, Any]:
     """Slope of log(sigma_2/sigma_1) of free weights under a trace loss, against -2 (lambda_2 - lambda_1).
 
-    `at_learning_rate` is the slope of the discrete law W <- (I - 2 lr C) W, log|(1 - 2 lr lambda_2)/(1 - 2 lr lambda_1)| / lr: what
-    the finite learning rate makes of the prediction, to first order a relative change by lr (lambda_1 + lambda_2).
+    `at_learning_rate` is the slope of the discrete law W <- (I - 2 lr C) W, log|(1 - 2 lr lambda_2)/(1 - 2 lr lambda_1)| / lr: the
+    prediction at a finite learning rate, a relative change of lr (lambda_1 + lambda_2) to first order.
     """
     if singular_values.shape[-1] < 2:
         return {"predicted": None, "measured": None, "relative_error": None, "reason": "d = 1 has no sigma_2"}

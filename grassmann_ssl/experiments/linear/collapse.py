@@ -1,4 +1,4 @@
-"""What keeps an embedding from collapsing: every objective under every constraint, over the strength of the augmentation."""
+"""What prevents collapse: every objective under every constraint, over the augmentation strength."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,14 +39,13 @@ CONSTRAINTS = (
     "grassmann",
 )
 KINDS = ("none", "dimensional", "complete", "diverged")
-MARGIN = (
-    0.05  # cells whose predicted kind changes with the noise by so much are on a boundary, where modes never settle
-)
+# Cells whose predicted kind changes with this relative change of the noise are on a boundary, where convergence is arbitrarily slow.
+MARGIN = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseConfig(RunConfig):
-    """Collapse probability of every objective under every constraint, over the strength of the augmentation."""
+    """Collapse probability of every objective under every constraint, over the augmentation strength."""
 
     NAME: ClassVar[str] = "collapse"
     objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = (
@@ -59,20 +58,20 @@ class CollapseConfig(RunConfig):
     )
     """objectives to train"""
     constraints: tuple[str, ...] = CONSTRAINTS
-    """what acts against collapse, from: free (nothing), weight_decay, orthogonality (soft), variance (squared VICReg),
+    """constraints and regularisers: free (none), weight_decay, orthogonality (soft), variance (squared VICReg),
     sliced_normality (SIGReg), predictor (with stop-gradient), stiefel, grassmann"""
     noise: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
-    """standard deviations of the noise that makes a view of a sample"""
+    """augmentation strengths: standard deviations of the additive noise of a view"""
     spectrum: tuple[float, ...] = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05)
-    """variances of the signal; their number is the input dimension m"""
+    """signal variances; their number is the input dimension m"""
     dim: int = 4
     """embedding dimension d, below m"""
     seeds: int = 20
-    """initialisations of every cell"""
+    """random initialisations per cell"""
     steps: int = 1000
-    """gradient steps of every cell"""
+    """gradient steps per cell"""
     init_scale: float = 0.05
-    """free weights start as this times a standard Gaussian matrix; constrained ones at its column space"""
+    """scale of the Gaussian initial weights; constrained arms start from their column space"""
     weight_decay: float = 0.42
     """eta of (eta/2) |W|^2"""
     orthogonality: float = 0.13
@@ -82,9 +81,9 @@ class CollapseConfig(RunConfig):
     sliced_normality: float = 4.0
     """strength of the mean Epps-Pulley distance of the embedding's slices from N(0, 1)"""
     predictor_decay: float = 0.05
-    """weight decay of weights and predictor in the arm predictor"""
+    """weight decay of weights and predictor, for the constraint predictor"""
     slices: int = 128
-    """directions of the slices, whole orthonormal bases, rounded up to a multiple of d; few of them let dimensions die"""
+    """slicing directions of SIGReg, as orthonormal bases (rounded up to a multiple of d); too few let dimensions collapse"""
     beta: float = 1.5
     """weight of the invariance term of squared_vicreg"""
 
@@ -109,20 +108,20 @@ class CollapseConfig(RunConfig):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The population in its eigenbasis, one row a noise level: signal and total variances (B, m), largest total variance 1."""
+    """The population in its eigenbasis, one row per noise level: signal and total variances (B, m), scaled to largest total variance 1."""
 
     gamma: np.ndarray
     sigma: np.ndarray
 
     @classmethod
     def of(cls, config: CollapseConfig, factor: float = 1.0) -> "Inputs":
-        """The inputs at the noise levels of a config, all multiplied by a factor."""
+        """The inputs at a config's noise levels times `factor`."""
         signal = np.sort(np.array(config.spectrum))[::-1]
         total = signal + (factor * np.array(config.noise)[:, None]) ** 2
         return cls(signal / total[:, :1], total / total[:, :1])
 
     def moments(self, device: torch.device) -> Moments:
-        """As population moments (B, 1, m, m): views of one law, negatives independent, mean zero."""
+        """Population moments (B, 1, m, m) of identically distributed views and independent negatives, mean zero."""
         cross, second = (
             torch.diag_embed(torch.tensor(v.copy(), device=device))[:, None] for v in (self.gamma, self.sigma)
         )
@@ -131,7 +130,7 @@ class Inputs:
 
 
 def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcome:
-    """Train every cell objective x constraint x noise x seed, judge it, and hold the verdicts against the predicted ones."""
+    """Train every cell objective x constraint x noise x seed, classify its collapse, and compare with the prediction."""
     run = Run(config)
     inputs = Inputs.of(config)
     moments = inputs.moments(run.device)
@@ -174,7 +173,7 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
 
 
 def defined(name: str, constraint: str) -> bool:
-    """The predictor with stop-gradient replaces the alignment loss; the other objectives have nothing it could stop."""
+    """Whether a constraint applies to an objective: a predictor with stop-gradient applies to the alignment loss only."""
     return constraint != "predictor" or name == "squared_noncontrastive"
 
 
@@ -183,7 +182,7 @@ def judge(
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Kind, effective rank and live dimensions of embeddings with variances (S, d), times exp(log_scale) (S,).
 
-    Runs that are not finite are "diverged". These, and runs that collapsed completely, count as of effective rank 0.
+    Runs that are not finite are "diverged". Diverged and completely collapsed runs have effective rank 0.
     """
     finite = np.isfinite(variances).all(-1)
     safe = torch.tensor(np.where(finite[:, None], variances, 1.0))
@@ -200,7 +199,7 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
     """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown.
 
     Under the constraint W^T W = I they depend on the loss, but Cauchy's interlacing keeps them between the eigenvalues of Sigma:
-    the smallest d of those are returned, the worst that can be.
+    the smallest d of those, a lower bound, are returned.
     """
     d = config.dim
     if constraint in ("stiefel", "grassmann"):
@@ -248,7 +247,7 @@ def _train(
     constraint: str,
     on_step: Callable[[], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Final variances (B, S, d) of the embedding, decreasing, and the logarithm (B, S) of the scale they are to be multiplied by."""
+    """Final variances (B, S, d) of the embedding, decreasing, and the logarithm (B, S) of their scale."""
     rate = _learning_rate(config, inputs, name, constraint)
     if constraint == "predictor":
         weights = train_predictor(config, moments, initial, rate, on_step)
@@ -300,7 +299,7 @@ def _loss(config: CollapseConfig, moments: Moments, name: str, constraint: str) 
 
 
 def directions(config: CollapseConfig) -> Tensor:
-    """Unit vectors (k, d) of the slices: random orthonormal bases, so that they weigh all directions alike to second order."""
+    """Slicing directions (k, d): random orthonormal bases, isotropic to second order."""
     generator = torch.Generator().manual_seed(config.seed)
     bases = torch.randn(
         -(-config.slices // config.dim), config.dim, config.dim, dtype=torch.float64, generator=generator
@@ -312,7 +311,7 @@ def directions(config: CollapseConfig) -> Tensor:
 def train_predictor(
     config: CollapseConfig, moments: Moments, initial: Tensor, rate: float, on_step: Callable[[], object]
 ) -> Tensor:
-    """SimSiam: W and a linear predictor W_p, which starts at I, against the other view's output, which carries no gradient."""
+    """SimSiam: weights W and a linear predictor W_p, initially I, trained against the other view under stop-gradient."""
     noise_levels, seeds, m, d = initial.shape
     cross, second = (v.expand(noise_levels, seeds, m, m).flatten(0, 1) for v in (moments.cross, moments.second))
 
@@ -323,7 +322,7 @@ def train_predictor(
             "predictor": residual.mT @ weights - config.predictor_decay * predictor,
         }
 
-    # Weights of the size of the non-collapsed solution: what starts in its basin shows what the constraint can hold.
+    # Start in the basin of the non-collapsed solution, to see whether the constraint keeps it.
     state = {
         "weights": torch.linalg.qr(initial.flatten(0, 1))[0],
         "predictor": torch.eye(d, dtype=initial.dtype, device=initial.device).repeat(noise_levels * seeds, 1, 1),
@@ -343,7 +342,7 @@ def train_predictor(
 def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> float:
     """0.1 over the largest |b_j|, objective and penalty together: below a quarter of the stability limit 2 / (8 b_j) of mode j.
 
-    With a predictor, whose largest variance and eigenvalue are 1, 0.3: what collapses does so only as e^{-eta t}.
+    0.3 with a predictor, whose largest variance and eigenvalue are 1, since collapse proceeds only as e^{-eta t}.
     """
     if constraint == "predictor":
         return 0.3
@@ -390,14 +389,14 @@ def _cell(
 def predict(
     config: CollapseConfig, name: str, constraint: str, factor: float = 1.0
 ) -> list[tuple[str | None, float | None]]:
-    """Predicted kind and effective rank at every noise level times a factor; None where theory has no prediction."""
+    """Predicted kind and effective rank at every noise level times `factor`; None where theory has no prediction."""
     inputs = Inputs.of(config, factor)
     variances = predicted_variances(config, inputs, name, constraint)
     if variances is None:
         return [(None, None)] * len(config.noise)
     result: list[tuple[str | None, float | None]] = []
     for y, sigma in zip(variances, inputs.sigma, strict=True):
-        if np.isinf(y).any():  # the norm grows without bound, and the fastest mode ends alone
+        if np.isinf(y).any():  # unbounded growth: the fastest mode dominates
             result.append(("dimensional", 1.0))
         else:
             (kind,), (rank,), _ = judge(y[None], sigma.mean(), np.zeros(1))
@@ -408,7 +407,7 @@ def predict(
 
 
 def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Finding]:
-    """One line a constraint: how many cells ended as predicted, and the worst."""
+    """One finding per constraint: cells that ended as predicted, and the exceptions."""
     lines = []
     for constraint in config.constraints:
         own = [cell for cell in cells if cell["constraint"] == constraint and cell["predicted_kind"] is not None]

@@ -1,4 +1,4 @@
-"""Free, constrained and predicted, side by side: the project's main question, asked of a linear model on real data."""
+"""Free against constrained training of a linear model on real data, both compared with theory."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ LAW = "initialisation_law"
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(RunConfig):
-    """Train free and constrained weights on the same data from the same draw, and hold both against theory."""
+    """Train free and constrained weights on the same data from the same draw, and compare both with theory."""
 
     NAME: ClassVar[str] = "compare"
     data: str = "digits"
@@ -36,34 +36,34 @@ class CompareConfig(RunConfig):
     objectives: tuple[Annotated[str, choice(PREDICTED)], ...] = PREDICTED
     """objectives to train"""
     arms: tuple[str, ...] = ("free", "grassmann")
-    """how the weights may move: free (gradient descent from small initialisation), grassmann (Riemannian gradient descent on the
-    Grassmannian), stiefel (the same on the Stiefel manifold, for objectives that are not rotation-invariant)"""
+    """constraint on the weights: free (gradient descent from small initialisation), grassmann (Riemannian gradient descent on the
+    Grassmannian), stiefel (on the Stiefel manifold, for objectives that are not rotation-invariant)"""
     dim: int = 8
     """embedding dimension d, from 1 to the input dimension m (64 for digits and photos)"""
     seeds: int = 20
-    """how many initialisations are trained, all in one batch"""
+    """random initialisations, trained in one batch"""
     steps: int = 6000
-    """gradient steps of every arm; the time of theory is t = learning rate x step"""
+    """gradient steps per arm; theory's time is t = learning rate x step"""
     lr: float | Literal["auto"] = "auto"
     """learning rate of every arm, or auto: a fraction of each arm's stability limit"""
     init_scale: float = 1e-5
-    """alpha: free weights start as alpha times a standard Gaussian matrix; constrained ones at its column space"""
+    """initialisation scale alpha of free weights, alpha times a standard Gaussian matrix; constrained arms start from its column space"""
     init_scales: tuple[float, ...] = (1e-3, 1e-5, 1e-8, 1e-12)
-    """the alphas at which free Barlow Twins is trained once more, to measure how its final angle depends on alpha; empty: none"""
+    """scan of alpha: free Barlow Twins is trained at each, to fit how its final angle scales with alpha; empty: no scan"""
     barlow_lambda: float = 1.0
-    """weight of the off-diagonal terms of Barlow Twins; other than 1, the loss is not rotation-invariant"""
+    """off-diagonal weight lambda of Barlow Twins; the loss is rotation-invariant at 1 only"""
     max_shift: float = 1.0
-    """views of images: shift by up to so many pixels"""
+    """largest shift of an image view, in pixels"""
     max_rotation: float = 5.0
-    """views of images: rotation by up to so many degrees"""
+    """largest rotation of an image view, in degrees"""
     noise: float = 0.1
-    """standard deviation of the noise of a view; pixels lie in [0, 1]"""
+    """standard deviation of the additive noise of a view; pixels lie in [0, 1]"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01)
-    """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
+    """gaussian data: eigenvalues of the population cross-moment, before scaling; their number is the input dimension m"""
     dtype: Literal["float64", "float32"] = "float64"
-    """precision of the training"""
+    """training precision"""
     allow_unstable: bool = False
-    """run although the learning rate is above a stability limit"""
+    """allow a learning rate above the stability limit"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,11 +87,11 @@ class CompareConfig(RunConfig):
                 )
 
     def objective(self, name: str) -> Objective:
-        """The objective of this name with this config's settings."""
+        """The objective of this name with this config's options."""
         return objective(name, **options_of(name, lambda_=self.barlow_lambda))
 
     def view(self) -> View:
-        """How a view is made of an image."""
+        """The augmentation of an image. Raises ValueError for a setting outside its range."""
         return View(self.max_shift, self.max_rotation, self.noise)
 
     @property
@@ -114,7 +114,7 @@ def _check_names(option: str, names: tuple[str, ...], known: tuple[str, ...]) ->
 
 @dataclass(frozen=True)
 class Problem:
-    """What is known before training: the data's moments, the predictions, each arm's learning rate, and the draw that all start from."""
+    """What is known before training: moments of the data, predictions, the learning rate of every arm, and the shared initial draw."""
 
     config: CompareConfig
     moments: Moments
@@ -126,11 +126,10 @@ class Problem:
 def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
     """Train every arm of every objective and compare with theory.
 
-    Metrics: one row per objective, arm, logged step and seed, all of the recorded weights, whose true scale is exp(log_norm) times theirs;
+    Metrics: one row per objective, arm, logged step and seed, of the recorded weights, which are to be multiplied by exp(log_norm);
     spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
-    Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and what theory predicts.
-    Raises ConfigError, before any training, for settings that cannot be run. An interrupt (Ctrl-C) keeps what was recorded, and
-    `record["interrupted"]` says where.
+    Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and the predictions.
+    Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps what was recorded; `interrupted` says where.
     """
     run = Run(config)
     generator = run.generator()
@@ -157,7 +156,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
         for name, arm in problem.rates:
             trajectory = _train_arm(problem, name, arm, partial(tick, f"{name} {arm}"))
             if trajectory.interrupted and len(trajectory.step) < 2:
-                raise KeyboardInterrupt  # the start alone is nothing to judge
+                raise KeyboardInterrupt  # nothing to evaluate but the start
             judged = judge(problem.predictions[name], arm, trajectory, problem.moments)
             trained.append(judged)
             record["arms"][name][arm] = judged.end
@@ -224,7 +223,7 @@ def _has_law(config: CompareConfig, predictions: dict[str, Prediction]) -> bool:
 
 
 def _steps(problem: Problem, law: bool) -> int:
-    """Steps of all trainings."""
+    """Total number of steps."""
     steps = len(problem.rates) * problem.config.steps
     if law:
         initial, rate = problem.initial.double().cpu().numpy(), problem.rates["barlow_twins", "free"].default

@@ -1,4 +1,4 @@
-"""How far from the predicted subspace free Barlow Twins ends, as a function of the initialisation scale.
+"""Scaling law of free Barlow Twins: final angle to the predicted subspace against the initialisation scale.
 
 Before the last step every mode i > d grows as alpha e^{4 gamma_i t}; when mode d saturates the gradient dies and freezes them, so
 that the final angle to the top-d subspace follows alpha^(1 - gamma_{d+1}/gamma_d). The constrained flow has no such memory.
@@ -19,7 +19,7 @@ from grassmann_ssl.training import ARMS, train_full_batch
 
 
 def horizon_steps(scales: tuple[float, ...], initial: np.ndarray, prediction: Prediction, learning_rate: float) -> int:
-    """Steps until the last predicted step of the smallest scale, over all seeds, and a fifth more."""
+    """1.2 times the optimizer steps until the last predicted step time of the smallest scale, over all seeds."""
     aligned = theory.stepwise.aligned_initialisation(min(scales) * initial, prediction.cross)
     last = theory.stepwise.step_times(aligned.singular_values, aligned.gamma).max()
     return int(np.ceil(1.2 * last / learning_rate))
@@ -36,8 +36,8 @@ def initialisation_law(
 ) -> dict[str, Any]:
     """Train free Barlow Twins from every scale x seed in one batch and fit the exponent of the final angle.
 
-    `initial` (S, m, d): the unscaled Gaussian draw. Returns the record for run.json. An interrupted scan has no exponent, so Ctrl-C
-    is passed on.
+    `initial` (S, m, d): the unscaled Gaussian draw. Returns the record for run.json. KeyboardInterrupt propagates: a partial
+    scan has no exponent.
     """
     factors = torch.tensor(scales, dtype=initial.dtype, device=initial.device)
     weights = factors[:, None, None, None] * initial
@@ -57,7 +57,7 @@ def initialisation_law(
     w = trajectory.weights.double()
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moments.cross @ w)).flip(-1).numpy()
     medians = np.median(angles, axis=-1)
-    # Weights near 1 are rounded by eps, which seeds every mode anew: smaller scales are not what they say.
+    # Rounding errors of eps at weights near 1 excite every mode: smaller scales have no effect.
     fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
     exponent = measure.exponent(np.array(scales)[fitted], medians[fitted]) if fitted.sum() > 1 else None
     return {

@@ -1,4 +1,4 @@
-"""One arm of a comparison after training: how it ended, what theory says of it, its rows of metrics, and the curves of theory beside it."""
+"""Evaluation of one trained arm: end state, agreement with theory, metrics rows, and the predicted curves."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from grassmann_ssl.training import Trajectory
 
 @dataclass(frozen=True)
 class Judged:
-    """One trained arm: how it ended, what theory says of it in numbers, the rows of its logged steps, and the arrays."""
+    """The evaluation of one arm: its end state, its agreement with theory, the metrics of its logged steps, and arrays."""
 
     end: dict[str, Any]
     agreement: dict[str, Any]
@@ -24,7 +24,7 @@ class Judged:
 
 
 def input_variance(moments: Moments) -> float:
-    """Variance of an input coordinate, mean over coordinates."""
+    """Mean variance of the input coordinates, tr(Cov) / m."""
     return float(moments.covariance.trace() / len(moments.mean))
 
 
@@ -78,7 +78,7 @@ def _rows(
     angles: np.ndarray | None,
     flow_errors: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """The columns of one arm, a row per logged step and seed."""
+    """The metrics columns of one arm, a row per logged step and seed."""
     steps, seeds = trajectory.loss.shape
     unknown = np.full((steps, seeds), np.nan)
     values = {
@@ -100,7 +100,7 @@ def _rows(
 
 
 def _drawn(prediction: Prediction, arm: str, trajectory: Trajectory) -> dict[str, np.ndarray]:
-    """The last recorded weights of an arm, and the curves of theory that are drawn beside it.
+    """The last recorded weights of an arm, and its predicted curves.
 
     Free arms, from their first recorded weights, at the logged times: the step times of Barlow Twins (S, d) and its loss (K,) and
     eigenvalues (K, d) for the first seed; the spectrum (d,) of the minimiser of the spectral contrastive loss; the singular values (K, d)

@@ -1,4 +1,4 @@
-"""What is read off a recorded trajectory, without any theory: spectra, ranks, exponents, slopes, angles."""
+"""Measurements on a recorded trajectory: spectra, ranks, exponents, slopes, angles."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from grassmann_ssl.training import Trajectory
 
 
 def spectra(trajectory: Trajectory, moments: Moments) -> dict[str, np.ndarray]:
-    """Per logged step and run, all of the recorded (possibly rescaled) weights, spectra in decreasing order.
+    """Spectra (decreasing) and ranks of the recorded (possibly rescaled) weights, per logged step and run.
 
     singular_values (K, S, d) of W; cross_eigenvalues (K, S, d) of C = W^T Gamma W; covariance_eigenvalues (K, S, d) of the centred
     covariance of the embedding over single views; effective_rank and participation_ratio (K, S) of these; rankme (K, S), the
@@ -50,10 +50,10 @@ def relative_change(now: Tensor, then: Tensor) -> Tensor:
 
 
 def collapse_slope(time: np.ndarray, singular_values: np.ndarray) -> np.ndarray | None:
-    """Slope of log(sigma_2 / sigma_1) by least squares, per run (S,); None where the asymptotic regime is not reached.
+    """Slope of log(sigma_2 / sigma_1) by least squares, per run (S,); None if the asymptotic regime is not reached.
 
-    The regime: sigma_2 / sigma_1 between 1e-2 and 1e-12 (below that, rounding); of these logged steps the later half is fitted,
-    so that faster modes have died out. At least 10 logged steps are needed in every run.
+    The regime: sigma_2 / sigma_1 between 1e-2 and 1e-12 (below that, rounding); the later half of these logged steps is
+    fitted, when faster modes have decayed. At least 10 logged steps are needed in every run.
     """
     if singular_values.shape[-1] < 2:
         return None

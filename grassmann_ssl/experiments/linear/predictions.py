@@ -1,4 +1,4 @@
-"""What theory says of one objective on given data, gathered for the comparison: learning rates, subspaces, collapse."""
+"""The predictions for one objective on given data: learning rates, subspaces, collapse."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from grassmann_ssl.data import Moments
 from grassmann_ssl.objectives import TRACE_LOSSES, Objective, trace_matrix
 from theory import barlow_twins, landscape
 
-PREDICTED = ("barlow_twins", "spectral_contrastive", *TRACE_LOSSES)  # objectives that theory has the training of
+PREDICTED = ("barlow_twins", "spectral_contrastive", *TRACE_LOSSES)  # objectives with a theory of training
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    """The default learning rate of an arm, and the limit above which theory says that training does not settle."""
+    """The default learning rate of an arm, and the stability limit of theory."""
 
     default: float
     limit: float
@@ -23,7 +23,7 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The closed-form expectations for one objective; None where theory has no prediction, with the reason in `reasons`.
+    """The closed-form predictions for one objective; None where theory has no prediction, with the reason in `reasons`.
 
     subspaces   arm -> the subspace (m, k) that the arm's weights approach; k < d: their k leading left singular vectors
     matrix      C of a trace loss, (m, m)
@@ -41,8 +41,8 @@ class Prediction:
     def learning_rate(self, arm: str, lambda_: float) -> LearningRate:
         """The learning rate of an arm: a fraction of the stability limit that keeps discrete steps close to the flow.
 
-        Fractions were chosen so that on the digits the finite learning rate costs about 1 % of the predicted step times and
-        slopes and less than 2e-2 in the projector, while 6000 steps reach the end of the flow.
+        The fractions are such that on the digits the finite learning rate changes step times and slopes by about 1 % and the
+        projector by less than 2e-2, while 6000 steps reach the end of the flow.
         """
         if self.matrix is not None:
             return self._trace_learning_rate(arm)
@@ -70,13 +70,13 @@ class Prediction:
             return LearningRate(_share(0.02, limit), limit, "1 / (lambda_m - lambda_1)")
         eigenvalues, _ = theory.constrained.spectrum(self.matrix)
         limit = theory.constrained.max_free_learning_rate(self.matrix)
-        # Where every mode shrinks there is no slope to resolve, only a scale to see vanish: larger steps.
+        # If every mode decays there is no slope to resolve, only a vanishing scale: larger steps.
         default = 0.1 / eigenvalues[-1] if eigenvalues[0] >= 0 else 0.005 / np.abs(eigenvalues).max()
         return LearningRate(float(default), limit, "1 / lambda_m, the largest eigenvalue of C where it is positive")
 
 
 def predict(objective: Objective, moments: Moments, dim: int, arms: tuple[str, ...]) -> Prediction:
-    """Gather the predictions for one objective from float64 population moments."""
+    """The predictions for one objective from float64 population moments."""
     cross, second = moments.cross.numpy(), moments.second.numpy()
     gamma, vectors = theory.stepwise.spectrum(cross)
     subspaces: dict[str, np.ndarray] = {}
@@ -124,5 +124,5 @@ def predict(objective: Objective, moments: Moments, dim: int, arms: tuple[str, .
 
 
 def _share(fraction: float, limit: float) -> float:
-    """A fraction of the limit; where there is none (d = m: the Grassmannian is one point), the fraction itself."""
+    """A fraction of the limit, or the fraction itself if there is no limit (d = m: the Grassmannian is a point)."""
     return fraction * limit if np.isfinite(limit) else fraction

@@ -1,4 +1,4 @@
-"""Are modes learned one by one, when theory says so? Any source of data and loss, a linear or a random-feature model."""
+"""Are modes learned one by one, at the predicted times? Any data source and loss, a linear or a random-feature model."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,37 +29,37 @@ MOST_STEPS = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class StepwiseConfig(RunConfig):
-    """Modes learned one by one: training from small weights against the predicted step times."""
+    """Stepwise learning: training from small initialisation against the predicted step times."""
 
     NAME: ClassVar[str] = "stepwise"
     data: str = "digits"
-    """data set: digits, photos, gaussian or extent_bias (two features that cover 9 coordinates and 1)"""
+    """data set: digits, photos, gaussian or extent_bias (two features of extents 9 and 1)"""
     loss: Annotated[str, choice(LOSSES)] = "barlow_twins"
-    """objective; infonce is for gaussian data only, on the population"""
+    """objective; infonce in the population of gaussian data only"""
     model: str = "linear"
-    """model: linear, or random_features (fixed random ReLU features and a linear layer, a kernel method)"""
+    """model: linear, or random_features (a linear layer on fixed random ReLU features)"""
     dim: int = 5
     """embedding dimension d"""
     seeds: int = 10
-    """how many initialisations are trained, all in one batch"""
+    """random initialisations, trained in one batch"""
     init_scale: float = 1e-5
-    """weights start as this times a standard Gaussian matrix"""
+    """scale of the Gaussian initial weights"""
     barlow_lambda: float = 1.0
-    """weight of the off-diagonal terms of Barlow Twins"""
+    """off-diagonal weight lambda of Barlow Twins"""
     beta: float = 1.0
     """weight of the invariance term of squared_vicreg"""
     share: float = 0.01
-    """learning rate times the largest growth rate: what a finite learning rate adds to the first step time, relatively"""
+    """learning rate times the largest growth rate: the relative delay of the first step by the finite learning rate"""
     features: int = 128
-    """random_features: how many"""
+    """random_features: number of features"""
     pairs: int = 100
-    """random_features: pairs of samples that are trained on; as many others are held out"""
+    """random_features: training pairs; as many others are held out"""
     max_shift: float = 1.0
-    """views of images: shift by up to so many pixels"""
+    """largest shift of an image view, in pixels"""
     max_rotation: float = 5.0
-    """views of images: rotation by up to so many degrees"""
+    """largest rotation of an image view, in degrees"""
     noise: float = 0.1
-    """standard deviation of the noise of a view; pixels lie in [0, 1]"""
+    """standard deviation of the additive noise of a view; pixels lie in [0, 1]"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01)
     """gaussian: eigenvalues of the population cross-moment, before scaling"""
 
@@ -85,27 +85,28 @@ class StepwiseConfig(RunConfig):
             raise ConfigError("model: the kernel form is that of barlow_twins with barlow_lambda 1")
 
     def view(self) -> View:
-        """How a view is made of an image."""
+        """The augmentation of an image. Raises ValueError for a setting outside its range."""
         return View(self.max_shift, self.max_rotation, self.noise)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The moments that are trained on, the matrix B that weights grow by from the origin, and what theory says of it."""
+    """The moments of the training data, the matrix B of linear growth from the origin, and the predictions."""
 
     moments: Moments
     attraction: Array
     rate: float  # learning rate
-    times: Array  # predicted step times (S, d), in the order in which they come
-    heights: Array  # final eigenvalues (d,) of the measured moment; a step is its half
+    times: Array  # predicted step times (S, d), increasing
+    heights: Array  # final eigenvalues (d,) of the measured moment; a step time is at half height
     plateau: float | None
 
 
 def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcome:
-    """Train every seed from small weights and hold the times at which eigenvalues rise against theory.
+    """Train every seed from small initialisation and compare the step times with theory.
 
     The measured eigenvalues are those of C = W^T Gamma W for Barlow Twins, which rise to 1, and of W^T Sigma W for the other losses,
-    which rise to the spectrum of the minimiser; a step is the time at which the k-th largest first reaches half of that.
+    which rise to the spectrum of the minimiser; a step time is
+    when the k-th largest first reaches half of that. Raises ConfigError for settings that cannot be run or modes that are never learned.
     """
     run = Run(config)
     generator = run.generator()
@@ -171,7 +172,7 @@ def _data(config: StepwiseConfig, generator: torch.Generator) -> Triplets:
 
 
 def _on_features(features: RandomFeatures, data: Triplets, pairs: int) -> tuple[Triplets, Tensor]:
-    """Features of the first pairs and of the samples held out, centred and scaled by the former: gamma_1 = 1/2."""
+    """Features of the training pairs and of held-out samples, centred and scaled by the former so that gamma_1 = 1/2."""
     first = Triplets(*(features(v[:pairs]) for v in (data.x, data.x_positive, data.x_negative)))
     mean = (first.x.mean(0) + first.x_positive.mean(0)) / 2
     centred = first.affine(mean, 1.0)
@@ -185,7 +186,7 @@ def _on_features(features: RandomFeatures, data: Triplets, pairs: int) -> tuple[
 
 
 def population(config: StepwiseConfig) -> Moments:
-    """Of the gaussian data: signal with the given spectrum, scaled to 1/2, and noise of one size."""
+    """Population moments of the gaussian data: signal of the given spectrum, scaled to largest eigenvalue 1/2, and isotropic noise."""
     signal = torch.tensor(sorted(config.spectrum, reverse=True), dtype=torch.float64)
     scale = 0.5 / signal[0]
     cross, second = (scale * signal).diag(), (scale * (signal + config.noise**2)).diag()
@@ -262,7 +263,7 @@ def _compare(
         float(v) if seen.size else None for v in (seen.max(initial=0.0), np.median(seen) if seen.size else 0.0)
     )
     span = f"{problem.times.min():.3g} to {problem.times.max():.3g}"
-    found = f"{np.nanmin(measured):.3g} to {np.nanmax(measured):.3g}" if seen.size else "none seen"
+    found = f"t = {np.nanmin(measured):.3g} to {np.nanmax(measured):.3g}" if seen.size else None
     verdict = (
         "no step was seen"
         if worst is None or median is None
@@ -272,7 +273,7 @@ def _compare(
         Finding(
             f"step times, {config.seeds} seeds x {config.dim} modes",
             f"t = {span}",
-            f"t = {found}",
+            found,
             verdict + (f"; {missed} not seen" if missed else ""),
         )
     ]
@@ -305,8 +306,8 @@ def _compare(
                 Finding(
                     "subspace",
                     f"gamma_{group.start + 1} to gamma_{group.stop} are equal",
-                    "compared as a group",
-                    "the top-d subspace is not defined",
+                    None,
+                    "not compared: the top-d subspace is not defined",
                 )
             )
         else:
@@ -319,17 +320,15 @@ def _compare(
                 Finding(
                     "angle to the top-d subspace of Gamma [rad]",
                     "0 as the start shrinks" + law,
-                    f"median {np.median(angles):.2g}",
-                    f"worst {angles.max():.2g}",
+                    f"median {np.median(angles):.2g}, worst {angles.max():.2g}",
                 )
             )
     if problem.plateau is not None:
         findings.append(
             Finding(
-                "first plateau",
+                "first plateau, median over seeds",
                 f"{problem.plateau:.4g}",
                 f"{_first_plateau(problem, trajectory):.4g}",
-                "median over seeds",
             )
         )
     return record, findings
@@ -363,7 +362,7 @@ def _curves(config: StepwiseConfig, problem: Problem, initial: Array, time: Arra
 def _kernel_agreement(
     config: StepwiseConfig, data: Triplets, held_out: Tensor, trajectory: Trajectory, problem: Problem
 ) -> tuple[list[Finding], dict[str, Any], dict[str, Array]]:
-    """Held-out embeddings: from kernel values alone, from the features' closed form, and trained; each up to one rotation."""
+    """Held-out embeddings from kernel values alone, from the features' closed form, and trained; each up to a rotation."""
     listed = torch.cat([data.x, data.x_positive]).numpy()
     points = held_out.numpy()
     modes = theory.kernel.kernel_modes(listed @ listed.T)
@@ -378,14 +377,14 @@ def _kernel_agreement(
         Finding(
             f"embeddings of {len(points)} held-out samples, from kernel values alone",
             "those of the features' closed form",
-            f"largest difference {closed:.1e}, relative",
-            "equal to rounding" if closed < 1e-8 else "not equal",
+            None,
+            f"{'equal to rounding' if closed < 1e-8 else 'not equal'}: largest relative difference {closed:.1e}",
         ),
         Finding(
-            "the same, trained",
-            "equal as the start shrinks",
-            f"median relative difference {np.median(errors):.2g}",
-            f"worst seed {np.max(errors):.2g}",
+            "trained embeddings of the same samples",
+            "those from kernel values, as the initialisation scale shrinks",
+            None,
+            f"relative difference: median {np.median(errors):.2g}, worst seed {np.max(errors):.2g}",
         ),
     ]
     numbers = {"kernel": {"closed_form_error": closed, "trained_error": float(np.median(errors))}}
@@ -393,7 +392,7 @@ def _kernel_agreement(
 
 
 def _rotated(points: Array, target: Array) -> Array:
-    """Points (q, d) turned by the orthogonal matrix that brings them closest to `target`."""
+    """Points (q, d) aligned to `target` by orthogonal Procrustes."""
     u, _, vt = np.linalg.svd(points.T @ target)
     rotated: Array = points @ (u @ vt)
     return rotated

@@ -1,4 +1,4 @@
-"""The words of a comparison, from its record alone: one row per arm, and one finding per quantity that theory predicts."""
+"""The table and the findings of a comparison, from its record alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,14 +35,14 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _verdict(end: Record) -> str:
-    """Collapse in words: the kind, and in how many seeds."""
+    """The kinds of collapse and their counts over seeds."""
     if end["collapsed"] is None:
         return "diverged"
     return ", ".join(f"{kind} {count}/{end['seeds']}" for kind, count in end["kinds"].items() if count)
 
 
 def _theory(agreement: Record, arm: str, angle: float | None) -> str:
-    """What was compared with theory in this arm."""
+    """The agreement of this arm with theory."""
     parts = []
     if arm == "free" and "step_times" in agreement:
         times = agreement["step_times"]
@@ -111,7 +111,7 @@ def _step_times(name: str, times: Record) -> Finding:
 
 
 def _span(times: list[list[float | None]] | None) -> str | None:
-    """The first and the last of the step times (S, d), medians over seeds; a step that is not there counts as infinitely late."""
+    """The first and the last of the step times (S, d), medians over seeds; a missing step counts as infinitely late."""
     if times is None:
         return None
     late = np.array([[np.inf if t is None else t for t in seed] for seed in times])

@@ -1,4 +1,4 @@
-"""The ways to train a two-layer ReLU network that `kernel-change` compares, and what it measures of them."""
+"""The arms of `kernel-change` (ways to train a two-layer ReLU network), and their measurements."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from grassmann_ssl.manifolds import Grassmann
 
 Weights = tuple[Tensor, Tensor]  # Q (S, h, m) and W2 (S, h, d)
 
-LEFT = 0.5  # relative change of the last-layer kernel at which a run has left the lazy regime
-BLOWN_UP = 1e6  # and at which it counts as diverged
-LOOKS = 10  # steps between two looks at its kernel
+LEFT = 0.5  # relative change of the last-layer kernel that ends the lazy regime
+BLOWN_UP = 1e6  # and that counts as divergence
+LOOKS = 10  # steps between kernel measurements
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: which loss, whether the first layer moves, and whether the weights that move live on the Grassmannian."""
+    """One arm: its loss, whether the first layer is trained, and whether trained weights are on the Grassmannian."""
 
     title: str
     loss: str
@@ -51,7 +51,7 @@ MEASURES = theory.lazy.Exponents._fields
 
 @dataclass(frozen=True)
 class Task:
-    """What all networks are trained on: views (n, m) of the triplets, the losses of their outputs, and the matrix of the trace loss.
+    """The shared task: views (n, m) of the triplets, losses of the outputs, and the matrix of the trace loss.
 
     losses take outputs (S, n, d) to (S,); graph (n, n) is A in tr(f^T A f), the trace loss of outputs f.
     """
@@ -62,7 +62,7 @@ class Task:
 
 
 def train(task: Task, start: Weights, arm: Arm, rate: float, steps: int, on_step: Callable[[], object]) -> Weights:
-    """The weights of an arm at the end of its training."""
+    """The final weights of an arm."""
     h, manifold = start[1].shape[-2], Grassmann("polar") if arm.constrained else geoopt.Euclidean()
     fixed = features(task.views, start[0])
 
@@ -85,10 +85,10 @@ def train(task: Task, start: Weights, arm: Arm, rate: float, steps: int, on_step
 def train_free(
     task: Task, start: Weights, rate: float, early: int, steps: int, on_step: Callable[..., object]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The free trace loss: its measures (S,) at step `early`, and when each run leaves the lazy regime and diverges.
+    """Train the free trace loss: its measures (S,) at step `early`, and the times at which each run leaves the lazy regime and diverges.
 
-    Ends early when all runs have diverged. `left` and `diverged` (S,) are times, inf where it does not happen; `change` (L, S) is that
-    of the last-layer kernel at every look.
+    Ends early when all runs have diverged. `left` and `diverged` (S,) are times, inf if never; `change` (L, S) is the relative
+    change of the last-layer kernel over time.
     """
     h, arm = start[1].shape[-2], ARMS["free"]
     kernel = last_layer_kernel(features(task.views, start[0]), start[1], False)
@@ -124,7 +124,7 @@ def train_free(
 
 
 def measure(task: Task, start: Weights, end: Weights, arm: Arm) -> dict[str, np.ndarray]:
-    """Relative changes (S,) of both kernels, of the last layer's weights, and the share of units that switched.
+    """Relative changes (S,) of both kernels, of the last layer's weights, and the share of switched units.
 
     With W1 fixed the whole kernel is that of the last layer.
     """

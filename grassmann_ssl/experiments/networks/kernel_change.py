@@ -1,4 +1,4 @@
-"""Does the kernel of a wide network stay as it was? Supervised, free and constrained training of two-layer ReLU networks."""
+"""Does the kernel of a wide network stay constant? Supervised, free and constrained training of two-layer ReLU networks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 
 Arrays = dict[str, np.ndarray]
 
-FINER = 5  # the free trace loss grows exponentially: smaller steps
+FINER = 5  # smaller steps for the free trace loss, which grows exponentially
 TITLES = {
     "last_layer": "last-layer kernel",
     "whole": "whole tangent kernel",
@@ -47,7 +47,7 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChangeConfig(RunConfig):
-    """Measure how much training changes the kernel of two-layer ReLU networks of several widths, with and without constraint."""
+    """Kernel change of two-layer ReLU networks during training against width, with and without constraint."""
 
     NAME: ClassVar[str] = "kernel-change"
     data: str = "gaussian"
@@ -57,19 +57,19 @@ class KernelChangeConfig(RunConfig):
     dim: int = 3
     """embedding dimension d"""
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
-    """hidden widths, increasing, from the input dimension on (64 for digits and photos)"""
+    """hidden widths, increasing, at least the input dimension (64 for digits and photos)"""
     triplets: int = 30
-    """triplets (x, x+, x-) drawn from the data; the kernel is that of all their views, three times as many"""
+    """triplets (x, x+, x-) drawn from the data; the kernel is evaluated on all three views of each"""
     seeds: int = 6
-    """networks of each width, all trained in one batch"""
+    """networks per width, trained in one batch"""
     lr: float = 0.1
-    """learning rate of t = learning rate x step; both weights move by lr / width times their gradient"""
+    """learning rate, t = learning rate x step; both layers are updated by lr / width times their gradient"""
     horizon: float = 20.0
-    """time at which training ends; constrained weights start near a saddle, which they leave after a time that grows as log width"""
+    """end time of the training; constrained weights leave a saddle after a time that grows as log width"""
     free_time: float = 1.0
-    """the early time at which the kernel of the free trace loss is compared; later it diverges"""
+    """early time at which the kernel of the free trace loss is compared, before it diverges"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03)
-    """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
+    """gaussian data: eigenvalues of the population cross-moment, before scaling; their number is the input dimension m"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,10 +95,10 @@ class KernelChangeConfig(RunConfig):
 
 
 def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) -> Outcome:
-    """Train every arm at every width, fit exponents, compare with theory and write the run folder.
+    """Train every arm at every width, fit exponents and compare them with theory.
 
     Gaussian views have noise of 0.1; those of digits and photos shifts of up to one pixel and rotations of up to 5 degrees as well.
-    Raises ConfigError, before any training, for settings that cannot be run.
+    Raises ConfigError, before training, for settings that cannot be run.
     """
     run = Run(config)
     generator = run.generator()
@@ -131,7 +131,7 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
 
 
 def draw_task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
-    """The views of the triplets and the losses of their outputs. Raises ConfigError where the data do not go with the settings."""
+    """The views of the triplets and the losses of their outputs. Raises ConfigError for data that do not fit the settings."""
     with setting():
         data = triplets(config.data, View(), generator, config.spectrum)
     m = data.x.shape[-1]
@@ -257,7 +257,7 @@ def _metrics(config: KernelChangeConfig, table: Arrays) -> Arrays:
 
 
 def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Finding]:
-    """The record in words and numbers."""
+    """One finding per measure and arm; the exact flow and the lazy time last."""
     ends = f"{config.widths[0]} to {config.widths[-1]}"
     lines = []
     for name, arm in ARMS.items():
@@ -271,14 +271,13 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
                 median = [x for x in fit["median"] if x is not None]
                 size = f"{median[0]:.2g} to {median[-1]:.2g} for h = {ends}" if median else "no network finite"
                 fitted = fit["slope"] is not None
+                law = f"h^{fit['slope']:.2f} ± {fit['standard_error']:.2f}; " if fitted else ""
                 lines.append(
                     Finding(
                         f"{title}, {arm.title}",
-                        f"h^{expected:g}" if expected is not None else "–",
-                        f"h^{fit['slope']:.2f} ± {fit['standard_error']:.2f}" if fitted else "no fit",
-                        (f"{abs(fit['slope'] - expected):.2f} apart; " if fitted and expected is not None else "")
-                        + size
-                        + note,
+                        None if expected is None else f"h^{expected:g}",
+                        law + size + note,
+                        f"{abs(fit['slope'] - expected):.2f} apart" if fitted and expected is not None else None,
                     )
                 )
     exact, lazy = record["exact_last"], record["laziness"]
@@ -296,12 +295,12 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
         Finding(
             f"time at which the free trace loss changes its last-layer kernel by {100 * LEFT:.0f} %",
             f"log(h) / (4 |λ|) + const: {predicted:.3f} log h" if predicted else never,
-            f"({fit['slope']:.2f} ± {fit['standard_error']:.2f}) log h"
-            if fit["slope"] is not None
-            else "not in this run",
-            "diverges at t = "
-            + ", ".join("–" if x is None else f"{x:.3g}" for x in lazy["diverged"])
-            + f" for h = {ends}",
+            (
+                f"({fit['slope']:.2f} ± {fit['standard_error']:.2f}) log h; "
+                if fit["slope"] is not None
+                else "not in this run; "
+            )
+            + f"diverges at t = {', '.join('–' if x is None else f'{x:.3g}' for x in lazy['diverged'])} for h = {ends}",
         )
     )
     return lines

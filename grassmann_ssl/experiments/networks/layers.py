@@ -1,4 +1,4 @@
-"""Gradient descent of several layers together: seeds advance as one tensor program, each weight free or on its manifold."""
+"""Joint gradient descent of several layers, batched over seeds, each weight free or on a manifold."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,9 +21,9 @@ def descend(
 ) -> tuple[Tensor, ...]:
     """Descend `loss(*weights)` by W_i <- Retr(-lr grad_i L) on the manifold of each weight, all gradients taken at the same point.
 
-    `weights` are tensors (*b, ., .), one for each manifold; `loss` returns one number per leading index (*b), each as if alone.
-    `observe(step, weights)` is called before every step and at the end; where it returns True, training ends there. Time = learning
-    rate x step. A product of layers depends on the basis of each of them: take a manifold whose retraction turns no basis ("polar")
+    `weights` are tensors (*b, ., .), one for each manifold; `loss` returns one number per leading index (*b), independent of the others.
+    `observe(step, weights)` is called before every step and at the end; training stops when it returns True. Time = learning
+    rate x step. A product of layers depends on the basis of each of them: use a retraction that leaves the basis unrotated ("polar")
     for the steps to follow the flow closely. Returns the final weights.
     """
     parameters = [

@@ -1,4 +1,4 @@
-"""Does the tangent kernel of a network predict what it learns? Two-layer networks of several widths against their kernels."""
+"""Does the tangent kernel predict stepwise learning? Two-layer networks of several widths against their kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ ANGLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class NtkConfig(RunConfig):
-    """Stepwise learning of networks of several widths against the prediction from their neural tangent kernel."""
+    """Stepwise learning of two-layer networks of several widths, predicted from their neural tangent kernel."""
 
     NAME: ClassVar[str] = "ntk"
     data: str = "digits"
@@ -45,15 +45,15 @@ class NtkConfig(RunConfig):
     dim: int = 3
     """embedding dimension d"""
     pairs: int = 80
-    """positive pairs that are trained on"""
+    """positive pairs of the training set"""
     widths: tuple[int, ...] = (30, 120, 480)
-    """hidden widths, multiples of dim, increasing"""
+    """hidden widths, increasing multiples of dim"""
     seeds: int = 4
-    """networks of each width, trained in one batch"""
+    """networks per width, trained in one batch"""
     init_scale: float = 1e-4
-    """weights start at those of the centred network plus this times a standard Gaussian draw"""
+    """scale of the Gaussian perturbation of the centre, where the output is zero, at the start"""
     share: float = 0.2
-    """learning rate times the largest growth rate; predicted step times take account of it"""
+    """learning rate times the largest growth rate, which the predicted step times account for"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +68,7 @@ class NtkConfig(RunConfig):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the kernels at the start say of S networks: modes, learning rate, step times (S, d) and curves (K + 1, S, d) of C."""
+    """Predictions from the initial kernels of S networks: modes, learning rate, step times (S, d), eigenvalues (K + 1, S, d) of C."""
 
     modes: list[KernelModes]
     rate: float
@@ -78,13 +78,14 @@ class Prediction:
 
 
 def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
-    """Train networks of every width and kind of start, and their linearisations, and hold both against the kernel's closed form.
+    """Train networks of every width and kind of start, and their linearisations, and compare both with the kernel's closed form.
 
-    The closed form takes the kernel for constant and for scalar, Theta_ab = delta_ab K. The linearised network has a constant kernel, and
-    all of it: it tells the two assumptions apart. What they leave out, the change of the kernel, 1/h, and with an independent start the
-    part that is not scalar, h^{-1/2}, lets a mode that has risen push on the others. Where that is more than a small start has made of
-    them, they come early: the smaller the scale, the wider a network must be for the prediction to hold. The angle to the predicted
+    The closed form assumes a kernel that is constant and scalar, Theta_ab = delta_ab K. The linearised network has the full, constant
+    kernel, which separates the two assumptions. Their errors, a kernel change of order 1/h and, with an independent start, a non-scalar
+    part of order h^{-1/2}, couple a learned mode to the others, which then rise early if they started smaller than that: the smaller the
+    scale, the wider a network must be for the prediction to hold. The angle to the predicted
     subspace shrinks as scale^(1 - gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`).
+    Raises ConfigError for more pairs than data, or a kernel with fewer than d positive modes.
     """
     run = Run(config)
     generator = run.generator()
@@ -120,7 +121,7 @@ def _stacked_pairs(config: NtkConfig, generator: torch.Generator) -> Tensor:
 
 
 def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Generator) -> dict[str, Any]:
-    """All networks of one kind and width: trained, linearised and predicted."""
+    """All networks of one start and width: trained, linearised and predicted."""
     drawn = networks.centre(start, config.seeds, x.shape[1], h, config.dim, generator)
     centre = networks.Weights(*(w.to(x.device) for w in drawn))
     weights = networks.near(centre, config.init_scale, generator)
@@ -171,7 +172,7 @@ def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Gen
 
 
 def modes_of(kernel: Array, d: int) -> KernelModes:
-    """Modes of a scalar kernel, refused where fewer than d are learned."""
+    """Modes of a scalar kernel. Raises ConfigError if fewer than d have positive gamma."""
     modes = theory.kernel.kernel_modes(kernel)
     positive = int((modes.gamma > 0).sum())
     if positive == 0:
@@ -182,12 +183,12 @@ def modes_of(kernel: Array, d: int) -> KernelModes:
 
 
 def top_modes(modes: KernelModes, d: int) -> range:
-    """The first d modes; where gamma_d = gamma_{d+1}, with all of that group."""
+    """The first d modes; if gamma_d = gamma_{d+1}, with all of that degenerate group."""
     return theory.stepwise.top_group(modes.gamma, d)
 
 
 def top_span(modes: KernelModes, d: int) -> Array:
-    """The predicted embeddings of the training samples; where gamma_d = gamma_{d+1}, with all functions of that group."""
+    """The predicted embeddings of the training samples; if gamma_d = gamma_{d+1}, with all functions of that group."""
     return theory.kernel.training_embeddings(modes, top_modes(modes, d).stop)
 
 
@@ -195,8 +196,8 @@ def predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
     """Step times from the kernels (S, 2n, 2n) and the initial outputs (S, 2n, d).
 
     The coordinates of the initial outputs along the kernel's functions, <u_j, f_a> = sum_i coefficients_ij f_a(x_i), are the weights of a
-    linear model whose Gamma is diagonal: `aligned_initialisation` of them gives s_j(0). From there s_j is taken step by step, by the law
-    of gradient descent at this learning rate.
+    linear model whose Gamma is diagonal: `aligned_initialisation` of them gives s_j(0). From there s_j follows gradient
+    descent at this learning rate. Raises ConfigError for modes that are never learned or need too many steps.
     """
     d = config.dim
     modes = [modes_of(kernel, d) for kernel in kernels.numpy(force=True)]
@@ -222,7 +223,7 @@ def predict(config: NtkConfig, kernels: Tensor, initial: Tensor) -> Prediction:
         ],
         1,
     )
-    # Eigenvalues of C are sorted: the k-th to rise is compared with the k-th that is predicted to.
+    # Eigenvalues of C are sorted: the k-th to rise is compared with the k-th predicted one.
     times = first_crossing(rate * counts, np.sort(curves, -1)[..., ::-1], 0.5)
     return Prediction(modes, rate, steps, times, curves)
 
@@ -287,7 +288,7 @@ def _record(config: NtkConfig, tables: dict[str, Array]) -> dict[str, Any]:
 
 
 def _predicted_exponents(config: NtkConfig, start: str) -> dict[str, float | None]:
-    """Of h in the change of the kernel, and in its part that is not scalar, None where that is 0."""
+    """Exponents of h in the kernel change and in its non-scalar part; None where that part is 0."""
     scalar = start == "grouped" or config.dim == 1
     return {
         "kernel_change": theory.lazy.free("smooth").whole,
@@ -296,7 +297,7 @@ def _predicted_exponents(config: NtkConfig, start: str) -> dict[str, float | Non
 
 
 def _errors(times: Array) -> dict[str, Array]:
-    """Relative errors (starts, widths, S, d) of step times, nan where a step was not seen."""
+    """Relative errors (starts, widths, S, d) of step times, nan for steps that were not seen."""
     predicted, linearised, trained = np.moveaxis(times, 2, 0)
     return {
         "prediction": np.abs(trained / predicted - 1),
@@ -339,8 +340,9 @@ def _findings(config: NtkConfig, record: dict[str, Any]) -> list[Finding]:
                 Finding(
                     f"{start} start: step times of the network",
                     f"those of {reference} as h grows",
-                    f"median error {_per_cent(errors['median_error'])} for h = {widths}",
-                    f"worst {_per_cent(errors['worst_error'])}" + (f"; {missed} steps not seen" if missed else ""),
+                    None,
+                    f"median error {_per_cent(errors['median_error'])} for h = {widths}; worst {_per_cent(errors['worst_error'])}"
+                    + (f"; {missed} steps not seen" if missed else ""),
                 )
             )
         angles = found["angles"]
@@ -351,8 +353,9 @@ def _findings(config: NtkConfig, record: dict[str, Any]) -> list[Finding]:
                     "0 as h grows"
                     if name == "linearised"
                     else f"~ scale^{theory.stepwise.initialisation_exponent(found['gamma'][-1], config.dim):.2g} as h grows",
-                    "median " + ", ".join(f"{v:.2g}" for v in angles[name]["median"]),
-                    "worst " + ", ".join(f"{v:.2g}" for v in angles[name]["worst"]),
+                    "; ".join(
+                        f"{one} {', '.join(f'{v:.2g}' for v in angles[name][one])}" for one in ("median", "worst")
+                    ),
                 )
             )
         for name, title in (
@@ -360,21 +363,20 @@ def _findings(config: NtkConfig, record: dict[str, Any]) -> list[Finding]:
             ("off_diagonal", "part of the kernel that is not scalar"),
         ):
             exponent, law = found[name]["exponent"], found[name]["predicted_exponent"]
-            fitted = "" if exponent is None else f"h^{exponent:.2f}"
+            fitted = "" if law is None or exponent is None else f"h^{exponent:.2f}; "
             lines.append(
                 Finding(
                     f"{start} start: {title}, relative",
                     "0 to rounding" if law is None else f"h^{law:g}",
-                    ", ".join(f"{v:.2g}" for v in found[name]["median"]),
-                    "rounding" if law is None else fitted or "no fit",
+                    fitted + ", ".join(f"{v:.2g}" for v in found[name]["median"]) + f" for h = {widths}",
                 )
             )
         if any(found["degenerate_gaps"]):
             lines.append(
                 Finding(
                     f"{start} start: subspace",
-                    f"gamma_{config.dim} = gamma_{config.dim + 1}",
-                    f"in {sum(found['degenerate_gaps'])} networks",
+                    f"gamma_{config.dim} = gamma_{config.dim + 1} in {sum(found['degenerate_gaps'])} networks",
+                    None,
                     "compared with all functions of the group",
                 )
             )

@@ -1,4 +1,4 @@
-"""A two-layer ReLU network for many seeds at once, and the kernels that its training sees.
+"""Two-layer ReLU networks, batched over seeds, and their tangent kernels.
 
 f(x) = sqrt(h) W2^T phi(W1^T x), phi = max(0, .), W1 (m, h) and W2 (h, d), kept as Q = W1^T (h, m) so that both weights are tall. At the
 start Q and W2 have orthonormal columns: units and outputs are of order one in every width h. Both weights move by
@@ -7,7 +7,7 @@ start Q and W2 have orthonormal columns: units and outputs are of order one in e
 J the Jacobian of the outputs. A weight on the Grassmannian moves by the projected gradient, and its part of the kernel is
 (1/h) J (I - P) J^T with P = W W^T: Phi (I - P2) Phi^T for the last layer. Leading dimensions are seeds.
 
-How they change with the width: `theory.lazy`.
+Their scaling with the width: `theory.lazy`.
 """
 
 import torch
@@ -21,7 +21,7 @@ def features(x: Float[Tensor, " n m"], q: Float[Tensor, " *b h m"]) -> Float[Ten
 
 
 def active(x: Float[Tensor, " n m"], q: Float[Tensor, " *b h m"]) -> Bool[Tensor, " *b n h"]:
-    """Which units are on for which input."""
+    """Which units are active at which input."""
     return x @ q.mT > 0
 
 

@@ -1,4 +1,4 @@
-"""Two-layer tanh networks for many seeds at once, where they start, and the linear models that their tangent kernels define.
+"""Two-layer tanh networks, batched over seeds, their initialisation, and their linearisation by the tangent kernel.
 
 g(x) = h^{-1/2} V^T tanh(U^T x), U (m, h) and V (h, d): outputs and tangent kernel are of order one in every width h. Weights start at
 theta_0 + alpha xi, xi standard Gaussian, and what is trained is the centred output f(x) = g(x; theta) - g(x; theta_0). At theta_0 itself
@@ -8,7 +8,7 @@ initial output is a random function of size alpha in the space of the kernel The
 Two kinds of theta_0, both with U of standard Gaussian columns:
     independent   V standard Gaussian. Outputs share units, so that Theta_ab, a != b, vanishes only as h^{-1/2}.
     grouped       h/d different columns of U, each d times, and V of d x d blocks sqrt(d) Q, Q orthogonal and uniformly drawn: at the start
-                  Theta_ab(x, y) = delta_ab K(x, y) exactly, at any width. Training takes the units of a group apart.
+                  Theta_ab(x, y) = delta_ab K(x, y) exactly, at any width. Training separates the units of a group.
 The tangent kernel changes by training, with a smooth activation as 1/h: each weight moves by a share h^{-1/2}, in directions whose signs
 are independent of what they multiply.
 """
@@ -45,13 +45,13 @@ class Network(nn.Module):
 def outputs(
     x: Float[Tensor, " n m"], first: Float[Tensor, " *b m h"], last: Float[Tensor, " *b h d"]
 ) -> Float[Tensor, " *b n d"]:
-    """g(x) of networks with leading dimensions."""
+    """g(x), batched over leading dimensions."""
     g: Tensor = last.shape[-2] ** -0.5 * (torch.tanh(x @ first) @ last)
     return g
 
 
 def centre(start: str, seeds: int, m: int, h: int, d: int, generator: torch.Generator) -> Weights:
-    """theta_0 of `seeds` networks, of the kind `start`; for grouped ones h must be a multiple of d."""
+    """theta_0 of `seeds` networks, of the kind `start`; grouped starts need h to be a multiple of d."""
     units = h // d if start == "grouped" else h
     first = torch.randn(seeds, m, units, dtype=torch.float64, generator=generator)
     if start == "independent":

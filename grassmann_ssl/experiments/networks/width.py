@@ -1,4 +1,4 @@
-"""Width independence: a constrained two-layer linear model against the exact law of one layer, for several hidden widths."""
+"""Width independence: constrained two-layer linear models of several hidden widths against the exact flow of one layer."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ from grassmann_ssl.training import train_full_batch
 
 LOGGED = 120
 SHOWN_SAMPLES = 60
-FREE_FINER, FREE_LONGER = (
-    4,
-    2,
-)  # one free layer is cheap: a smaller learning rate, and late times, of which its slope is a law
+# One free layer is cheap: a smaller learning rate, and the late times at which its slope is asymptotic.
+FREE_FINER, FREE_LONGER = 4, 2
 METRICS: dict[str, type[geoopt.Manifold]] = {"grassmann": Grassmann, "stiefel": Stiefel}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WidthConfig(RunConfig):
-    """Train two constrained linear layers of several hidden widths and hold them against the exact law of one layer."""
+    """Train two constrained linear layers of several hidden widths and compare them with the exact flow of one layer."""
 
     NAME: ClassVar[str] = "width"
     data: str = "digits"
@@ -46,15 +44,15 @@ class WidthConfig(RunConfig):
     dim: int = 4
     """embedding dimension d, below the input dimension m (64 for digits and photos)"""
     hidden: tuple[int, ...] = (4, 8, 16, 32, 64)
-    """hidden widths h, from d to m; d and m are the two ends at which the law of the Euclidean metric is known in closed form"""
+    """hidden widths h, increasing, from d to m; the Euclidean metric has a closed form at h = d and h = m"""
     seeds: int = 6
-    """how many starts are trained, all in one batch; every width starts from the same ones"""
+    """random starts, trained in one batch and shared by all widths"""
     rates: tuple[float, ...] = (0.32, 0.16, 0.08)
-    """learning rates, decreasing; the smallest one is drawn, all of them give the order of convergence"""
+    """learning rates, decreasing: figures show the smallest, all give the order of convergence"""
     horizon: float = 40.0
-    """time t = learning rate x step at which every run ends"""
+    """end time of every run, t = learning rate x step"""
     spectrum: tuple[float, ...] = (1.0, 0.7, 0.5, 0.36, 0.25, 0.18, 0.13, 0.09, 0.05, 0.03, 0.02, 0.01)
-    """eigenvalues of the population cross-moment of the gaussian data, before scaling; their number is its m"""
+    """gaussian data: eigenvalues of the population cross-moment, before scaling; their number is the input dimension m"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,10 +87,10 @@ def factors(starts: Tensor, hidden: int, generator: torch.Generator) -> tuple[Te
 
 
 def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
-    """Train every width in both metrics, and one free layer; compare with theory and write the run folder.
+    """Train every width in both metrics, and one free layer, and compare with theory.
 
-    Digits and photos are seen through shifts of up to one pixel, rotations of up to 5 degrees and noise of 0.1; gaussian data through
-    noise of 0.1. Raises ConfigError, before any training, for settings that cannot be run.
+    Views of digits and photos: shifts of up to one pixel, rotations of up to 5 degrees and noise of 0.1; of gaussian data: noise of 0.1.
+    Raises ConfigError, before training, for settings that cannot be run.
     """
     run = Run(config)
     generator = run.generator()
@@ -161,7 +159,7 @@ def _problem(config: WidthConfig, generator: torch.Generator) -> Problem:
 
 
 def _logged(steps: int) -> np.ndarray:
-    """Step numbers that are kept: evenly spread, with the first and the last."""
+    """Logged steps: evenly spaced, with the first and the last."""
     return np.unique(np.linspace(0, steps, min(LOGGED, steps) + 1).round().astype(int))
 
 
@@ -179,7 +177,7 @@ def _train(
     steps: int,
     on_step: Callable[[], object],
 ) -> Tensor:
-    """Products M = W1 W2 (K, S, m, d) at the logged steps, on the host. The retraction is polar: it turns no basis."""
+    """Products M = W1 W2 (K, S, m, d) at the logged steps, on the host. The polar retraction leaves the basis unrotated."""
     due, kept = set(_logged(steps).tolist()), []
 
     def observe(step: int, weights: tuple[Tensor, ...]) -> None:
@@ -205,7 +203,7 @@ def _grassmann(
     products: dict[tuple[int, float], Tensor],
     runs: Tensor,
 ) -> tuple[dict[str, Any], Arrays, Arrays]:
-    """Every width against the exact flow of one layer, against each other, and mode by mode."""
+    """Every width against the exact flow of one layer, against the others, and by mode."""
     finest = config.rates[-1]
     errors = width_laws.errors_by_rate(problem, times, products)
     worst = np.array([[errors[h, rate].max() for rate in config.rates] for h in config.hidden])
@@ -236,7 +234,7 @@ def _stiefel(
     time: np.ndarray,
     runs: dict[str, Tensor],
 ) -> tuple[dict[str, Any], Arrays]:
-    """The contrast: with the Euclidean metric of the Stiefel manifold the product depends on the hidden width."""
+    """The counterexample: with the Euclidean metric of the Stiefel manifold the product depends on the hidden width."""
     laws = [_stiefel_law(time, layers[h], problem.matrix) for h in config.hidden]
     arrays = {f"excess_{metric}": problem.excess(runs[metric].numpy()) for metric in METRICS}
     arrays["excess_law"] = problem.excess(np.stack(laws))
@@ -257,16 +255,16 @@ def _stiefel_law(time: np.ndarray, layers: tuple[Tensor, Tensor], matrix: Tensor
 
 
 def _findings(config: WidthConfig, record: dict[str, Any]) -> list[Finding]:
-    """The record in words and numbers."""
+    """Findings in the Grassmannian metric, in the Euclidean metric by width, and of the free layer."""
     grassmann, stiefel, free = record["grassmann"], record["stiefel"], record["free"]
     finest, limit, gap = config.rates[-1], record["max_learning_rate"], record["data"]["gap"]
     worst = max(row[-1] for row in grassmann["max_projector_error"])
     orders = [o for o in grassmann["order"] if o is not None]
     lines = [
         Finding(
-            "learning rates",
+            f"learning rates {finest:g} to {config.rates[0]:g}",
             f"stable below {limit:.3g}",
-            f"{finest:g} to {config.rates[0]:g}",
+            None,
             "below the limit"
             if config.rates[0] < limit
             else "beyond it the largest rates oscillate: no law holds there",
@@ -274,8 +272,8 @@ def _findings(config: WidthConfig, record: dict[str, Any]) -> list[Finding]:
         Finding(
             "projector P(t) against the exact one-layer flow, every h",
             "error of first order in the learning rate",
-            f"at most {worst:.2g} at learning rate {finest:g}",
-            f"order {min(orders):.2f} to {max(orders):.2f}" if orders else "one learning rate: no order",
+            f"at most {worst:.2g} at learning rate {finest:g}"
+            + (f", order {min(orders):.2f} to {max(orders):.2f}" if orders else ""),
         ),
     ]
     if grassmann["max_difference_between_widths"] is not None:
@@ -309,13 +307,13 @@ def _findings(config: WidthConfig, record: dict[str, Any]) -> list[Finding]:
     for i, h in enumerate(config.hidden):
         speed = {name: values[i] for name, values in stiefel["median_speed"].items()}
         law = {config.dim: "the one-layer flow", record["data"]["m"]: "the one-layer flow 1.5 times faster"}
-        note = f"P(t) within {stiefel['max_projector_error'][i]:.2g} of {law.get(h, 'the flow of this h')}"
+        measured = f"{speed['stiefel']:.3f}" if speed["stiefel"] else "not reached in this run"
         lines.append(
             Finding(
                 f"speed in the Euclidean metric, h = {h}, against one layer",
-                f"{speed['law']:.3f}" if speed["law"] else "not reached in this run",
-                f"{speed['stiefel']:.3f}" if speed["stiefel"] else "not reached in this run",
-                note + f"; Grassmannian metric {speed['grassmann']:.3f}",
+                f"{speed['law']:.3f}" if speed["law"] else None,
+                f"{measured}; Grassmannian metric {speed['grassmann']:.3f}",
+                f"P(t) within {stiefel['max_projector_error'][i]:.2g} of {law.get(h, 'the flow of this h')}",
             )
         )
     return lines + _collapse_findings(config, free)
@@ -326,9 +324,8 @@ def _collapse_findings(config: WidthConfig, free: dict[str, Any]) -> list[Findin
         Finding(
             "effective rank of a free layer's outputs",
             f"{free['exact_final_effective_rank']:.3f}",
-            f"{free['final_effective_rank']:.3f}",
-            f"|cos| between two outputs {free['mean_cosine'][2]:.3f} (constrained {free['mean_cosine'][3]:.2f}), sign as that of "
-            f"v₁ᵀx v₁ᵀx′ in {100 * free['sign_agreement']:.0f} % of pairs",
+            f"{free['final_effective_rank']:.3f}; |cos| between two outputs {free['mean_cosine'][2]:.3f} (constrained "
+            f"{free['mean_cosine'][3]:.2f}), sign as that of v₁ᵀx v₁ᵀx′ in {100 * free['sign_agreement']:.0f} % of pairs",
         )
     ]
     slope = free["slope"]
@@ -339,7 +336,7 @@ def _collapse_findings(config: WidthConfig, free: dict[str, Any]) -> list[Findin
                 "slope of log σ₂/σ₁ of a free layer",
                 f"{slope['predicted']:.4g}"
                 + (f" ({slope['at_learning_rate']:.4g} at this learning rate)" if reached else ""),
-                f"{slope['measured']:.4g}" if reached else "–",
+                f"{slope['measured']:.4g}" if reached else None,
                 f"within {100 * slope['relative_error']:.2g} %" if reached else slope["reason"],
             )
         )

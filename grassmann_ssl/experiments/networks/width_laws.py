@@ -1,4 +1,4 @@
-"""What theory says of constrained layers, held against trained ones: the exact flow, mode by mode, both metrics, a free layer."""
+"""Trained constrained layers against theory: exact flow, modes, both metrics, and a free layer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from grassmann_ssl.training import Trajectory
 Arrays = dict[str, np.ndarray]
 
 FALLEN = 0.1  # speeds are compared when the excess loss has fallen to this share of its start
-RESOLVED = 0.05  # of the fastest rate: slower coordinates have hardly moved while the fastest can be read
+RESOLVED = 0.05  # of the fastest rate: slower coordinates are not resolved while the fastest decays
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What all runs share, on the host: C (m, m) with its spectrum, starts M(0) (S, m, d), moments, and some samples (N, m)."""
+    """The shared problem, on the host: C (m, m) with its spectrum, starts M(0) (S, m, d), moments, and some samples (N, m)."""
 
     matrix: Tensor
     eigenvalues: np.ndarray
@@ -72,7 +72,7 @@ def largest_difference(runs: Tensor) -> float | None:
 
 
 def modes(problem: Problem, time: np.ndarray, runs: Tensor) -> tuple[dict[str, Any], Arrays]:
-    """Mode by mode, of runs (H, K, S, m, d): occupations v_j^T P v_j, principal angles, and the rate of every coordinate T_ij."""
+    """Modes of runs (H, K, S, m, d): occupations v_j^T P v_j, principal angles, and the rate of every coordinate T_ij."""
     d, eigenvalues = problem.dim, problem.eigenvalues
     target = torch.as_tensor(problem.vectors[:, :d])
     angles = principal_angles(runs, target.expand(*runs.shape[:-2], *target.shape)).numpy()
@@ -116,7 +116,7 @@ def speeds(problem: Problem, time: np.ndarray, excess: np.ndarray) -> np.ndarray
 
     0 where it does not within the run.
     """
-    fine = np.linspace(0, 2 * time[-1], 8 * len(time))  # longer than the run: what is faster may arrive alone
+    fine = np.linspace(0, 2 * time[-1], 8 * len(time))  # beyond the end of the run: faster runs arrive earlier
     reference = _falling_times(fine, problem.excess(problem.one_layer(fine)))
     measured = np.stack([_falling_times(time, one) for one in excess])
     known = np.isfinite(measured) & np.isfinite(reference)
@@ -129,7 +129,7 @@ def _falling_times(time: np.ndarray, excess: np.ndarray) -> np.ndarray:
 
 
 def collapse(problem: Problem, trajectory: Trajectory, constrained: Tensor) -> tuple[dict[str, Any], Arrays]:
-    """A free layer: its outputs become multiples of one vector. `constrained` (m, d): final weights of the first constrained run."""
+    """Collapse of a free layer to rank one. `constrained` (m, d): final weights of the first constrained run."""
     time, matrix = trajectory.time.numpy(), problem.matrix.numpy()
     spectra = measure.spectra(trajectory, problem.moments)
     exact = np.moveaxis(theory.constrained.free_flow(time, problem.starts.numpy(), matrix)[0], -3, 0)

@@ -1,4 +1,4 @@
-"""Eigenspaces of predictor and correlations while a network learns, with and without symmetrising the predictor."""
+"""Alignment of the eigenspaces of predictor and correlations, with and without symmetrisation of the predictor."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,31 +18,31 @@ LOGGED = 60
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentConfig(RunConfig):
-    """Eigenspaces with and without symmetrisation of the predictor: Fig. 2 of Tian, Chen and Ganguli (ICML 2021)."""
+    """Alignment of eigenspaces, with and without symmetrisation of the predictor: Fig. 2 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-alignment"
     seeds: int = 10
-    """networks of each arm"""
+    """networks per arm"""
     dim: int = 5
     """output dimension d"""
     inputs: int = 10
     """input dimension m"""
     scale: float = 0.5
-    """weights start as this times a standard Gaussian matrix over sqrt(m), and the target from a draw of its own"""
+    """initial weights: this times a standard Gaussian matrix / sqrt(m); the target is drawn independently"""
     p0: float = 0.5
-    """the predictor starts as this times the identity plus a Gaussian matrix of half that size over sqrt(d)"""
+    """initial predictor: this times the identity plus half of a standard Gaussian matrix / sqrt(d)"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the weights"""
+    """learning rate of the predictor relative to the weights'"""
     eta: float = 0.04
     """weight decay of predictor and weights (the paper's value for STL-10)"""
     beta: float = 0.4
-    """rate of the moving average (the paper's)"""
+    """rate of the moving average (as in the paper)"""
     sigma2: float = 0.1
-    """augmentation variance; the data have X = I"""
+    """augmentation variance, X' = sigma2 I; the data have X = I"""
     until: float = 60.0
-    """time simulated"""
+    """end time of the simulation"""
     learning_rate: float = 0.02
-    """learning rate of the weights; every step is one of gradient descent"""
+    """learning rate of gradient descent on the weights"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,7 @@ class AlignmentConfig(RunConfig):
 
 
 def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outcome:
-    """Train both arms from the same starts, measure eigenvalues, alignment and asymmetry, and hold the regular arm against eqs. (2)-(4)."""
+    """Train both arms from the same starts, measure eigenvalues, alignment and asymmetry, and compare the regular arm with eqs. (2)-(4)."""
     run = Run(config)
     weights, predictor, target = _start(config, run.generator())
     steps = max(LOGGED, round(config.until / config.learning_rate))
@@ -69,17 +69,17 @@ def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outc
     ratio = errors[0] / errors[1] if errors[1] > 0 else None
     findings = [
         Finding(
-            "regular predictor against the flow (2)-(4), at the end",
-            "equal as the learning rate shrinks",
-            f"relative difference {errors[0]:.1e} at {config.learning_rate:g}, {errors[1]:.1e} at half",
-            "no difference" if ratio is None else f"ratio {ratio:.2f} (2: first order in the learning rate)",
+            "regular network at the end",
+            "eqs. (2)-(4), as the learning rate shrinks",
+            None,
+            f"relative difference {errors[0]:.1e} at learning rate {config.learning_rate:g}, {errors[1]:.1e} at half of it"
+            + ("" if ratio is None else f", ratio {ratio:.2f} (first order: 2)"),
         ),
         *(
             Finding(
                 f"{arm} predictor: smallest |cos| of eigenvectors u of F and W_p u",
                 "1 where eigenspaces align",
-                f"{last['cosine'][k].min():.4f} (median over seeds)",
-                f"asymmetry {float(last['asymmetry'][k, 0]):.1e}",
+                f"{last['cosine'][k].min():.4f} (median over seeds), asymmetry {float(last['asymmetry'][k, 0]):.1e}",
             )
             for k, arm in enumerate(ARMS)
         ),
@@ -123,7 +123,7 @@ def _train(
     steps: int,
     tick: Tick,
 ) -> Simulation:
-    """Both arms side by side: cells are arms x seeds, the second arm symmetrised from its start on."""
+    """Both arms in one batch: cells are arms x seeds, the second arm symmetrised throughout."""
     count = len(ARMS) * config.seeds
     one = np.ones(count)
     symmetric = np.repeat([0.0, 1.0], config.seeds)

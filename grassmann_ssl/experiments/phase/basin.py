@@ -1,4 +1,4 @@
-"""Which modes collapse: the simulated verdict of every cell of a grid of starts or of settings, and theory's boundary over it."""
+"""Which modes collapse: simulated verdicts on a grid of starts or settings, against theory's boundary."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 
 Array = NDArray[np.float64]
 Verdict = NDArray[np.bool_]
-EDGE = np.linspace(0, 1, 65)  # samples along an edge of a cell, to see whether the boundary crosses it
+EDGE = np.linspace(0, 1, 65)  # samples along an edge of a cell, to find crossings of the boundary
 
 
 @dataclass(frozen=True, kw_only=True)
 class BasinConfig(RunConfig):
-    """Map of collapse: the simulated verdict of every cell of a grid of starts (p, s) or of settings (eta, tau), against theory."""
+    """Map of collapse: simulated verdicts on a grid of starts (p, s) or of settings (eta, tau), against theory."""
 
     NAME: ClassVar[str] = "phase-basin"
     axes: Literal["ps", "eta-tau"] = "ps"
-    """what the grid runs over: the initial p and s at one eta and tau, or eta and tau from one start"""
+    """axes of the grid: ps (starts, at one eta and tau) or eta-tau (settings, from one start)"""
     cells: int = 256
     """cells along each axis"""
     p_range: tuple[float, float] = (-0.6, 1.4)
-    """axes ps: initial eigenvalue p of the predictor, from and to"""
+    """axes ps: range of the initial eigenvalue p of the predictor"""
     s_range: tuple[float, float] = (0.0, 1.0)
-    """axes ps: initial eigenvalue s of the output correlations, from and to; >= 0"""
+    """axes ps: range of the initial eigenvalue s of the output correlations; >= 0"""
     eta: float = 0.15
     """axes ps: weight decay of predictor and trunk"""
     tau: float = 1.0
     """axes ps: target over online weights, W_a = tau W"""
     eta_range: tuple[float, float] = (0.01, 0.3)
-    """axes eta-tau: weight decay, from and to; > 0"""
+    """axes eta-tau: range of weight decay; > 0"""
     tau_range: tuple[float, float] = (0.2, 1.2)
-    """axes eta-tau: target over online weights, from and to; > 0"""
+    """axes eta-tau: range of the target over online weights; > 0"""
     start: tuple[float, float] = (0.15, 0.06)
-    """axes eta-tau: p and s at which every cell starts; s > 0"""
+    """axes eta-tau: initial p and s of every cell; s > 0"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the trunk"""
+    """learning rate of the predictor relative to the trunk's"""
     sigma2: float = 0.25
     """variance of the augmentation, X' = sigma2 I; the data have X = I"""
     memory: int = 256
-    """MiB that the simulation may hold on the device at once"""
+    """memory limit of the simulation on the device, in MiB"""
     compiled: bool = False
-    """fuse the steps by torch.compile: slower once, then much faster; for large maps and for repeated ones"""
+    """fuse the steps by torch.compile, for large or repeated maps: compiled once, then much faster"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +84,7 @@ class BasinConfig(RunConfig):
         return column, row
 
     def settings(self, x: ArrayLike, y: ArrayLike) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start and settings at points (x, y) of the map: p, s, and eta, tau, alpha_p, sigma2."""
+        """Start (p, s) and settings (eta, tau, alpha_p, sigma2) at points (x, y) of the map."""
         x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
         shared = {"alpha_p": self.alpha_p, "sigma2": self.sigma2}
         if self.axes == "ps":
@@ -94,10 +94,10 @@ class BasinConfig(RunConfig):
 
 
 def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate every cell, ask theory for the same verdict at its centre, corners and edges, and write the run folder.
+    """Simulate every cell, and compare with theory's verdict at its centre, corners and edges.
 
-    The two may differ only in cells that theory's boundary crosses: there the verdict of theory is not the same at all corners and
-    samples of the edges, and which side the centre is on is decided by less than a cell.
+    The two may differ only in cells that theory's boundary crosses, where theory's verdict varies over corners and edges. Raises
+    ConfigError for a simulation of too many steps.
     """
     run = Run(config)
     x, y = config.edges
@@ -148,9 +148,10 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
 
 
 def schedule(config: BasinConfig) -> tuple[Array | float, int]:
-    """Horizon, one for a map of starts and one a cell (cells^2,) for a map of settings, and the number of steps.
+    """End time, a number for a map of starts and (cells^2,) for a map of settings, and the number of steps.
 
-    In a map of settings, cells closer to the critical eta than half a cell are crossed by the boundary; they need not be resolved.
+    In a map of settings, cells closer to the critical eta than half a cell are crossed by the boundary and need not be resolved. Raises
+    ConfigError for a simulation of too many steps.
     """
     start, settings = config.settings(*(v.ravel() for v in config.centres))
     shared = {"alpha_p": config.alpha_p, "sigma2": config.sigma2}

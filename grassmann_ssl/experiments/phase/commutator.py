@@ -1,4 +1,4 @@
-"""Do the eigenspaces of predictor and correlations align? The commutator [F, W_p] along training, and its bound."""
+"""Do the eigenspaces of predictor and correlations align? The commutator [F, W_p] during training, and its bound."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,31 +16,31 @@ LOGGED = 60
 
 @dataclass(frozen=True, kw_only=True)
 class CommutatorConfig(RunConfig):
-    """The commutator of predictor and correlations over target and weight decay: Fig. 9 of Tian, Chen and Ganguli (ICML 2021)."""
+    """The commutator of predictor and correlations, against target and weight decay: Fig. 9 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-commutator"
     tau: tuple[float, ...] = (0.2, 0.6, 1.0)
-    """targets over weights, W_a = tau W"""
+    """targets over online weights, W_a = tau W"""
     eta: tuple[float, ...] = (0.0, 0.05, 0.2)
     """weight decays of predictor and weights"""
     seeds: int = 5
-    """networks of every setting"""
+    """networks per setting"""
     dim: int = 4
     """output dimension d"""
     inputs: int = 8
     """input dimension m"""
     scale: float = 0.2
-    """weights start as this times a standard Gaussian matrix over sqrt(m), and the predictor is off p0 I by half of the like"""
+    """initial weights: this times a standard Gaussian matrix / sqrt(m); the predictor deviates from p0 I by half as much"""
     p0: float = 0.5
-    """the predictor starts near this times the identity"""
+    """the initial predictor is near this times the identity"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the weights"""
+    """learning rate of the predictor relative to the weights'"""
     sigma2: float = 0.1
-    """augmentation variance; the data have X = I"""
+    """augmentation variance, X' = sigma2 I; the data have X = I"""
     until: float = 20.0
-    """time simulated"""
+    """end time of the simulation"""
     step: float = 0.02
-    """step of Runge-Kutta 4"""
+    """step size of Runge-Kutta 4"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class CommutatorConfig(RunConfig):
 
 
 def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate symmetrised networks and hold ||[F, W_p]|| against eqs. (7)-(8) and the bound of theorem 3."""
+    """Simulate symmetrised networks and compare ||[F, W_p]|| with eqs. (7)-(8) and the bound of theorem 3."""
     run = Run(config)
     pairs = [(tau, eta) for tau in config.tau for eta in config.eta]
     tau, eta = (np.repeat(column, config.seeds) for column in zip(*pairs, strict=True))
@@ -89,8 +89,8 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
         Finding(
             f"||[F, W_p]|| of {count} networks",
             "eqs. (7)-(8)",
-            f"followed until t = {config.until:g}",
-            f"largest difference {error:.1e}",
+            None,
+            f"largest difference {error:.1e} until t = {config.until:g}",
         ),
         Finding(
             "networks whose K stays positive",
@@ -127,7 +127,7 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
 
 
 def start(config: CommutatorConfig, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (seeds, m, d) and symmetric predictors (seeds, d, d)."""
+    """Initial weights (seeds, m, d) and symmetric predictors (seeds, d, d)."""
     weights = torch.randn(config.seeds, config.inputs, config.dim, dtype=torch.float64, generator=generator)
     predictor = torch.randn(config.seeds, config.dim, config.dim, dtype=torch.float64, generator=generator)
     off = config.scale / 2 * (predictor + predictor.mT) / (2 * config.dim**0.5)

@@ -1,4 +1,4 @@
-"""Predictors that are set against one that is trained: which features a network keeps, and when it learns them."""
+"""Predictors set in closed form against a trained one: which features a network keeps, and when it learns them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,8 @@ ARMS = ("trained", "directpred", "directcopy")
 EXPONENTS = {"directpred": 0.5, "directcopy": 1.0}
 LOGGED = 60
 ALIVE = 1e-3
-MARGIN = 0.05  # weight decays so near a threshold, relatively, are left out of the count: there nothing settles
+# Relative distance to a threshold within which cells are not counted, since convergence is arbitrarily slow there.
+MARGIN = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +31,13 @@ class DirectPredConfig(RunConfig):
     eta: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.22, 0.3)
     """weight decays"""
     seeds: int = 5
-    """networks of every setting"""
+    """networks per setting"""
     start: float = 1.0
-    """the weights start as this times a random rotation, the trained predictor as this times the identity"""
+    """scale of the start: weights this times a random rotation, trained predictor this times the identity"""
     until: float = 150.0
-    """time simulated"""
+    """end time of the simulation"""
     step: float = 0.05
-    """step of Runge-Kutta 4"""
+    """step size of Runge-Kutta 4"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +48,7 @@ class DirectPredConfig(RunConfig):
 
 
 def set_from_correlation(weights: Tensor, *, variance: Tensor, eta: Tensor, exponent: Tensor) -> dict[str, Tensor]:
-    """DirectSet: W_p = F^exponent at every moment, F = W^T W; dW/dt = (W - (I + X') W W_p) W_p - eta W for symmetric W_p."""
+    """DirectSet: W_p = F^exponent at all times, F = W^T W; dW/dt = (W - (I + X') W W_p) W_p - eta W for symmetric W_p."""
     values, vectors = torch.linalg.eigh(correlation(weights))
     powers = values.clamp_min(0)[..., None, :] ** exponent
     predictor = (vectors * powers) @ vectors.mT
@@ -56,7 +57,7 @@ def set_from_correlation(weights: Tensor, *, variance: Tensor, eta: Tensor, expo
 
 
 def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate every arm x weight decay x seed and hold the strengths of the features against the fixed points.
+    """Simulate every arm x weight decay x seed and compare the strengths of the features with the fixed points.
 
     The strength of feature i is the i-th diagonal entry of W W^T. A feature is kept iff eta is below 1 / (4 (1 + sigma_i^2)) and it
     starts above the unstable fixed point; DirectSet then gives it lambda = p_+^{1/exponent}, the trained predictor (alpha_p = 1) p_+^2.
@@ -115,10 +116,8 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
         )
     findings.append(
         Finding(
-            "weight decay above which a feature is dropped",
+            f"weight decay above which a feature is dropped, for variances {', '.join(f'{v:g}' for v in config.variance)}",
             ", ".join(f"{v:.3g}" for v in thresholds(config)),
-            "see the figure",
-            f"for variances {', '.join(f'{v:g}' for v in config.variance)}",
         )
     )
     shape = measured[:, -1].shape
@@ -144,7 +143,7 @@ def thresholds(config: DirectPredConfig) -> np.ndarray:
 
 
 def predict(config: DirectPredConfig) -> np.ndarray:
-    """Final strengths (arms, etas, m) from the start of all features, 0 where dropped."""
+    """Predicted final strengths (arms, etas, m), 0 where dropped."""
     result = np.zeros((len(ARMS), len(config.eta), len(config.variance)))
     for k, arm in enumerate(ARMS):
         exponent = EXPONENTS.get(arm, 0.5)

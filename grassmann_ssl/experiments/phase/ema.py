@@ -1,4 +1,4 @@
-"""How a moving average follows the weights it averages: correlation of target and weights from a target that starts at zero."""
+"""How an EMA target follows the weights: their correlation, from a target that starts at zero."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,27 +17,27 @@ FINE = 3001  # times of the integral (15)
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig(RunConfig):
-    """Correlation of target and weights over the moving average and weight decay: Fig. 7 of Tian, Chen and Ganguli (ICML 2021)."""
+    """Correlation of EMA target and weights, against momentum and weight decay: Fig. 7 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-ema"
     gamma_a: tuple[float, ...] = (0.9, 0.98, 0.996, 0.999)
-    """shares of the old target that a step keeps; beta = (1 - gamma_a) / learning rate"""
+    """momenta of the EMA target; beta = (1 - gamma_a) / learning rate"""
     eta: tuple[float, ...] = (0.0, 0.01, 0.1)
-    """weight decays (the paper's)"""
+    """weight decays (as in the paper)"""
     runs: int = 10
-    """networks of every setting (the paper's number)"""
+    """networks per setting (as in the paper)"""
     dim: int = 3
     """output dimension d, the number of modes"""
     inputs: int = 8
     """input dimension m"""
     p_range: tuple[float, float] = (0.15, 0.9)
-    """eigenvalues of the predictor at the start, drawn evenly from here to there; s = p^2 / alpha_p, on the invariant parabola"""
+    """range of the uniformly drawn initial eigenvalues p of the predictor; s = p^2 / alpha_p, on the invariant parabola"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the weights"""
+    """learning rate of the predictor relative to the weights'"""
     sigma: float = 0.03
-    """standard deviation of the augmentation (the paper's); the data have X = I"""
+    """standard deviation of the augmentation (as in the paper); the data have X = I"""
     until: float = 30.0
-    """time simulated"""
+    """end time of the simulation"""
     learning_rate: float = 0.02
     """learning rate of the weights"""
 
@@ -52,7 +52,7 @@ class EmaConfig(RunConfig):
 
 
 def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
-    """Train aligned networks whose target starts at 0, and hold tau and the correlation against eqs. (13) and (15)."""
+    """Train aligned networks whose target starts at 0, and compare tau and the correlation with eqs. (13) and (15)."""
     run = Run(config)
     generator = run.generator()
     pairs = [(eta, gamma) for eta in config.eta for gamma in config.gamma_a]
@@ -101,20 +101,20 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
         Finding(
             f"corr(W_a, W) of {count} networks",
             "eqs. (11)-(13)",
-            f"followed until t = {config.until:g}",
-            f"largest difference {error:.1e}",
+            None,
+            f"largest difference {error:.1e} until t = {config.until:g}",
         ),
         Finding(
-            "tau of their modes",
+            f"tau of the modes of the {int(alive.sum())} networks that do not collapse",
             "eq. (13)",
-            f"{int(alive.sum())} networks that do not collapse",
-            f"largest difference {tau_error:.1e}",
+            None,
+            f"largest difference {tau_error:.1e} until t = {config.until:g}",
         ),
         Finding(
-            "tau by the integral over p",
-            "eq. (15)",
-            "against eq. (13)",
-            f"largest difference {integral_error:.1e}",
+            "tau by the integral over p, eq. (15)",
+            "eq. (13)",
+            None,
+            f"largest difference {integral_error:.1e} until t = {config.until:g}",
         ),
     ]
     shape = (len(time), len(config.eta), len(config.gamma_a), config.runs)

@@ -1,4 +1,4 @@
-"""How simulated modes end: until when and in which steps they are simulated, and the verdict read off what was simulated."""
+"""Fates of simulated modes: end time, step count, and the verdict collapsed or not."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Array = NDArray[np.float64]
 MEBIBYTE = 2**20
 STEP_TIMES_RATE = 0.5  # Runge-Kutta 4 is stable to 2.8 and follows the fastest decay to 3e-4 a step
 MOST_STEPS = 200_000
-APART = 1000  # distances that have to be told apart, relative to the picture
+APART = 1000  # resolution of the figure: how far apart its points are, relative to one another
 
 
 @dataclass(frozen=True)
 class Fates:
-    """Ends of simulated modes (N,). collapsed: `fell`; finite: False where the simulation blew up, which is no verdict."""
+    """Ends of simulated modes (N,). collapsed: `fell`; finite: False where the simulation diverged, which is no verdict."""
 
     p: Array
     s: Array
@@ -44,12 +44,12 @@ def fell(half: Array, end: Array) -> NDArray[np.bool_]:
 def horizon(
     eta: Array | float, tau: Array | float, *, alpha_p: float, sigma2: float, farthest: float, finest: float
 ) -> Array:
-    """Time after which starts (p, s) that a picture tells apart have parted. `farthest` bounds |p|, `finest` is its resolution in s.
+    """Time after which starts (p, s) that a figure resolves have separated. `farthest` bounds |p|, `finest` is the resolution in s.
 
-    With A = 1 + sigma2 and gap = sqrt|tau^2 - 4 eta A|: p decays with rate eta or faster down to the saddle p_-; neighbours part there
-    with rate p_- gap, or pass what is left of it beyond the critical eta at about that rate; s then decays with rate 2 eta.
+    With A = 1 + sigma2 and gap = sqrt|tau^2 - 4 eta A|: p decays with rate eta or faster down to the saddle p_-; neighbours separate there
+    with rate p_- gap, or pass its ghost beyond the critical eta at about that rate; s then decays with rate 2 eta.
     At eta = 0 the slow passage is at p = 0, where dp/dt = tau (p^2 + alpha_p c) with c = s - p^2 / alpha_p takes
-    pi / (tau sqrt(alpha_p c)); three times that let a survivor settle.
+    pi / (tau sqrt(alpha_p c)); three times that lets a survivor converge.
     """
     eta, tau = np.broadcast_arrays(np.asarray(eta, float), np.asarray(tau, float))
     a = 1 + sigma2
@@ -65,12 +65,12 @@ def horizon(
 def even_steps(
     until: Array | float, p: Array, s: Array, *, eta: Array | float, tau: Array | float, alpha_p: float, sigma2: float
 ) -> int:
-    """An even number of steps in which `until` is short against the fastest rate on the way from every start (p, s).
+    """Number of steps (even) that resolves the fastest rate along the way from every start (p, s) until `until`.
 
     The rate is the diagonal of the Jacobian of eqs. (11)-(12), bounded on the way: p stays between its start, 0 and
     tau / (1 + sigma2), and c = s - p^2 / alpha_p only decays, eq. (14). The coupling of p and s makes the fastest eigenvalue up to
-    1.4 times as large, and leaves a step far within the stability of Runge-Kutta 4. Raises ConfigError where slow and fast are too
-    far apart to be simulated.
+    1.4 times as large, and leaves a step far within the stability region of Runge-Kutta 4. Raises ConfigError for systems too stiff
+    to be simulated.
     """
     a = 1 + sigma2
     highest = np.maximum(np.abs(p), np.asarray(tau) / a)
@@ -101,9 +101,9 @@ def fates(
     compiled: bool = False,
     on_step: Callable[[int], object] = lambda cells: None,
 ) -> Fates:
-    """Advance modes (N,) by Runge-Kutta 4 in float64 to the time `until` and judge them; `memory` in MiB.
+    """Simulate modes (N,) by Runge-Kutta 4 in float64 to the time `until` and classify them; `memory` in MiB.
 
-    eta, tau and until are numbers, or arrays (N,); with an array of times every mode takes `steps` (even) equal steps of its own.
+    eta, tau and until are numbers, or arrays (N,); with an array of times every mode takes `steps` (even) equal steps to its own.
     """
 
     def tensor(value: Array | float) -> Tensor | float:

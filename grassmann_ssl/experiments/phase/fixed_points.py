@@ -1,4 +1,4 @@
-"""Where one mode ends against weight decay: fixed points in closed form, and simulated ends from both sides of the unstable one."""
+"""Fixed points of one mode against weight decay: closed forms, and simulated ends from both sides of the unstable one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, hori
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 
 Array = NDArray[np.float64]
-SETTLED = 2.0  # horizons: in the first neighbours part, in the second they approach their ends
+SETTLED = 2.0  # horizons: neighbours separate in the first and converge in the second
 MEMORY = 256
-CURVE = 300  # points of a branch that are drawn
+CURVE = 300  # points of a drawn branch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,17 @@ class FixedPointsConfig(RunConfig):
 
     NAME: ClassVar[str] = "phase-fixed-points"
     tau: tuple[float, ...] = (1.0, 0.7, 1.0)
-    """target over online weights, W_a = tau W; one number for all panels or one a panel, as for alpha_p"""
+    """target over online weights, W_a = tau W; one value for all panels, or one per panel (so for alpha_p)"""
     alpha_p: tuple[float, ...] = (1.0, 1.0, 4.0)
-    """learning rate of the predictor over that of the trunk"""
+    """learning rate of the predictor relative to the trunk's"""
     sigma2: float = 0.25
     """variance of the augmentation, X' = sigma2 I; the data have X = I"""
     etas: int = 28
-    """weight decays a panel, evenly from 0 (left out) to `beyond` times the critical one"""
+    """weight decays per panel, evenly spaced from 0 (excluded) to `beyond` times the critical one"""
     beyond: float = 1.4
-    """largest weight decay of a panel over the critical one; > 1"""
+    """largest weight decay relative to the critical one; > 1"""
     offset: float = 0.02
-    """distance of the two starts from the unstable fixed point, over tau / (1 + sigma2)"""
+    """distance of the two starts from the unstable fixed point, in units of tau / (1 + sigma2)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +45,7 @@ class FixedPointsConfig(RunConfig):
         self.panels()
 
     def panels(self) -> list[dict[str, Any]]:
-        """tau, alpha_p and sigma2 of every panel."""
+        """tau, alpha_p and sigma2 of every panel. Raises ConfigError for lists of different lengths."""
         count = max(len(self.tau), len(self.alpha_p))
         for name in ("tau", "alpha_p"):
             if len(getattr(self, name)) not in (1, count):
@@ -57,10 +57,10 @@ class FixedPointsConfig(RunConfig):
 
 
 def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate both starts at every weight decay, hold their ends against the closed forms, and write the run folder.
+    """Simulate both starts at every weight decay, and compare their ends with the closed forms.
 
     Both start on the invariant parabola s = p^2 / alpha_p: below the critical eta at p_- +- offset tau / (1 + sigma2), beyond it
-    around tau / (2 (1 + sigma2)), where the two fixed points have met and vanished.
+    around tau / (2 (1 + sigma2)), where the two fixed points merged. Raises ConfigError for a simulation of too many steps.
     """
     run = Run(config)
     panels = config.panels()

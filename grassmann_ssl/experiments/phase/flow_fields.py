@@ -1,4 +1,4 @@
-"""Flow fields of the scalar model with anisotropic data: one weight, its predictor and its target, the target equal or following."""
+"""Flow fields of the scalar model with anisotropic data: one weight and its predictor, with an equal or an EMA target."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
 TARGETS = ("equal", "following")
-FINER = 2  # steps over those that a verdict needs: curves without corners
-FINEST = 1 / 256  # of the largest w^2: starts closer than this need not part
-SETTLED = 2.0  # horizons: in the first neighbours part, in the second they approach their ends
+FINER = 2  # times the steps that a verdict needs, for smooth curves
+FINEST = 1 / 256  # of the largest w^2: closer starts need not separate
+SETTLED = 2.0  # horizons: neighbours separate in the first and converge in the second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +30,23 @@ class FlowFieldsConfig(RunConfig):
 
     NAME: ClassVar[str] = "phase-flow-fields"
     eta: tuple[float, ...] = (0.0, 0.03)
-    """weight decay of predictor and weight, a column of panels for each"""
+    """weight decays of predictor and weight, one column of panels each"""
     lambda_s: float = 1.0
-    """eigenvalue of X + X', all of the second moments of the views"""
+    """eigenvalue of X + X', the second moment of a view"""
     lambda_d: float = 0.5
-    """eigenvalue of X, what the two views share; at most lambda_s"""
+    """eigenvalue of X, the cross-moment of two views; at most lambda_s"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the weight"""
+    """learning rate of the predictor relative to the weight's"""
     beta: float = 1.0
-    """rate of the moving average, of the panels where the target follows"""
+    """EMA rate, in the panels with an EMA target"""
     target: float = 0.0
-    """initial weight w_a of a target that follows"""
+    """initial weight w_a of the EMA target"""
     wp_range: tuple[float, float] = (-0.8, 1.2)
-    """initial predictors w_p, from and to"""
+    """range of the initial predictors w_p"""
     w_range: tuple[float, float] = (-1.0, 1.0)
-    """initial weights w, from and to"""
+    """range of the initial weights w"""
     starts: tuple[int, int] = (9, 8)
-    """trajectories a panel, along w_p and along w: one from a random point of every cell of such a grid"""
+    """starts per panel, along w_p and along w: one random point in every cell of this grid"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,10 +83,11 @@ def following_target(
 
 
 def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate both kinds of target at every weight decay, hold ends and conserved quantity against theory, and write the run folder.
+    """Simulate both kinds of target at every weight decay, and compare ends and the conserved quantity with theory.
 
     With w_a = w, (w_p, w^2) obeys eqs. (11)-(12) with tau = l_d / l_s, sigma^2 = 0 and eta / l_s in units of time 1 / l_s: the basin
-    of collapse is known. With a target that follows only the fixed points and w^2 - w_p^2 / alpha_p are.
+    of collapse is known. With an EMA target only the fixed points and w^2 - w_p^2 / alpha_p are. Raises
+    ConfigError for a simulation of too many steps.
     """
     run = Run(config)
     w_p, w = scattered(config.wp_range, config.w_range, config.starts, run.generator())
@@ -180,7 +181,7 @@ def _critical(config: FlowFieldsConfig) -> float:
 
 
 def _plan(config: FlowFieldsConfig, eta: float, target: str, w_p: Array, w: Array) -> tuple[float, int]:
-    """Time and steps of the modes that the plane w_a = w reduces to; a target that follows adds its own slowness and rate."""
+    """End time and steps of the modes that the plane w_a = w reduces to; an EMA target adds its own time scale."""
     settings = as_modes(config, eta)
     largest = max(float(np.abs(w).max()), abs(config.target))
     until = SETTLED * float(horizon(**settings, farthest=float(np.abs(w_p).max()), finest=FINEST * largest**2))
@@ -201,7 +202,7 @@ def _drift(time: Array, w_p: Array, w: Array, alpha_p: float, eta: float) -> flo
 def _end_error(
     config: FlowFieldsConfig, eta: float, w_p: Array, w: Array, collapsed: NDArray[np.bool_]
 ) -> float | None:
-    """Largest distance of a survivor from its fixed point, or, without weight decay, from the line of fixed points; None: no survivor."""
+    """Largest distance of a survivor from its fixed point (without weight decay: from the line of them); None without survivors."""
     if collapsed.all():
         return None
     _, upper = theory.predictor.modes.anisotropic_fixed_points(
@@ -224,7 +225,7 @@ def _findings(config: FlowFieldsConfig, result: dict[str, Any]) -> list[Finding]
         agreed = "as predicted" if result["collapsed"] == result["trajectories"] else "not as predicted"
         verdict = Finding(f"collapse, {name}", beyond, count, agreed)
     else:
-        verdict = Finding(f"collapse, {name}", "no closed form", count, "not compared")
+        verdict = Finding(f"collapse, {name}", None, count)
     lines = [verdict]
     if result["end_error"] is not None:
         fixed = "w_p* and ±w_p*/√α_p" if result["eta"] else "w_p = λ_d/λ_s"
@@ -235,7 +236,7 @@ def _findings(config: FlowFieldsConfig, result: dict[str, Any]) -> list[Finding]
         Finding(
             f"w² − w_p²/α_p, {name}",
             "decays as exp(−2ηt)" if result["eta"] else "is conserved",
-            f"until t = {result['until']:,.0f}",
-            f"largest difference {result['conservation_error']:.1e}",
+            None,
+            f"largest difference {result['conservation_error']:.1e} until t = {result['until']:,.0f}",
         ),
     ]

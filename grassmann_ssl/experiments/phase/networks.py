@@ -1,4 +1,4 @@
-"""Linear networks with a predictor as rules that `simulate` advances, and what is measured of them.
+"""Right-hand sides of linear networks with a predictor, for `simulate`, and their measurements.
 
 Tian, Chen, Ganguli, ICML 2021, arXiv 2102.06810: weights W (N, m, d) and f = W^T x (our W is the paper's transposed), predictor W_p
 (N, d, d), target W_a (N, m, d), gradients of J = (1/2) E ||W_p f_1 - stop(W_a^T x_2)||^2 in the population. The data have X = I and X'
@@ -29,7 +29,7 @@ def trained(
     beta: Tensor | None = None,
     symmetric: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Eqs. (2)-(4): all three move, or, without `target`, W_a = tau W. Settings are (N, 1, 1).
+    """Eqs. (2)-(4): all three are trained, or, without `target`, W_a = tau W. Settings are (N, 1, 1).
 
     symmetric: 1 where the predictor is symmetrised after every step, W_p <- (W_p + W_p^T) / 2, else 0. From a symmetric start that is
     the symmetric part of its derivative.
@@ -69,7 +69,7 @@ def aligned(p: Array, s: Array, inputs: int, generator: torch.Generator) -> Alig
 
 
 def settings(device: torch.device, **values: ArrayLike) -> dict[str, Tensor]:
-    """Numbers a cell (N,) as (N, 1, 1), which multiply matrices."""
+    """Values per cell (N,) as (N, 1, 1), to multiply matrices."""
     return {name: torch.as_tensor(np.asarray(v, float), device=device)[:, None, None] for name, v in values.items()}
 
 

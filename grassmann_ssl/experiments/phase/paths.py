@@ -1,17 +1,17 @@
-"""Trajectories for pictures: where they start, and how many of their points are kept."""
+"""Trajectories for figures: starts, and resampling."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-DRAWN = 120  # points kept of a trajectory
+DRAWN = 120  # points per trajectory
 
 
 def scattered(
     x: tuple[float, float], y: tuple[float, float], counts: tuple[int, int], generator: torch.Generator
 ) -> tuple[Array, Array]:
-    """One random point in every cell of a grid: spread evenly, and none on a boundary by construction."""
+    """One uniform point in every cell of a grid (stratified sampling)."""
     column, row = np.meshgrid(np.arange(counts[0]), np.arange(counts[1]))
     jitter = torch.rand(2, row.size, dtype=torch.float64, generator=generator).numpy()
     return (
@@ -21,7 +21,7 @@ def scattered(
 
 
 def even_along(x: Array, y: Array) -> Array:
-    """Trajectories (K, N) as (N, DRAWN, 2), at equal distances along each: slow ends take no more points than fast beginnings."""
+    """Trajectories (K, N) as (N, DRAWN, 2), resampled at equal arc lengths."""
     steps = np.hypot(np.diff(x, axis=0), np.diff(y, axis=0))
     length = np.concatenate([np.zeros((1, x.shape[1])), np.cumsum(steps, 0)])
     paths = []

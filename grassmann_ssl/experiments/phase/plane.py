@@ -1,4 +1,4 @@
-"""What theory draws into the plane (p, s) of one mode: its fixed points, and the separatrix between the two fates."""
+"""Theory in the plane (p, s) of one mode: fixed points, and the separatrix between collapse and survival."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import theory
 def fixed_points(*, tau: float, eta: float, alpha_p: float, sigma2: float) -> dict[str, Any]:
     """Fixed points (p, s = p^2 / alpha_p) of eqs. (11)-(12): `stable` and `saddles`, lists of points.
 
-    Without weight decay there are none but those of two lines, s = 0 and p = `line`, which is None with weight decay.
+    Without weight decay they form two lines, s = 0 and p = `line`; with weight decay `line` is None.
     """
     if _everything_collapses(tau, eta, sigma2):
         return {"stable": [[0.0, 0.0]], "saddles": [], "line": None}

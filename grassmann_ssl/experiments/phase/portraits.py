@@ -1,4 +1,4 @@
-"""Phase portraits of one mode: simulated trajectories over the parabola, the fixed points and the separatrix of theory."""
+"""Phase portraits of one mode: simulated trajectories against the predicted parabola, fixed points and separatrix."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 from grassmann_ssl.training import simulate
 
 Array = NDArray[np.float64]
-FINER = 2  # steps over those that a verdict needs: curves without corners
-PARABOLA = 400  # points of the parabola that are drawn
-FINEST = 1 / 256  # of the height of the picture: starts closer than this need not part
+FINER = 2  # times the steps that a verdict needs, for smooth curves
+PARABOLA = 400  # points of the drawn parabola
+FINEST = 1 / 256  # of the height of the figure: closer starts need not separate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +29,19 @@ class PortraitsConfig(RunConfig):
 
     NAME: ClassVar[str] = "phase-portraits"
     tau: tuple[float, ...] = (1.0,)
-    """target over online weights, W_a = tau W; one number for all panels or one a panel, as for eta and alpha_p"""
+    """target over online weights, W_a = tau W; one value for all panels, or one per panel (so for eta and alpha_p)"""
     eta: tuple[float, ...] = (0.0, 0.01, 1.0)
     """weight decay of predictor and trunk"""
     alpha_p: tuple[float, ...] = (1.0,)
-    """learning rate of the predictor over that of the trunk"""
+    """learning rate of the predictor relative to the trunk's"""
     sigma2: float = 0.25
     """variance of the augmentation, X' = sigma2 I; the data have X = I"""
     p_range: tuple[float, float] = (-0.8, 1.4)
-    """initial eigenvalue p of the predictor, from and to"""
+    """range of the initial eigenvalue p of the predictor"""
     s_range: tuple[float, float] = (0.0, 1.2)
-    """initial eigenvalue s of the output correlations, from and to; >= 0"""
+    """range of the initial eigenvalue s of the output correlations; >= 0"""
     starts: tuple[int, int] = (11, 6)
-    """trajectories a panel, along p and along s: one from a random point of every cell of such a grid"""
+    """starts per panel, along p and along s: one random point in every cell of this grid"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +56,7 @@ class PortraitsConfig(RunConfig):
         self.panels()
 
     def panels(self) -> list[dict[str, float]]:
-        """tau, eta, alpha_p and sigma2 of every panel."""
+        """tau, eta, alpha_p and sigma2 of every panel. Raises ConfigError for lists of different lengths."""
         given = {name: getattr(self, name) for name in ("tau", "eta", "alpha_p")}
         count = max(map(len, given.values()))
         for name, values in given.items():
@@ -69,7 +69,10 @@ class PortraitsConfig(RunConfig):
 
 
 def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate the trajectories of every panel, hold verdicts and the conserved quantity against theory, and write the run folder."""
+    """Simulate the trajectories of every panel, and compare verdicts and the conserved quantity with theory.
+
+    Raises ConfigError for a simulation of too many steps.
+    """
     run = Run(config)
     panels = config.panels()
     p, s = scattered(config.p_range, config.s_range, config.starts, run.generator())
@@ -126,7 +129,7 @@ def _plan(config: PortraitsConfig, settings: dict[str, float], p: Array, s: Arra
 
 
 def _curves(config: PortraitsConfig, settings: dict[str, float]) -> dict[str, Array]:
-    """Theory's curves (k, 2) over the picture: the invariant parabola, and the separatrix."""
+    """Theory's curves (k, 2): the invariant parabola, and the separatrix."""
     p = np.linspace(*config.p_range, PARABOLA)
     return {
         "parabola": np.stack([p, p**2 / settings["alpha_p"]], -1),
@@ -153,7 +156,8 @@ def _findings(settings: dict[str, float], result: dict[str, Any]) -> list[Findin
         Finding(
             f"s − p²/α_p, {name}",
             "decays as exp(−2ηt)" if settings["eta"] else "is conserved",
-            f"along {result['trajectories']} trajectories until t = {result['until']:,.0f}",
-            f"largest difference {result['conservation_error']:.1e}",
+            None,
+            f"largest difference {result['conservation_error']:.1e} along {result['trajectories']} trajectories until "
+            f"t = {result['until']:,.0f}",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Strengths, predictor and alignment margin of a network while it learns, over weight decay and over the moving average."""
+"""Modes and alignment margin of a network during training, against weight decay and EMA rate."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,29 +16,29 @@ LOGGED = 60
 
 @dataclass(frozen=True, kw_only=True)
 class SweepsConfig(RunConfig):
-    """Learning of aligned modes over weight decay and moving average: Fig. 5 of Tian, Chen and Ganguli (ICML 2021)."""
+    """Learning of aligned modes, against weight decay and EMA rate: Fig. 5 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-sweeps"
     eta: tuple[float, ...] = (0.0, 0.01, 0.04, 0.1)
-    """weight decays of the first sweep (0.04 is the paper's for STL-10), at the first beta"""
+    """weight decays of the first sweep, at the first beta (0.04: the paper's for STL-10)"""
     beta: tuple[float, ...] = (0.4, 0.1, 2.0)
-    """rates of the moving average of the second sweep (0.4 is the paper's), at the second eta"""
+    """EMA rates of the second sweep, at the second eta (0.4: the paper's)"""
     p0: float = 0.3
-    """eigenvalues of the predictor at the start"""
+    """initial eigenvalue of the predictor, for all modes"""
     s0: tuple[float, ...] = (0.05, 0.2, 0.5)
-    """eigenvalues of the correlations F at the start, one a mode"""
+    """initial eigenvalues of the correlations F, one per mode"""
     tau0: float = 0.1
-    """target over weights at the start"""
+    """initial target over online weights"""
     alpha_p: float = 1.0
-    """learning rate of the predictor over that of the weights"""
+    """learning rate of the predictor relative to the weights'"""
     sigma2: float = 0.1
-    """augmentation variance; the data have X = I"""
+    """augmentation variance, X' = sigma2 I; the data have X = I"""
     inputs: int = 8
     """input dimension m, at least the number of modes"""
     until: float = 40.0
-    """time simulated"""
+    """end time of the simulation"""
     learning_rate: float = 0.01
-    """learning rate of the weights; every step is one of gradient descent"""
+    """learning rate of gradient descent on the weights"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +59,7 @@ class SweepsConfig(RunConfig):
 
 
 def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
-    """Train one network a cell, all at once, and hold its modes against eqs. (11)-(13) and the margin (17)."""
+    """Train one network per cell, in one batch, and compare its modes with eqs. (11)-(13) and the margin (17)."""
     run = Run(config)
     eta, beta = (np.array(column) for column in zip(*config.cells, strict=True))
     count, d = len(eta), len(config.s0)
@@ -110,8 +110,8 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
         Finding(
             f"{name} of {count} networks x {d} modes",
             f"eq. ({number})",
-            f"followed until t = {config.until:g}",
-            f"largest difference {errors[name]:.1e}, at learning rate {config.learning_rate:g}",
+            None,
+            f"largest difference {errors[name]:.1e} until t = {config.until:g}, at learning rate {config.learning_rate:g}",
         )
         for name, number in (("p", 11), ("s", 12), ("tau", 13))
     ]
@@ -126,10 +126,9 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
     smallest = [float(v) for v in margins["predicted"].min(0)]
     findings.append(
         Finding(
-            "smallest alignment margin K along the way",
+            "smallest alignment margin K along the way, eq. (17): eigenspaces align where K > 0",
             ", ".join(f"{v:.2g}" for v in smallest),
             ", ".join(f"{v:.2g}" for v in margins["measured"].min(0)),
-            "eq. (17): eigenspaces align while it is positive",
         )
     )
     record = {"steps": steps, "errors": errors, "smallest_margins": smallest}

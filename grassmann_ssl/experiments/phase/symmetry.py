@@ -1,4 +1,4 @@
-"""Does a predictor become symmetric by itself? Its symmetric and antisymmetric part while the network learns."""
+"""Does a predictor become symmetric by itself? Its symmetric and antisymmetric parts during training."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,25 +16,25 @@ LOGGED = 60
 
 @dataclass(frozen=True, kw_only=True)
 class SymmetryConfig(RunConfig):
-    """Symmetric and antisymmetric part of the predictor over weight decay: Fig. 8 of Tian, Chen and Ganguli (ICML 2021)."""
+    """Symmetric and antisymmetric parts of the predictor, against weight decay: Fig. 8 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-symmetry"
     eta: tuple[float, ...] = (0.001, 0.01, 0.05)
-    """weight decays (the paper's)"""
+    """weight decays (as in the paper)"""
     seeds: int = 5
-    """networks of every setting"""
+    """networks per setting"""
     dim: int = 4
     """output dimension d"""
     inputs: int = 8
     """input dimension m"""
     scale: float = 0.3
-    """the predictor starts as 0.5 I plus this times a standard Gaussian matrix over sqrt(d)"""
+    """initial predictor: 0.5 I plus this times a standard Gaussian matrix / sqrt(d)"""
     sigma2: float = 0.1
-    """augmentation variance; the data have X = I"""
+    """augmentation variance, X' = sigma2 I; the data have X = I"""
     until: float = 40.0
-    """time simulated"""
+    """end time of the simulation"""
     step: float = 0.05
-    """step of Runge-Kutta 4"""
+    """step size of Runge-Kutta 4"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class SymmetryConfig(RunConfig):
 
 
 def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate networks with F = W_p^T W_p at the start, alpha_p = 1, W_a = W, and hold both parts against eqs. (2)-(3).
+    """Simulate networks with F = W_p^T W_p at the start, alpha_p = 1, W_a = W, and compare both parts with eqs. (2)-(3).
 
     From such a start F = W_p^T W_p holds for all times (theorem 1).
     """
@@ -92,10 +92,15 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
         Finding(
             f"symmetric part of the predictor, {count} networks",
             "eqs. (2)-(3)",
-            f"followed until t = {config.until:g}",
-            f"largest difference {errors[0]:.1e}",
+            None,
+            f"largest difference {errors[0]:.1e} until t = {config.until:g}",
         ),
-        Finding("antisymmetric part", "eqs. (2)-(3)", "the same networks", f"largest difference {errors[1]:.1e}"),
+        Finding(
+            "its antisymmetric part",
+            "eqs. (2)-(3)",
+            None,
+            f"largest difference {errors[1]:.1e} until t = {config.until:g}",
+        ),
         Finding(
             "W^T W - W_p^T W_p",
             "0 at all times (theorem 1)",
@@ -106,8 +111,8 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
             Finding(
                 f"antisymmetric over symmetric part at the end, eta = {one_eta:g}",
                 "0 in the limit",
-                f"{np.median(share[k * config.seeds : (k + 1) * config.seeds]):.1e} (median)",
-                f"started at {np.median((measured[1][0] / measured[0][0])[: config.seeds]):.2g}",
+                f"{np.median(share[k * config.seeds : (k + 1) * config.seeds]):.1e}, from "
+                f"{np.median((measured[1][0] / measured[0][0])[: config.seeds]):.2g} at the start (medians over seeds)",
             )
             for k, one_eta in enumerate(config.eta)
         ),

@@ -1,4 +1,4 @@
-"""The pictures of encoders side by side: collapse, ranks and probes by arm, and the spectra they ended with."""
+"""Figures of encoders side by side: collapse, ranks and probes by arm, and final spectra."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def page(outcome: Outcome) -> Page:
                 "spectra",
                 "Spectra at the end",
                 spectra(outcome),
-                "Eigenvalues of the covariance of z / ||z||, one line a seed. Below the dotted line, relative to the largest, a dimension "
-                "is dead; a spectrum whose sum is below 0.01 is complete collapse of directions.",
+                "Eigenvalues of the covariance of z / ||z||, one line per seed. Below the dotted line, relative to the largest, a "
+                "dimension is dead; a spectrum whose sum is below 0.01 is complete collapse of directions.",
             ),
         ),
     )
 
 
 def arms(outcome: Outcome) -> Figure:
-    """Every probe, the ranks, and the time of a step, one row of markers an arm."""
+    """Every probe, the ranks, and the time of a step, one row of markers per arm."""
     shown = [name for name in outcome.record["probes"] if any(one[name] for one in outcome.record["arms"])]
     quantities = [(name, f"{name} probe of h [%]", 100.0) for name in shown]
     quantities += [("rank_z", "effective rank of z", 1.0), ("directions_rank", "effective rank of z / ‖z‖", 1.0)]
@@ -78,7 +78,7 @@ def _by_arm(panel: Axes, outcome: Outcome, name: str, scale: float) -> None:
 
 
 def spectra(outcome: Outcome) -> Figure:
-    """Final spectra of directions, one panel an arm."""
+    """Final spectra of directions, one panel per arm."""
     count = len(outcome.record["arms"])
     columns = min(count, 5)
     figure, axes = panels(-(-count // columns), columns, width=2.7 * columns + 0.5, height=3.2)

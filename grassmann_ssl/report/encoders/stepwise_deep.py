@@ -1,4 +1,4 @@
-"""The pictures of stepwise learning in deep networks: spectra over time, and agreement with tangent kernels."""
+"""Figures of stepwise learning in deep networks: spectra over time, and agreement with tangent kernels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def page(outcome: Outcome) -> Page:
 
 
 def steps(outcome: Outcome) -> Figure:
-    """One column an objective: eigenvalues of cov z, and of cov of directions."""
+    """One column per objective: eigenvalues of cov z, and of cov of directions."""
     names = list(outcome.record["runs"])
     figure, axes = panels(2, len(names), width=4.6 * len(names), height=3.4)
     for j, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The pictures of a trained encoder: loss and spectra over time, and the spectra it ended with."""
+"""Figures of a trained encoder: loss and spectra over time, and final spectra."""
 
 from __future__ import annotations
 

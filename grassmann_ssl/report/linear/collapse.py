@@ -1,4 +1,4 @@
-"""The pictures of the collapse experiment: a map of verdicts for each objective, and effective ranks against the prediction."""
+"""Figures of the collapse experiment: a map of verdicts for each objective, and effective ranks against the prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def page(outcome: Outcome) -> Page:
         "What keeps an embedding from collapsing",
         f"A linear model z = Wᵀx, m = {len(config['spectrum'])}, d = {config['dim']}, on Gaussian data: signal variances "
         f"{', '.join(f'{v:g}' for v in config['spectrum'])}, views by additive noise, inputs scaled so that their largest variance is 1. "
-        f"Population gradients, {config['steps']:,} steps, {config['seeds']} seeds a cell. All settings are ours. "
+        f"Population gradients, {config['steps']:,} steps, {config['seeds']} seeds per cell. All settings are ours. "
         + outcome.record["collapse_rule"],
         (
             Section(
@@ -63,7 +63,7 @@ def _cells(outcome: Outcome, objective: str) -> dict[tuple[str, float], dict[str
 
 
 def verdict_maps(outcome: Outcome) -> Figure:
-    """One map an objective: constraints down, noise across."""
+    """One map per objective: constraints by row, noise by column."""
     config = outcome.record["config"]
     figure, axes = _grid(len(config["objectives"]), 3.6)
     for panel, objective in zip(axes, config["objectives"], strict=True):
@@ -105,7 +105,7 @@ def _boundary(panel: Axes, kinds: list[list[str | None]]) -> None:
 
 
 def ranks(outcome: Outcome) -> Figure:
-    """Effective rank against noise, one panel an objective."""
+    """Effective rank against noise, one panel per objective."""
     config = outcome.record["config"]
     figure, axes = _grid(len(config["objectives"]), 3.9)
     order = {c: k for k, c in enumerate(config["constraints"])}

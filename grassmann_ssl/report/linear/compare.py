@@ -1,4 +1,4 @@
-"""The pictures of a comparison: theory as lines, measurements as points or bands, readable in grey."""
+"""Figures of a comparison: theory as lines, measurements as points or bands, readable in grey."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLE: dict[str, dict[str, Any]] = {
 }
 BLOWS_UP = "Unbounded below: theory predicts that free weights blow up while their rank goes to 1."
 MEANING = {
-    "barlow_twins": "Barlow Twins, L = ‖WᵀΓW − I‖² (off-diagonal terms weighed by λ, no normalisation). Theory, for λ = 1: free weights "
+    "barlow_twins": "Barlow Twins, L = ‖WᵀΓW − I‖² (off-diagonal terms weighted by λ, no normalisation). Theory, for λ = 1: free weights "
     "learn one mode after the other; the constraint removes the scale that lets them whiten, and with all γ below 1 leads to the top-d "
     "eigenspace of Γ.",
     "spectral_contrastive": "Spectral contrastive loss, L = −2 tr(WᵀΓW) + ‖WᵀΣW‖².",
@@ -54,7 +54,7 @@ CONVENTIONS = (
 
 
 def page(outcome: Outcome) -> Page:
-    """The staircase of free Barlow Twins, four panels an objective, and how the free arm depends on its initialisation."""
+    """The staircase of free Barlow Twins, four panels per objective, and how the free arm depends on its initialisation."""
     config, data = outcome.record["config"], outcome.record["data"]
     names = [name for name, arms in outcome.record["arms"].items() if arms]
     sections = [

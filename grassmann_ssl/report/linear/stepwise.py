@@ -1,4 +1,4 @@
-"""The pictures of stepwise learning: the staircase of one seed, all step times against theory, and held-out embeddings."""
+"""Figures of stepwise learning: the staircase of one seed, all step times against theory, and held-out embeddings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grassmann_ssl.report.style import LEGEND, THEORY, TIME, panels, points
 from grassmann_ssl.runs import Outcome
 
 LOSS = {
-    "barlow_twins": "Barlow Twins, ‖WᵀΓW − I‖² (off-diagonal terms weighed by λ)",
+    "barlow_twins": "Barlow Twins, ‖WᵀΓW − I‖² (off-diagonal terms weighted by λ)",
     "spectral_contrastive": "the spectral contrastive loss, −2 tr WᵀΓW + ‖WᵀΣW‖²",
     "squared_vicreg": "VICReg in squared form, ‖WᵀΣW − I‖² + β E‖z − z′‖²",
     "infonce": "InfoNCE on the population, similarity −‖z − z′‖²/2, temperature 1",
@@ -32,7 +32,7 @@ def page(outcome: Outcome) -> Page:
             staircase(outcome),
             "First seed. Markers: loss and eigenvalues measured in training. Dotted: predicted step times."
             + (" Black: predicted curves." if "curves" in outcome.arrays else "")
-            + " Dashed: what the eigenvalues are predicted to rise to.",
+            + " Dashed: the predicted final eigenvalues.",
         ),
         Section(
             "step_times",
@@ -51,7 +51,7 @@ def page(outcome: Outcome) -> Page:
         sections.append(
             Section(
                 "held_out",
-                "Embeddings of samples that were not trained on",
+                "Embeddings of held-out samples",
                 held_out(outcome),
                 "Every coordinate of every held-out sample: trained, against predicted from kernel values alone (turned by one rotation).",
             )

@@ -1,4 +1,4 @@
-"""The report of `kernel-change`: exponents in the width, what moves, and how long free training stays lazy."""
+"""Page of `kernel-change`: exponents in the width, what moves, and how long free training stays lazy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grassmann_ssl.runs import Outcome
 
 
 def page(outcome: Outcome) -> Page:
-    """Lede and figures of a finished run."""
+    """Lede and figures."""
     config, record = outcome.record["config"], outcome.record
     inputs = 3 * config["triplets"]
     lede = (

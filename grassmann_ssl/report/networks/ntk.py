@@ -1,4 +1,4 @@
-"""The pictures of a network against its tangent kernel: the staircase, errors of step times, angles and kernels by width."""
+"""Figures of a network against its tangent kernel: the staircase, errors of step times, angles and kernels by width."""
 
 from __future__ import annotations
 

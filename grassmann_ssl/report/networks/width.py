@@ -1,4 +1,4 @@
-"""The report of `width`: the exact law for every hidden width, mode by mode, what another metric changes, and a free layer."""
+"""Page of `width`: the exact law for every hidden width, mode by mode, what another metric changes, and a free layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXCESS_FLOOR = ANGLE_FLOOR = 1e-6
 
 
 def page(outcome: Outcome) -> Page:
-    """Lede and figures of a finished run."""
+    """Lede and figures."""
     config = outcome.record["config"]
     widths = ", ".join(str(h) for h in config["hidden"])
     metrics = ("projector", "modes", "metrics", "collapse")

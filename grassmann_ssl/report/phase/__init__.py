@@ -1,1 +1,1 @@
-"""The pictures of the experiments on learning with a predictor and a stop-gradient."""
+"""Figures of the experiments on learning with a predictor and a stop-gradient."""

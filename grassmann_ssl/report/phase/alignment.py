@@ -22,7 +22,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['beta']:g} are theirs. Time is t = learning rate × step, learning rate {config['learning_rate']:g}."
     )
     caption = (
-        f"Median over {config['seeds']} networks, bands from the smallest to the largest, one line an eigenvector. From left to right: "
+        f"Median over {config['seeds']} networks, bands show the range, one line per eigenvector. From left to right: "
         "eigenvalues of F, of the symmetric part of W_p, |cos| between an eigenvector u of F and W_p u, asymmetry ‖W_p − W_pᵀ‖/‖W_p‖."
     )
     return Page(

@@ -1,4 +1,4 @@
-"""The commutator against time, one panel a target, one line a weight decay."""
+"""The commutator against time, one panel per target, one line per weight decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strengths of features over time and at the end against weight decay, one panel an arm."""
+"""Strengths of features over time and at the end against weight decay, one panel per arm."""
 
 from __future__ import annotations
 

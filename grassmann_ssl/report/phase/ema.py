@@ -1,4 +1,4 @@
-"""Correlation of target and weights against time, one panel a weight decay, one line a moving average."""
+"""Correlation of target and weights against time, one panel per weight decay, one line per momentum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['learning_rate']:g}. Time is t = learning rate × step, and β = (1 − γ_a)/learning rate."
     )
     caption = (
-        "Markers: correlation ⟨W_a, W⟩/(‖W_a‖‖W‖) in training, median over the networks; bands: smallest and largest. Lines: eqs. "
+        "Markers: correlation ⟨W_a, W⟩/(‖W_a‖‖W‖) in training, median over the networks; bands: range. Lines: eqs. "
         "(11)-(13). "
         "At t = 0 the target has no direction."
     )

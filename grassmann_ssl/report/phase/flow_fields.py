@@ -29,7 +29,7 @@ def page(outcome: Outcome) -> Page:
         "half of its run. Time is t = learning rate × step."
     )
     caption = (
-        "Simulated trajectories: dashed where they collapsed, solid where they survived; each begins at its small dot, and arrows point "
+        "Simulated trajectories: dashed where they collapsed, solid where they survived; each starts at its small dot, and arrows point "
         "along time. Upper row: the target is the weight itself, w_a = w. Lower row: the target follows as a moving average from "
         f"w_a = {config['target']:g}, so that the plane is a projection and trajectories may cross. Theory in black: stable fixed points "
         "(filled) and saddles (open), lines of fixed points w = 0 and w_p = λ_d/λ_s without weight decay (dotted), the separatrix of "

@@ -22,7 +22,7 @@ SURVIVES = {"color": SERIES[1]["color"], "linestyle": "-"}
 
 
 def page(outcome: Outcome) -> Page:
-    """One figure with a portrait a panel."""
+    """One figure, one portrait per panel."""
     config = outcome.record["config"]
     lede = (
         "Eigenvalues p of a linear predictor and s of the output correlations of one mode, learned with a stop-gradient: "
@@ -31,7 +31,7 @@ def page(outcome: Outcome) -> Page:
         "half over the second half of its run. Time is t = learning rate × step."
     )
     caption = (
-        "Simulated trajectories: dashed where the mode collapsed, solid where it survived; each begins at its small dot, and arrows "
+        "Simulated trajectories: dashed where the mode collapsed, solid where it survived; each starts at its small dot, and arrows "
         "point along time. Theory in black: the invariant parabola s = p²/α_p (thin), the separatrix between the two fates (thick), "
         "stable fixed points (filled) and the saddle (open). Without weight decay fixed points form lines (dotted), s = 0 and "
         "p = τ/(1 + σ²); beyond the critical weight decay only the origin is left."

@@ -10,7 +10,7 @@ from grassmann_ssl.runs import Outcome
 
 
 def page(outcome: Outcome) -> Page:
-    """One figure a sweep."""
+    """One figure per sweep."""
     config = outcome.record["config"]
     lede = (
         "Linear networks with a predictor, a stop-gradient and a moving average, the predictor aligned with the output correlations F; "
@@ -19,7 +19,7 @@ def page(outcome: Outcome) -> Page:
         f"τ = {config['tau0']:g}. Time is t = learning rate × step, learning rate {config['learning_rate']:g}."
     )
     caption = (
-        "Markers: gradient descent of the whole network, median over its modes; bands: smallest and largest mode. Lines: eqs. (11)-(13), "
+        "Markers: gradient descent of the whole network, median over its modes; bands: range over modes. Lines: eqs. (11)-(13), "
         "the same. Left: the smallest alignment margin K of eq. (17); where it is positive (above the dotted line) eigenspaces align. "
         "Middle and right: eigenvalues of the predictor and of F."
     )

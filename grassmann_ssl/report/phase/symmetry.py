@@ -1,4 +1,4 @@
-"""Symmetric and antisymmetric part of the predictor against time, one line a weight decay."""
+"""Symmetric and antisymmetric part of the predictor against time, one line per weight decay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['scale']:g}/√d, {config['seeds']} networks each. Time is t = learning rate × step."
     )
     caption = (
-        "Markers: simulated networks, median; bands: smallest and largest. Lines: eqs. (2)-(3), the same. Left: symmetric part, right: "
+        "Markers: simulated networks, median; bands: range. Lines: eqs. (2)-(3), the same. Left: symmetric part, right: "
         "antisymmetric part. Weight decay removes the antisymmetric part."
     )
     return Page(

@@ -272,7 +272,7 @@ def test_divergence_is_stated_and_left_out_of_fits(tmp_path):
     assert free["diverged_widths"][0] == 16 and free["last_layer"]["median"][0] is None
     assert free["last_layer"]["slope"] is None and free["switched"]["slope"] is None
     assert lazy["diverged"][0] < 6 and any(
-        "networks diverged before t = 6 at h = 16" in f.agreement for f in outcome.findings
+        "networks diverged before t = 6 at h = 16" in f.measured for f in outcome.findings
     )
     assert not any(np.isnan(values).any() for values in outcome.arrays.values())
     assert "diverged" in (tmp_path / "run" / "report.html").read_text()
