@@ -62,5 +62,6 @@ __all__ = [
     "sweeps",
     "symmetry",
     "train",
+    "train_config",
     "width",
 ]

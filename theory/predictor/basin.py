@@ -15,6 +15,7 @@ tau > 0, alpha_p > 0, eta >= 0, sigma2 >= 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -156,7 +157,8 @@ def _compare(p: Array, s: Array, c: Array, h: Array, sign: int) -> NDArray[np.bo
     order = np.argsort(which, kind="stable")
     starts = np.searchsorted(which[order], np.arange(values.size + 1))
     for first in range(0, values.size, CHUNK):
-        theta, log_q, log_c = _branch(values[first : first + CHUNK], sign)
+        chunk = values[first : first + CHUNK]
+        theta, log_q, log_c = _branch(chunk, sign) if chunk.size > 1 else _one_branch(float(chunk[0]), sign)
         series = _series(values[first : first + CHUNK])
         for k in range(theta.shape[1]):
             mine = order[starts[first + k] : starts[first + k + 1]]
@@ -220,6 +222,14 @@ def _branch(h: Array, sign: int) -> Array:
             f"the separatrix did not end within {MOST_NODES} steps, for h from {h.min():.3g} to {h.max():.3g}"
         )
     return np.stack(nodes, 1)
+
+
+@functools.lru_cache(maxsize=16)
+def _one_branch(h: float, sign: int) -> Array:
+    """Nodes (3, nodes, 1) of `_branch` for one h: whoever draws a map asks for it many times."""
+    nodes = _branch(np.array([h]), sign)
+    nodes.flags.writeable = False
+    return nodes
 
 
 def _runge_kutta(slope: Callable[[Array], Array], state: Array, step: Array | float) -> Array:
