@@ -1,4 +1,4 @@
-"""The map of which modes collapse, 256 x 256 simulated starts: our engine against a loop over scipy's solve_ivp, and its memory."""
+"""The basin of collapse, 256 x 256 simulated starts: our simulation against a loop over scipy's solve_ivp, and its memory."""
 
 import gc
 import os
@@ -24,13 +24,13 @@ SAMPLE = 100  # cells that the loop is timed on; its time is scaled to all of th
 METHODS = ("RK45", "DOP853", "LSODA")  # the default of solve_ivp, its most accurate explicit one, its multistep one
 TOLERANCES = tuple(10 ** (-k / 2) for k in range(2, 25))  # rtol = atol, the loosest that reaches our accuracy is timed
 WORST = 1e-2  # a sampled end further off than this is a different end
-LIMITS = (1, 2, 4)  # MiB given to the engine
+LIMITS = (1, 2, 4)  # MiB given to the simulation
 
 
 def run(
     device: torch.device, repeats: int, cells: int = 256, sample: int = SAMPLE, target: float = 0.2
 ) -> list[dict[str, Any]]:
-    """Check ends against DOP853 at rtol 1e-12, then time; one record of times a number of threads, one of memory a limit.
+    """Check ends against DOP853 at rtol 1e-12, then time; one record of times per number of threads, one of memory per limit.
 
     Raises RuntimeError where our ends are off, or no tolerance of a method reaches our accuracy.
     """
@@ -117,7 +117,7 @@ def as_accurate(
     error: float,
     reference: NDArray[np.float64],
 ) -> tuple[float, float]:
-    """The loosest tolerance whose ends are off by at most `error`, and how far they are off."""
+    """The loosest tolerance whose ends are off by at most `error`, and their error. Raises RuntimeError where there is none."""
     for rtol in TOLERANCES:
         with np.errstate(over="ignore", invalid="ignore"):  # the loosest may blow up
             reached = worst(loop(config, starts, until, method, rtol), reference)
@@ -168,7 +168,7 @@ def memory(config: BasinConfig, device: torch.device) -> dict[str, Any]:
 
 
 class Alive(TorchDispatchMode):
-    """The largest number of bytes that tensors made under it held at one time."""
+    """Context manager: peak bytes of the tensors allocated under it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,13 +185,13 @@ class Alive(TorchDispatchMode):
         return result
 
     def drop(self, size: int) -> None:
-        """Called when a tensor is gone."""
+        """Called when a tensor is freed."""
         self.now -= size
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Run with so many torch threads."""
+    """Context manager: run with `count` torch threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

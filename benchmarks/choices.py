@@ -1,4 +1,4 @@
-"""Which retraction, which optimizer: the price of one step and what it buys, on the same problem."""
+"""Retractions and optimizers compared: the time of one step and the progress made, on the same problem."""
 
 import functools
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def run(
 
 
 def costs(shape: tuple[int, int]) -> Tensor:
-    """c (n, 1) from 0 to 1 with a gap behind the first p."""
+    """c (n, 1) from 0 to 1 with a gap after the first p."""
     n, p = shape
     return torch.cat([torch.linspace(0, 0.3, p), torch.linspace(0.5, 1, n - p)])[:, None]
 
@@ -75,7 +75,7 @@ def step(name: str, shape: tuple[int, int], rate: float, device: torch.device) -
 
 
 def descend(name: str, shape: tuple[int, int], rate: float, steps: int, device: torch.device) -> float:
-    """What is left of the cost above its least value after the steps, over what there was at the start; inf where it is not finite."""
+    """Excess of the cost over its minimum after the steps, relative to that at the start; inf where it is not finite."""
     advance, point = step(name, shape, rate, device)
     cost = costs(shape).double().to(device)
 

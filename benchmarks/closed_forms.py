@@ -49,7 +49,7 @@ def problem(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
 
 
 def our_side(operation: str, x: Tensor, u: Tensor, y: Tensor) -> Callable[[], Tensor]:
-    """A call of ours."""
+    """Our operation, as a closure."""
     manifold = Grassmann()
     if operation == "exp":
         return lambda: manifold.expmap(x, u)

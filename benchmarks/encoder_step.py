@@ -42,7 +42,7 @@ def run(
     objectives: tuple[str, ...] | None = None,
     target: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Check, then time; of every objective one record of steps, and one of the loop for each constraint of LOOPS.
+    """Check, then time; per objective one record of steps, and one of the loop for each constraint of LOOPS.
 
     A turn times each side for about `target` seconds, on a CPU one step at least. Raises RuntimeError where a constrained weight is not
     orthonormal after CHECKED_STEPS steps, or a loss is not finite.
@@ -79,7 +79,7 @@ def settings(name: str, setting: dict[str, Any]) -> TrainConfig:
 
 
 class Training:
-    """An arm and how many steps it has done: the project's own loop, some steps at a time."""
+    """An arm and its number of steps done: the project's own training loop, some steps at a time."""
 
     def __init__(self, config: TrainConfig, size: int, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -103,7 +103,7 @@ class Training:
         self.done += count
 
     def per_step(self, views: PairOfViews, count: int) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         return seconds(lambda: self.advance(views, count), 1, self.device) / count
 
 
@@ -156,7 +156,8 @@ def fixed_views(batch: int, size: int, device: torch.device) -> PairOfViews:
 def checked(name: str, side: Training, size: int) -> float | None:
     """Largest entry of |W B W^T - I| after a few steps on a few images, in float64; None where W is not constrained.
 
-    B = I, and for the feature-orthonormal layer its metric.
+    B = I, and for the feature-orthonormal layer its metric. Raises RuntimeError where training diverges, or for a constraint of EXACT where
+    the entry is above TOLERANCE.
     """
     try:
         side.advance(fixed_views(CHECKED_IMAGES, size, side.device), CHECKED_STEPS)
@@ -212,7 +213,7 @@ def steps(
 def loops(sides: dict[str, Training], size: int, repeats: int, count: int) -> list[dict[str, Any]]:
     """Images per second of whole loops, views included, in turns of `count` steps, and the share of each part.
 
-    Shares are from steps of their own, since what is marked waits for the device; one record a side.
+    Shares are from separate steps, since marks wait for the device; one record per side.
     """
     views = {name: random_views(side, size) for name, side in sides.items()}
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -281,7 +282,7 @@ def markdown(results: list[dict[str, Any]]) -> list[str]:
 
 
 def constraint(name: str) -> str:
-    """How a side is called in the table."""
+    """Label of a side in the table."""
     if name == FREE:
         return "without constraint"
     return "last layer by Muon" if name == "muon" else name

@@ -99,7 +99,7 @@ def _processor() -> str:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")

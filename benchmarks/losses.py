@@ -40,7 +40,7 @@ def run(
     slices: int = SLICES,
     target: float = 0.2,
 ) -> list[dict[str, Any]]:
-    """Check values and gradients against every peer, then time; one record a loss and size, of NT-Xent with peak memory.
+    """Check values and gradients against every peer, then time; one record per loss and size, with peak memory for NT-Xent.
 
     Raises RuntimeError where results disagree.
     """
@@ -64,7 +64,7 @@ def run(
 
 
 def views(shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two correlated views that take gradients."""
+    """Two correlated views that require gradients."""
     z, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     pair = torch.stack([z, 0.8 * z + 0.6 * noise]).to(device)
     return pair[0].clone().requires_grad_(), pair[1].clone().requires_grad_()
@@ -123,9 +123,9 @@ def disagreement(ours: Loss, theirs: Loss, z: tuple[Tensor, Tensor]) -> float:
 
 
 def peak_bytes(name: str, shape: tuple[int, int], side: str, device: torch.device) -> int | None:
-    """Growth of the most memory held while the loss is called once: of the device, or of a fresh process's resident set.
+    """Growth of peak memory in one call of the loss: of the device, or of a fresh process's resident set.
 
-    None where the system does not tell a process its peak.
+    None where the system does not report a process's peak. Raises RuntimeError where the process fails.
     """
     if device.type == "cuda":
         loss, z = side_of(name, shape, side, device), views(shape, device)

@@ -1,5 +1,4 @@
-"""One momentum step on Gr(n, p): our RiemannianSGD on Grassmann, against geoopt's on its Stiefel manifolds and against what the step cannot
-do without."""
+"""One momentum step on Gr(n, p): our RiemannianSGD against geoopt's on its Stiefel manifolds, and against its own matrix products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +93,7 @@ def captured(step: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def own_products(shape: tuple[int, ...], device: torch.device) -> Callable[[], Tensor]:
-    """The five n x p x p products of a momentum step, and nothing else.
+    """The five n x p x p products of a momentum step alone.
 
     A = X^T V, X A, the Gram matrix Z^T Z, and two products with p x p matrices (the new point, and the momentum in its basis).
     """

@@ -1,4 +1,4 @@
-"""What rounding does: orthonormality after many noisy float32 steps, and the end points of logarithms up to the cut locus."""
+"""Rounding errors: orthonormality after many noisy float32 steps, and the end points of logarithms up to the cut locus."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def run(device: torch.device, repeats: int, steps: int = STEPS) -> list[dict[str
 
 
 def drift(shape: tuple[int, int], retraction: str, steps: int, device: torch.device) -> float:
-    """Largest entry of X^T X - I after steps with momentum along Gaussian gradients, lengths about 0.3, never stabilised."""
+    """Largest entry of X^T X - I after steps with momentum along Gaussian gradients, of lengths about 0.3, never re-orthonormalised."""
     generator = torch.Generator(device).manual_seed(0)
     manifold = Grassmann(retraction)
     point = geoopt.ManifoldParameter(manifold.random(*shape, generator=generator, device=device), manifold=manifold)

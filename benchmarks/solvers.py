@@ -1,5 +1,7 @@
-"""The dominant subspace of a symmetric matrix on Gr(n, p), float64, to a gradient norm of 1e-6: our solvers, and pymanopt's on its own
-Grassmann with its own torch backend."""
+"""The eigenspace of the p smallest eigenvalues of a symmetric matrix, to a gradient norm of 1e-6: our solvers against pymanopt's.
+
+In float64; pymanopt's run on its own Grassmann manifold with its own torch backend.
+"""
 
 import statistics
 import time
@@ -83,13 +85,13 @@ def ours(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[T
 
 
 def through_pymanopt(loss: Callable[[Tensor], Tensor], start: Tensor, method: str) -> tuple[Tensor, int]:
-    """A solver of pymanopt's on our geometry."""
+    """A pymanopt solver on our manifold."""
     solution = solve(loss, Grassmann(), start, method=method, max_iterations=5000, min_gradient_norm=GRADIENT_NORM)
     return solution.point, solution.evaluations
 
 
 def theirs(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, int]:
-    """The same on pymanopt's own geometry."""
+    """The same on pymanopt's own manifold."""
     manifold = pymanopt.manifolds.Grassmann(*start.shape)
     calls = 0
 

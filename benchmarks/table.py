@@ -19,7 +19,7 @@ def newest(results: Path, case: str) -> list[dict[str, Any]]:
 
 
 def markdown(case: ModuleType, results: Path) -> str:
-    """The table of a case, and when and with what it was measured."""
+    """The table of a case, with dates and versions of the measurements."""
     records = newest(results, case.NAME)
     lines = case.markdown(records)
     stamps = sorted(

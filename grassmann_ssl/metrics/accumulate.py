@@ -1,4 +1,4 @@
-"""Count, mean and scatter of embeddings, gathered batch by batch and over processes: all that spectral metrics need."""
+"""Count, mean and scatter of embeddings, accumulated over batches and processes: all that spectral metrics need."""
 
 import torch
 import torch.distributed as dist
@@ -9,10 +9,10 @@ from torch import Tensor
 class SecondMoments:
     """The count n, mean m (d,) and centred scatter M (d, d) = sum_i (z_i - m)(z_i - m)^T of rows seen so far, in float64.
 
-    Batches and other moments are merged by m <- m_a + (n_b / n) D, M <- M_a + M_b + (n_a n_b / n) D D^T, D = m_b - m_a. Nothing is
-    subtracted that is not small: a large mean costs the covariance no digits, and equal rows have a scatter of exactly 0.
-    `resolution` is the machine epsilon of the coarsest dtype seen, the relative error that the rows came with.
-    Lives on `device`, which must know float64. Raises ValueError for a d below 1. Source: Chan, Golub & LeVeque 1979.
+    Batches and other moments are merged by m <- m_a + (n_b / n) D, M <- M_a + M_b + (n_a n_b / n) D D^T, D = m_b - m_a. A large mean costs
+    the covariance no digits, and equal rows have a scatter of exactly 0. `resolution` is the machine epsilon of the coarsest dtype seen,
+    the relative error of the rows. On `device`, which must support float64. Raises ValueError for a d below 1. Source: Chan, Golub &
+    LeVeque 1979.
 
         >>> moments = SecondMoments(3)
         >>> for batch in torch.eye(3).split(2):
@@ -31,7 +31,7 @@ class SecondMoments:
 
     @classmethod
     def of(cls, z: Float[Tensor, " n d"]) -> "SecondMoments":
-        """The moments of one array, on its device."""
+        """The moments of one array (n, d), on its device. Raises ValueError for another shape or an integer dtype."""
         _check_rows(z, None)
         moments = cls(z.shape[1], device=z.device)
         moments.update(z)
@@ -39,14 +39,14 @@ class SecondMoments:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """Number d of dimensions."""
         return len(self.mean)
 
     @torch.no_grad()
     def update(self, z: Float[Tensor, " n d"]) -> None:
-        """Take the rows of a batch (n, d) of any floating dtype; n may be 0. Does not wait for the device.
+        """Add the rows of a batch (n, d) of any floating dtype; n may be 0. Does not wait for the device.
 
-        Raises ValueError for another shape. Values that are not finite stay in the moments.
+        Raises ValueError for another shape or an integer dtype. Values that are not finite stay in the moments.
         """
         _check_rows(z, self.dimension)
         if len(z):
@@ -55,7 +55,7 @@ class SecondMoments:
             self.resolution = max(self.resolution, torch.finfo(z.dtype).eps)
 
     def merge(self, other: "SecondMoments") -> None:
-        """Take all that `other`, which stays as it is, has seen. Raises ValueError for another d."""
+        """Add the rows that `other` has seen; `other` is unchanged. Raises ValueError for another d."""
         if other.dimension != self.dimension:
             raise ValueError(f"other must have d = {self.dimension} as these moments have, got d = {other.dimension}")
         if other.count:
@@ -64,7 +64,7 @@ class SecondMoments:
 
     @torch.no_grad()
     def all_reduce(self) -> "SecondMoments":
-        """The moments of the rows of all processes, as new moments, the same on each; these stay those of this process.
+        """New moments, of the rows of all processes, the same on each; these remain those of this process.
 
         The counts may differ, and be 0. Without an initialised process group it is a copy. Counts and means are gathered, scatters about
         the common mean are summed in place, so that no process holds more than two (d, d) matrices. Waits for the device.

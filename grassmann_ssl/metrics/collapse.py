@@ -35,11 +35,11 @@ class CollapseVerdict:
 
     @property
     def collapsed(self) -> Bool[Tensor, " *b"]:
-        """Either kind."""
+        """Complete or dimensional collapse."""
         return self.complete | self.dimensional
 
     def kinds(self) -> dict[str, int]:
-        """How many runs ended in each kind: none, dimensional, complete."""
+        """Number of runs of each kind: none, dimensional, complete."""
         complete, dimensional = int(self.complete.sum()), int(self.dimensional.sum())
         return {
             "none": self.complete.numel() - complete - dimensional,
@@ -54,7 +54,7 @@ def collapse_verdict(
     """Judge embeddings by the eigenvalues (..., d) of their centred covariance, by COLLAPSE_RULE.
 
     `input_variance` is the mean variance per input dimension; `log_scale` (...) is added to the logarithm of the eigenvalues, for
-    runs whose weights were rescaled on the way and whose true variances may not fit a float.
+    runs whose weights were rescaled during training and whose true variances may overflow or underflow.
     Raises ValueError where the eigenvalues are not finite or the input variance is not positive.
     """
     if not torch.isfinite(covariance_eigenvalues).all():

@@ -1,4 +1,4 @@
-"""LiDAR: how many directions tell samples apart that their own views leave alone."""
+"""LiDAR: the effective rank of the scatter between samples relative to the scatter between views of a sample."""
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,9 @@ def lidar(z: Tensor, *, delta: float = 1e-4, eps: float = 1e-8) -> Float[Tensor,
 
     S_b = sum_i (m_i - m)(m_i - m)^T / (n - 1),   S_w = sum_ij (z_ij - m_i)(z_ij - m_i)^T / (n (q - 1)) + delta I,   m_i the mean over
     the views of sample i, m that over samples; exp(-sum_k p_k log p_k), p_k proportional to l_k + eps, l_k the d eigenvalues.
-    At most min(d, n - 1) for eps = 0. Means of q views differ by chance also where no feature tells samples apart: such directions have
-    l = 1/q, and count. 0 where all m_i are equal to rounding: complete collapse, never NaN. Invariant to rotations and shifts of z, not
-    to its scale, by delta. Raises ValueError for n < 2, q < 2, values that are not finite, delta <= 0 and eps < 0.
+    At most min(d, n - 1) for eps = 0. Means of q views differ by chance also where samples do not: such directions have l = 1/q, and
+    count. 0 where all m_i are equal up to rounding: complete collapse, never NaN. Invariant to rotations and shifts of z, but
+    not to its scale, because of delta. Raises ValueError for n < 2, q < 2, values that are not finite, delta <= 0 and eps < 0.
     Deviation from the source: p sums to 1 exactly. Source: Thilak et al. 2024, arXiv 2312.04000.
     """
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 2:

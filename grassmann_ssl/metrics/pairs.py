@@ -12,14 +12,14 @@ from grassmann_ssl.metrics.accumulate import centred_rows
 from grassmann_ssl.metrics.ranks import rounding_variance
 from grassmann_ssl.precision import no_autocast
 
-BLOCK_ELEMENTS = 2**24  # of the table of distances held at a time: 64 MiB in float32
+BLOCK_ELEMENTS = 2**24  # distances held at a time: 64 MiB in float32
 
 
 @torch.no_grad()
 def alignment(z: Tensor, z_positive: Tensor, *, alpha: float = 2.0) -> Float[Tensor, ""]:
-    """The mean of |z_i - z+_i|^alpha over positive pairs, on the unit sphere: 0 is perfect, 2 the mean of independent uniform pairs.
+    """The mean of |z_i - z+_i|^alpha over positive pairs, on the unit sphere: 0 is perfect; alpha = 2 gives 2 for independent uniform rows.
 
-    Rows are brought to length 1; a row of 0 stays 0. Shapes (n, d), (n, d) -> scalar. Raises ValueError for other shapes and for
+    Rows are normalised to unit length; zero rows stay 0. Shapes (n, d), (n, d) -> scalar. Raises ValueError for other shapes and for
     alpha <= 0. Source: Wang & Isola 2020, arXiv 2005.10242, sec. 4.1.
     """
     _check_pair(z, z_positive, same_width=True)
@@ -31,10 +31,10 @@ def alignment(z: Tensor, z_positive: Tensor, *, alpha: float = 2.0) -> Float[Ten
 
 @torch.no_grad()
 def uniformity(z: Tensor, *, t: float = 2.0) -> Float[Tensor, ""]:
-    """log of the mean of exp(-t |z_i - z_j|^2) over the n (n - 1) / 2 distinct pairs, on the unit sphere: 0 for a point, less is better.
+    """log of the mean of exp(-t |z_i - z_j|^2) over the n (n - 1) / 2 distinct pairs, on the unit sphere: lower is better.
 
-    Between -4 t and 0. A row and itself are no pair. Rows are brought to length 1; a row of 0 stays 0. The table of distances is made
-    block by block, and the sum as a log-sum-exp, so no t underflows. Shapes (n, d) -> scalar. Raises ValueError for n < 2 and for t <= 0.
+    Between -4 t and 0, the value at complete collapse. Rows are normalised to unit length; zero rows stay 0. Distances are computed in
+    blocks and summed as a log-sum-exp, so that no t underflows. Shapes (n, d) -> scalar. Raises ValueError for n < 2 and for t <= 0.
     Source: Wang & Isola 2020, arXiv 2005.10242, sec. 4.1.
     """
     if z.ndim != 2 or len(z) < 2:
@@ -59,10 +59,10 @@ def uniformity(z: Tensor, *, t: float = 2.0) -> Float[Tensor, ""]:
 def linear_cka(x: Tensor, y: Tensor) -> Float[Tensor, ""]:
     """Linear centred kernel alignment of two embeddings of the same n samples, in [0, 1], in float64.
 
-    |Y^T X|_F^2 / (|X^T X|_F |Y^T Y|_F) of centred X (n, p), Y (n, q), or <X X^T, Y Y^T> / (|X X^T|_F |Y Y^T|_F), the same, by
-    whichever products are smaller. The biased estimate: independent X and Y come near 0 only where n is far above p and q. Invariant to
-    rotations of the coordinates and to the scale of X and of Y. 0 where one of them is a point, or spreads by rounding alone.
-    Raises ValueError unless both are arrays of the same number of rows, n >= 2. Source: Kornblith et al. 2019, arXiv 1905.00414.
+    |Y^T X|_F^2 / (|X^T X|_F |Y^T Y|_F) of centred X (n, p), Y (n, q), or <X X^T, Y Y^T> / (|X X^T|_F |Y Y^T|_F), the same, by whichever
+    products are smaller. The biased estimator: for independent X and Y it is near 0 only where n is far above p and q. Invariant to
+    rotations of the coordinates and to the scale of X and of Y. 0 where one of them is constant up to rounding. Raises ValueError unless
+    both are arrays of the same number of rows, n >= 2. Source: Kornblith et al. 2019, arXiv 1905.00414.
     """
     _check_pair(x, y, same_width=False)
     x, y = (_centred_to_unit_size(v) for v in (x, y))
@@ -79,10 +79,10 @@ def linear_cka(x: Tensor, y: Tensor) -> Float[Tensor, ""]:
 def subspace_angles_to(z: Tensor, reference: Tensor, *, center: bool = True) -> Float[Tensor, " r"]:
     """Principal angles (r,), increasing, in radians, between the column spans of two embeddings of the same n samples, in float64.
 
-    0 where some linear read-out of one is a linear read-out of the other (less the means, with `center`), pi/2 where they have nothing
-    in common; r is the smaller rank of the two, 0 for a point. The rank is the number of singular values above max(n, p) u s_1, u the
-    machine epsilon of the dtype given; centred ones must also be above rounding of the mean. Blind to any invertible map of the
-    coordinates, unlike `linear_cka`, and so to how much variance a direction has.
+    0 for a direction that both spans contain, pi/2 for one orthogonal to the other span; with `center`, columns less their means. r is the
+    smaller rank of the two, 0 for constant embeddings. The rank is the number of singular values above max(n, p) u s_1, u the
+    machine epsilon of the dtype given; centred ones must also be above rounding of the mean. Invariant to invertible linear maps of the
+    coordinates, unlike `linear_cka`, and so independent of the variance of a direction.
     Raises ValueError unless both are arrays of the same number of rows, n >= 2.
     """
     _check_pair(z, reference, same_width=False)
@@ -108,7 +108,7 @@ def _span(z: Tensor, center: bool) -> Tensor:
 
 
 def on_sphere(z: Float[Tensor, " n d"]) -> Float[Tensor, " n d"]:
-    """Rows brought to length 1, however small they are, in float32, or float64 for such; a row of 0 stays 0."""
+    """Rows normalised to unit length, however small they are, in float32, or float64 for float64 input; zero rows stay 0."""
     z = z if z.dtype == torch.float64 else z.float()
     largest = z.abs().amax(1, keepdim=True)
     return F.normalize(z / torch.where(largest > 0, largest, 1), dim=1)

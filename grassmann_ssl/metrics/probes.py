@@ -1,4 +1,4 @@
-"""What a simple classifier reads off frozen features: nearest neighbours, ridge regression, logistic regression. On their device."""
+"""Probes of frozen features: k nearest neighbours, ridge regression, logistic regression. On the features' device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from grassmann_ssl.metrics.pairs import on_sphere
 from grassmann_ssl.precision import no_autocast
 
-CHUNK_ELEMENTS = 2**24  # of the table of similarities held at a time: 64 MiB in float32
+CHUNK_ELEMENTS = 2**24  # similarities held at a time: 64 MiB in float32
 PENALTIES = tuple(10.0**power for power in range(-8, 5))
 
 
@@ -27,7 +27,7 @@ class RidgeProbe:
 
 @dataclass(frozen=True)
 class LogisticProbe:
-    """accuracy on the test rows; the objective where it stopped, its largest gradient entry per row, and whether that is converged."""
+    """accuracy on the test rows; the final objective, the largest entry of its gradient / n, and whether the fit has converged."""
 
     accuracy: float
     objective: float
@@ -55,8 +55,8 @@ def knn_accuracy(
 ) -> float:
     """Accuracy of weighted k nearest neighbours: a class scores sum of exp(cos(z, z_i) / temperature) over its own among the k nearest.
 
-    Features are brought to length 1; rows of 0 stay 0. Tied classes go to the smaller label, and of neighbours tied for the last place any
-    may be taken. Similarities in float32, or float64 for such features; chunked over test rows. Labels are any integers.
+    Features are normalised to unit length; zero rows stay 0. Ties between classes go to the smaller label; ties for the k-th neighbour are
+    broken arbitrarily. Similarities in float32, or float64 for float64 features; chunked over test rows. Labels are any integers.
     Raises ValueError for shapes that do not fit, empty sets, features that are not finite, and unless 1 <= k <= n and temperature > 0.
     Source: Wu et al. 2018, arXiv 1805.01978; its defaults are k = 200, temperature = 0.07.
     """
@@ -92,7 +92,7 @@ def ridge_probe(
 
     min over W, b of |X W + 1 b^T - Y|_F^2 + penalty |W|_F^2; the class of the largest output. The error of row i predicted without it is
     r_i / (1 - h_i), r the residuals of the full fit and h_i = 1/n + sum_k (X_c V)_ik^2 / (l_k + penalty), X_c^T X_c = V diag(l) V^T:
-    one decomposition for all penalties. The smallest mean square wins, the larger penalty of two equal ones. `penalties` None is
+    one decomposition for all penalties. The smallest mean squared error wins; ties go to the larger penalty. `penalties` None is
     1e-8 ... 1e4 times the mean of the l_k. Closed form, in float64. Raises ValueError for shapes that do not fit, features that are not
     finite and penalties that are not positive. Source: Allen 1974 (PRESS); Hastie, Tibshirani & Friedman 2009, eq. (7.64).
     """
@@ -140,8 +140,8 @@ def logistic_probe(
 ) -> LogisticProbe:
     """Accuracy of multinomial logistic regression, fitted by full-batch L-BFGS in float64 until it has converged.
 
-    min over W, b of sum_i -log softmax(W^T x_i + b)_{y_i} + (penalty / 2) |W|_F^2, x the features less their mean over their standard
-    deviation (biased) on the training rows; constant features are 0. The objective of scikit-learn's LogisticRegression(C = 1 / penalty)
+    min over W, b of sum_i -log softmax(W^T x_i + b)_{y_i} + (penalty / 2) |W|_F^2, x the features standardised by mean and standard
+    deviation (biased) of the training rows; constant features are 0. The objective of scikit-learn's LogisticRegression(C = 1 / penalty)
     after StandardScaler. Deterministic: starts from 0. Converged where no entry of the gradient of the objective / n is above
     `tolerance`; the result says whether it was within `max_iterations`. Raises ValueError for shapes that do not fit, features that are
     not finite and penalty <= 0.

@@ -1,4 +1,4 @@
-"""Ranks, decay and conditioning: of a spectrum that the caller names, or of embeddings, from one decomposition of their moments."""
+"""Effective ranks, spectral decay and conditioning: of a given spectrum, or of embeddings, by one eigendecomposition of their moments."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def effective_rank(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"]:
 
     Of covariance eigenvalues it is the effective rank logged here; of the singular values of an uncentred embedding matrix it is
     RankMe (Garrido et al. 2023, arXiv 2210.02885) without its epsilon of 1e-7. Negative entries (rounding) count as 0.
-    Between 1 and d, and 0 where the whole spectrum is 0: a point has no rank, not NaN. Shapes (..., d) -> (...).
+    Between 1 and d, and 0 where the whole spectrum is 0, never NaN. Shapes (..., d) -> (...).
     Source: Roy & Vetterli 2007.
     """
     return _entropy_rank(spectrum.clamp_min(0))
@@ -46,17 +46,17 @@ def participation_ratio(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"
 
 @dataclass(frozen=True)
 class SpectralSummary:
-    """What the spectrum l_1 >= ... >= l_d of embeddings says. No field is ever NaN; a point has all ranks 0.
+    """Metrics of the spectrum l_1 >= ... >= l_d of embeddings. No field is ever NaN; a spectrum of zeros has all ranks 0.
 
     center             whether l are eigenvalues of the centred covariance or of the second moment about 0
-    count              rows behind it
+    count              number of rows
     spectrum           l (d,), rounding noise set to 0 (`eigenvalues`)
     rankme             exp of the entropy of the singular values, sqrt(l): RankMe without its epsilon, as published for center=False
     effective_rank     exp of the entropy of l
     participation_ratio  (sum l)^2 / sum l^2
     stable_rank        sum l / l_1
     alpha              -slope of log l_k against log k over `alpha_range`; None where fewer than 3 eigenvalues there are positive
-    alpha_range        first and last k, from 1, of that fit: what was asked for, cut to the positive eigenvalues
+    alpha_range        first and last k of that fit, 1-based, inclusive: the range asked for, cut to the positive eigenvalues
     condition_number   l_1 / l_d; infinite where l_d is 0
     std_min, std_mean  least and mean standard deviation (biased) of single dimensions, about the mean whatever `center` is
     """
@@ -80,7 +80,7 @@ def spectral_summary(
 ) -> SpectralSummary:
     """Every spectral metric of `SpectralSummary` by one symmetric eigenvalue decomposition; waits for the device.
 
-    `alpha_range` = (first, last), counted from 1, both in; None is all positive eigenvalues. Raises ValueError for moments of no rows or
+    `alpha_range` = (first, last), 1-based, inclusive; None is all positive eigenvalues. Raises ValueError for moments of no rows or
     of values that are not finite, and for a range that is not 1 <= first <= last.
     """
     spectrum = eigenvalues(moments, center=center)
@@ -105,7 +105,7 @@ def spectral_summary(
 
 @torch.no_grad()
 def eigenvalues(moments: SecondMoments, *, center: bool) -> Float[Tensor, " d"]:
-    """Eigenvalues (d,), decreasing, of the covariance (center) or of the second moment about 0; those below the noise are exactly 0.
+    """Eigenvalues (d,), decreasing, of the covariance (center) or of the second moment about 0; those below rounding noise are exactly 0.
 
     Noise of the decomposition: l below max(n, d) eps l_1, eps = 2.2e-16; singular values below sqrt(max(n, d) eps) s_1, which the Gram
     matrix squares away, cannot be told from 0. Noise of the rows, when centred: a constant embedding computed in a dtype with epsilon u
@@ -130,15 +130,15 @@ def rankme(
     of: Literal["singular", "eigen"] = "singular",
     eps: float = 0.0,
 ) -> Float[Tensor, " *b"]:
-    """RankMe: exp(-sum_k p_k log p_k), p_k = s_k / sum_j s_j + eps, with every convention named. (...), between 0 and the rank.
+    """RankMe: exp(-sum_k p_k log p_k), p_k = s_k / sum_j s_j + eps, with explicit conventions. (...), between 0 and the rank.
 
     `source` is moments of embeddings, or a spectrum (..., d) of eigenvalues l of their covariance or second moment. `of`: s are the
     singular values of the embeddings, sqrt(l), as published, or the eigenvalues l. `center`: of the moments, embeddings less their mean;
-    published without. `eps`: 1e-7 in the source, 0 here: it counts every direction that is not there (with 1e-5, rank 1 in 2048 dimensions
-    is 1.27). Moments have min(n, d) singular values. 0 where the whole spectrum is 0: all embeddings 0 or, with `center`, equal. Never NaN.
-    A Gram matrix squares: singular values below sqrt(max(n, d) 2.2e-16) of the largest, 1e-6 for n = 10^4, count as 0 (`eigenvalues`).
-    Raises ValueError for center=True with a spectrum, which is centred already or never will be, for an eps below 0, and as `eigenvalues`.
-    Source: Garrido et al. 2023, arXiv 2210.02885.
+    published without. `eps`: 1e-7 in the source, 0 here: it adds entropy for every direction without variance (with 1e-5, rank 1 in 2048
+    dimensions is 1.27). Moments have min(n, d) singular values. 0 where the whole spectrum is 0: all embeddings 0 or, with `center`, equal.
+    Never NaN. A Gram matrix squares: singular values below sqrt(max(n, d) 2.2e-16) of the largest, 1e-6 for n = 10^4, count as 0
+    (`eigenvalues`). Raises ValueError for center=True with a spectrum, whose centring is decided already, for another `of`, for an eps
+    below 0, and as `eigenvalues`. Source: Garrido et al. 2023, arXiv 2210.02885.
     """
     if of not in ("singular", "eigen"):
         raise ValueError(f"of must be 'singular' or 'eigen', got {of!r}")
@@ -160,10 +160,10 @@ def alpha_req(
 ) -> tuple[float | None, tuple[int, int]]:
     """alpha of l_k ~ k^-alpha, by least squares of log l_k on log k, and the range of k that was used; `spectrum` decreasing.
 
-    `fit_range` = (first, last), from 1, both in, is cut to the positive eigenvalues; None is all of them. alpha is None where fewer than
-    3 are left: two points always lie on a line. Every k weighs the same, so the many small eigenvalues decide: with a rank-deficient
-    spectrum or one that ends in a cliff alpha says little. Raises ValueError unless 1 <= first <= last.
-    Source: Agrawal et al. 2022, alpha-ReQ (NeurIPS), after Stringer et al. 2019.
+    `fit_range` = (first, last), 1-based, inclusive, is cut to the positive eigenvalues; None is all of them. alpha is None where fewer than
+    3 are left: two points always lie on a line. All k have the same weight, so that the many small eigenvalues dominate: with a
+    rank-deficient spectrum or one that ends in a cliff alpha says little. Raises ValueError unless 1 <= first <= last. Source: Agrawal et
+    al. 2022, alpha-ReQ (NeurIPS), after Stringer et al. 2019.
     """
     positive = int((spectrum > 0).sum())
     first, last = (1, positive) if fit_range is None else fit_range
@@ -179,7 +179,10 @@ def alpha_req(
 
 
 def standard_deviations(moments: SecondMoments) -> Float[Tensor, " d"]:
-    """The standard deviation (biased) of every dimension about its mean; 0 where it is rounding of the mean."""
+    """The standard deviation (biased) of every dimension about its mean; 0 where it is rounding of the mean.
+
+    Raises ValueError for moments of no rows.
+    """
     variance = moments.covariance.diagonal()
     noise = (ROUNDINGS * moments.resolution * moments.mean).square()
     return torch.where(variance > noise, variance, 0).sqrt()

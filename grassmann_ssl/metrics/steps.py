@@ -3,7 +3,7 @@
 A step is a stretch where the curve moves much faster than on both sides of it. It is looked for as a peak of the slope, not as a break
 of a piecewise constant fit: every ramp and every decay is a staircase of many small steps to such a fit, and no penalty on their number
 tells them from real ones, while a monotone slope has no peak. The slope comes from local straight lines, since those need no even
-sampling, are as good at the two ends, and know their own standard error. numpy and scipy; no torch but for tensors given.
+sampling, are as accurate at the two ends, and have a known standard error. numpy and scipy; tensors are converted.
 """
 
 import itertools
@@ -17,9 +17,8 @@ Array = NDArray[np.float64]
 
 SIGNIFICANCE = 8.0  # standard errors that a peak of the slope must stand out by, above valleys that are low by chance
 PLATEAU = 0.1  # of what the peak slope stands out by: below it a step is over
-LOG_WIDTH = (
-    1.0  # in log t, from a quarter to three quarters: 1.57 for 1 - e^-t, less for every rise that waited before it came
-)
+# In log t, from a quarter of a rise to three quarters: 1.57 for 1 - e^-t, less for every rise after a plateau.
+LOG_WIDTH = 1.0
 GRID_PER_WIDTH = 10
 LEAST_RECORDS = 8  # of a curve
 NEIGHBOURS = 4  # records in reach of every local line, however sparse they are
@@ -30,14 +29,14 @@ ROUNDING = 64 * np.finfo(float).eps
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of one curve in order: the times at which half of each was done, and what the curve gained or lost (always > 0)."""
+    """The steps of one curve in order: the times of half their height, and their heights, by which the curve rose or fell (always > 0)."""
 
     times: tuple[float, ...]
     heights: tuple[float, ...]
 
     @property
     def count(self) -> int:
-        """How many."""
+        """Number of steps."""
         return len(self.times)
 
 
@@ -51,17 +50,18 @@ def detect_steps(
     min_height: float = 0.05,
     contrast: float = 0.5,
 ) -> Steps:
-    """The rises of a curve (K,) over increasing times (K,), or its falls; half-rise times to a small part of a step's width.
+    """The rises of a curve (K,) over increasing times (K,), or its falls; half-rise times to a small fraction of a step's width.
 
-    Time is looked at evenly, or evenly in its logarithm with `log_time`, where records at t <= 0 are left out: steps whose length grows in
-    proportion to when they come, as in stepwise learning, are alike there. 1 - e^{-t} too is a wave there: a rise that takes more than a
-    factor e of time from a quarter of it to three quarters did not wait before it came, and is no step.
+    The scale of time is linear, or logarithmic with `log_time`, where records at t <= 0 are left out: steps whose duration grows in
+    proportion to their time, as in stepwise learning, have equal widths there. So has 1 - e^{-t}, which has no plateau before it: a rise
+    that takes more than a factor e of time from a quarter of its height to three quarters is no step.
     The curve is fitted by straight lines with Gaussian weights, `resolution` of the whole span wide, wider where records are sparse;
-    steps closer than some three times that are one. A peak of the slope is a step if on both sides the slope falls to 1 - `contrast` of
+    steps closer than about three times that are merged. A peak of the slope is a step if on both sides the slope falls to 1 - `contrast` of
     it, and by 8 standard errors for white noise of the size seen between neighbouring records, and if the curve moves by `min_height`
     of its whole range while the slope stands out by a tenth of that. A rise whose peak lies at an end of the curve is no step, nor is
-    one with fewer than some five records before or after it.
-    Raises ValueError for fewer than 8 records, times that do not increase, and values that are not finite.
+    one with fewer than about five records before or after it.
+    Raises ValueError for other shapes, fewer than 8 records, times that do not increase, values that are not finite, and options outside
+    0 < resolution <= 0.2, 0 <= min_height < 1, 0 < contrast <= 1.
     """
     t, y = _checked(time, curve, log_time)
     if y.ndim != 1:
@@ -82,7 +82,8 @@ def eigenvalue_steps(
 ) -> tuple[Steps, ...]:
     """The rises of each of d eigenvalues (K, d), every record sorted, as `detect_steps`; `min_height` is of the largest range of all d.
 
-    An eigenvalue that only follows rounding or noise then has no steps. The number of learned modes at time t is that of times before t.
+    An eigenvalue of rounding or noise alone then has no steps. The number of modes learned by time t is the number of step times before t.
+    Raises as `detect_steps`.
     """
     t, y = _checked(time, spectra, log_time)
     if y.ndim != 2:
@@ -93,7 +94,7 @@ def eigenvalue_steps(
 
 
 def first_crossing(time: NDArray[np.floating], values: NDArray[np.floating], level: float) -> Array:
-    """When each curve first reaches a level from below, linear between records: (K,), (K, ...) -> (...), nan where it does not.
+    """Time at which each curve first reaches a level from below, linear between records: (K,), (K, ...) -> (...), nan where it does not.
 
     The first time where a curve starts at the level or above it. Raises ValueError for fewer than 2 records.
     """

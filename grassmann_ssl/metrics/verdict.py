@@ -9,7 +9,7 @@ from grassmann_ssl.metrics.ranks import eigenvalues
 
 @dataclass(frozen=True)
 class EmbeddingVerdict:
-    """kind is "none", "dimensional" or "complete" by `rule`; guarantees hold by construction, the rest on the rows that were seen."""
+    """kind is "none", "dimensional" or "complete" by `rule`; guarantees hold by construction, observations on the rows given."""
 
     kind: str
     rule: str
@@ -29,11 +29,10 @@ def embedding_verdict(
 ) -> EmbeddingVerdict:
     """Judge embeddings z by the spectrum of cov z, by COLLAPSE_RULE, or their `directions` by DIRECTIONS_RULE; waits for the device.
 
-
     `constraint_rank` = (p, n): the last weight maps n features to p outputs with orthonormal rows (W W^T = I), or rows orthonormal in the
     metric of the features; None without a constraint. `feature_lag` e: eigenvalues of cov z lie within e of 1, for a feature-orthonormal
-    layer (`feature_lag` of that layer on the same rows), else None. A weight of full rank says nothing of the features that enter it: it
-    does not keep z from collapse, and is not counted as if it did. `input_variance` is the mean variance per input dimension.
+    layer (`feature_lag` of that layer on the same rows), else None. A weight of full rank does not prevent its inputs, nor
+    therefore z, from collapsing, and is not counted as such a guarantee. `input_variance` is the mean variance per input dimension.
     Raises ValueError for fewer than 2 rows or values that are not finite, unless 1 <= p <= n, for a lag that is negative or has no
     constraint, and for an input variance that is not positive.
     """

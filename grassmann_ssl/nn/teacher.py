@@ -73,7 +73,7 @@ def _check_names(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Non
 
 
 def _between(layout: Any, start: Tensor, end: Tensor, share: float) -> Tensor:
-    """The weight at `share` of the way: on the geodesic, where its length is known, else the average brought back to the manifold."""
+    """The weight at `share` of the way: on the geodesic, where its length is known, else the average projected onto the manifold."""
     start, end = layout.projx(start.as_subclass(Tensor)), end.as_subclass(Tensor)
     if isinstance(layout.manifold, Grassmann):
         here, there = (layout.manifold.whiten(layout.to_point(w)) for w in (start, end))
