@@ -105,8 +105,8 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     """Train every seed from small initialisation and compare the step times with theory.
 
     The measured eigenvalues are those of C = W^T Gamma W for Barlow Twins, which rise to 1, and of W^T Sigma W for the other losses,
-    which rise to the spectrum of the minimiser; a step time is
-    when the k-th largest first reaches half of that. Raises ConfigError for settings that cannot be run or modes that are never learned.
+    which rise to the spectrum of the minimiser; a step time is when the k-th largest first reaches half
+    of that. Raises ConfigError for settings that cannot be run or modes that are never learned.
     """
     run = Run(config)
     generator = run.generator()

@@ -83,9 +83,9 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     The closed form assumes a kernel that is constant and scalar, Theta_ab = delta_ab K. The linearised network has the full, constant
     kernel, which separates the two assumptions. Their errors, a kernel change of order 1/h and, with an independent start, a non-scalar
     part of order h^{-1/2}, couple a learned mode to the others, which then rise early if they started smaller than that: the smaller the
-    scale, the wider a network must be for the prediction to hold. The angle to the predicted
-    subspace shrinks as scale^(1 - gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`).
-    Raises ConfigError for more pairs than data, or a kernel with fewer than d positive modes.
+    scale, the wider a network must be for the prediction to hold. The angle to the predicted subspace shrinks as scale^(1 -
+    gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`). Raises ConfigError for more pairs than data, or a kernel
+    with fewer than d positive modes.
     """
     run = Run(config)
     generator = run.generator()
