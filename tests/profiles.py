@@ -6,7 +6,7 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
-settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=10)
+settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 

@@ -54,6 +54,7 @@ def test_the_bound_grows_with_the_larger_of_traffic_and_arithmetic():
     assert 0 < 20 * small < large
 
 
+@pytest.mark.slow
 def test_nothing_is_timed_where_results_disagree(monkeypatch):
     monkeypatch.setattr(momentum_step.Grassmann, "proju_", lambda self, x, u: u.mul_(1.5))
     with pytest.raises(RuntimeError, match="nothing was timed"):

@@ -15,6 +15,7 @@ def tiny(name: str) -> encoder_step.Training:
     return encoder_step.Training(encoder_step.settings(name, {"objective": "nt_xent", **setting}), 8, CPU)
 
 
+@pytest.mark.slow
 def test_records_hold_ratios_rates_and_shares():
     records = encoder_step.run(CPU, 2, **TINY)
     assert [row["kind"] for row in records] == ["step", "loop", "loop"]

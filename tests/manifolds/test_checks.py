@@ -198,6 +198,7 @@ def test_rounding_is_not_taken_for_a_fault():
     check_gradient(log_det, Stiefel(), point(dtype=torch.float32).double(), raises=True, generator=drawn())
 
 
+@pytest.mark.slow
 def test_retractions_have_their_order():
     x = point()
     assert check_retraction(G, x, raises=True, generator=drawn()).slope == pytest.approx(3, abs=0.1)

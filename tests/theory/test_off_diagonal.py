@@ -75,6 +75,7 @@ def test_step_times_are_late_by_a_time_that_does_not_depend_on_the_scale(trainin
         assert np.abs(share - 1).max() < 0.04
 
 
+@pytest.mark.slow
 def test_training_ends_in_the_same_subspace_without_loss(training):
     _, final, *_ = training
     c = twin.transpose(final) @ np.diag(GAMMA) @ final

@@ -78,6 +78,7 @@ def test_infonce_ends_where_descent_ends(penalties):
     assert np.abs(measured - predicted_variances(x, gain, sigma, 2)).max() < 2e-4
 
 
+@pytest.mark.slow
 def test_two_matrices_at_once_favour_mixed_directions():
     sigma = GAMMA + NOISE
     penalties = PENALTIES[-1]

@@ -405,6 +405,7 @@ def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
     run(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_prints_and_explains(tmp_path):
     done = command(
         "compare",

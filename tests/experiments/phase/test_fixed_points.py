@@ -10,6 +10,7 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 
 
+@pytest.mark.slow
 def test_no_weight_decay_is_zero_or_critical(tmp_path):
     """5 weight decays up to twice the critical one would put the third on it."""
     outcome = run(FixedPointsConfig(out=tmp_path / "run", tau=(1.0,), alpha_p=(1.0,), etas=5, beyond=2.0))

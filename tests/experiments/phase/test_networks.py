@@ -103,6 +103,7 @@ def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
     assert np.allclose(np.ravel(parts(matrix[None])), (2.0, np.sqrt(2.0)))
 
 
+@pytest.mark.slow
 def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
     outcome = run(CommutatorConfig(out=tmp_path / "run", seeds=2, until=10.0))
     assert outcome.record["error"] < 1e-7 and outcome.record["broken"] == 0 and outcome.record["held"] > 4
