@@ -6,17 +6,20 @@ STAMP = $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check fuzz lint notebook picture benchmark
+.PHONY: demo test check coverage fuzz lint notebook picture benchmark
 
 demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
-COVERED = $(if $(COVERAGE),--cov=grassmann_ssl --cov=theory --cov-branch --cov-report=term:skip-covered)
-test: $(STAMP)  ## all tests, the notebook among them; COVERAGE=1 prints what they cover
-	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(COVERED)
+test: $(STAMP)  ## all tests, the notebook among them
+	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
+QUICK = HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow" tests
 check: lint  ## what to run before every commit: style, types, and the quick tests on few examples
-	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow" --durations=10 tests
+	$(QUICK) --durations=10
+
+coverage: $(STAMP)  ## which lines and branches the quick tests run; tracing all tests would take as long again
+	$(QUICK) --cov=grassmann_ssl --cov=theory --cov-branch --cov-report=term:skip-covered
 
 SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**31))")
 fuzz: $(STAMP)  ## all property tests under a random seed, printed; a failure prints the blob that reproduces it
