@@ -123,7 +123,8 @@ def test_principal_vectors_meet_at_the_angles(pair):
     assert (angles.double() - pair.angles).abs().max() <= 4 * pair.bound
     assert (u.mH @ v - torch.diag_embed(angles.cos())).abs().max() <= 8 * pair.bound
     for found, given_basis in ((u, pair.x), (v, pair.y)):
-        assert (found.mH @ found - torch.eye(p)).abs().max() <= 4 * pair.bound
+        # Twice the rounding of the basis, of its rotation and of a complex product, and the rounding of this very product.
+        assert (found.mH @ found - torch.eye(p)).abs().max() <= 8 * pair.bound
         assert span_error(found, given_basis) <= 8 * pair.bound
 
 
