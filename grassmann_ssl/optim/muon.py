@@ -19,8 +19,8 @@ class RiemannianMuon(RiemannianSGD):
 
     M <- momentum T(M) + grad L(X),  X <- Retr_X(-lr msign(M)), msign(M) = M (M^H M)^{-1/2}; with `nesterov` the sign of
     grad L + momentum M. msign(M) maximises Re tr(M^H U) over tangent U with ||U||_2 <= 1; it is horizontal where M is, and does not depend
-    on the basis. Computed from the p x p matrix M^H M by products: singular values below about 1e-4 of ||M||_F (float32: 1e-2) stay
-    small. Only on `Grassmann`; ordinary parameters take the step of torch.optim.SGD. Source: Jordan et al. 2024, Muon; Bernstein &
+    on the basis. Computed from the p x p matrix M^H M by products: singular values below 2e-3 of ||M||_F (float32: 1e-2) stay
+    below 1. Only on `Grassmann`; ordinary parameters take the step of torch.optim.SGD. Source: Jordan et al. 2024, Muon; Bernstein &
     Newhouse, arXiv 2409.20325 (spectral-norm descent).
     """
 
@@ -40,7 +40,7 @@ class RiemannianMuon(RiemannianSGD):
 
 
 def spectral_sign(m: Tensor) -> Tensor:
-    """M (M^H M)^{-1/2} (..., n, p): all singular values 1, up to 1e-5, but for those that are lost in M^H M; 0 for M = 0."""
+    """M (M^H M)^{-1/2} (..., n, p), 0 for M = 0: singular values above 2e-3 of ||M||_F become 1, up to 1e-5, smaller ones at most that."""
     size = torch.linalg.matrix_norm(m, keepdim=True).clamp_min(torch.finfo(m.dtype).tiny)
     m = m / size
     identity = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
