@@ -221,7 +221,10 @@ def test_landing_stays_in_its_neighbourhood_and_lands():
 def test_spectral_sign_has_unit_singular_values(case, spread):
     scale = torch.logspace(0, -spread, case.p, dtype=torch.float64)
     m = case.point() * scale @ case.rotation()
-    values, sizes = torch.linalg.svdvals(spectral_sign(m)), torch.linalg.svdvals(m) / torch.linalg.matrix_norm(m)[..., None]
+    values, sizes = (
+        torch.linalg.svdvals(spectral_sign(m)),
+        torch.linalg.svdvals(m) / torch.linalg.matrix_norm(m)[..., None],
+    )
     assert (values - 1)[sizes >= 2e-3].abs().max() <= 1e-5
     assert values.max() <= 1 + 1e-5 and (values[sizes < 2e-3] > 0.5).all()
     assert spectral_sign(torch.zeros_like(m)).abs().max() == 0
