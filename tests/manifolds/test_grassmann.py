@@ -363,7 +363,9 @@ def test_peers_agree(case):
     assert abs(G.dist(x, y).item() - peer.dist(x.numpy(), y.numpy())) <= 2 * np.sqrt(case.eps * case.p)
     angles = np.sort(scipy.linalg.subspace_angles(x.numpy(), y.numpy()))
     error = np.abs(principal_angles(x, y).numpy() - angles)
-    assert error[angles > 1e-6].max(initial=0) <= bound(case, 4)
+    # scipy's small angles are off by a few eps / angle, as a calculation with 40 digits shows; ours are not.
+    small = bound(case, 4) + 4 * case.eps / np.maximum(angles, 1e-6)
+    assert (error <= small)[angles > 1e-6].all()
     assert error.max() <= 10 * np.sqrt(case.eps)  # scipy's floor at angles that are exactly 0
 
 
