@@ -32,7 +32,8 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 notebook: $(STAMP)  ## execute the notebooks from their sources
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/python -m pytest --overwrite notebooks
 
 picture: $(STAMP)  ## the staircase of the README, drawn by the demo
 	$(BIN)/grassmann-ssl compare --objectives barlow_twins --arms free --init-scales --overwrite --out runs/picture
