@@ -118,7 +118,9 @@ def test_principal_angles_are_those_of_scipy(pair):
     expected = np.sort(scipy.linalg.subspace_angles(pair.x.numpy(), pair.y.numpy()))
     error = np.abs(principal_angles(pair.x, pair.y).numpy() - expected)
     # scipy makes both bases orthonormal again, and its angles that are 0 have a floor of sqrt(eps).
-    assert error[pair.angles.numpy() > 0].max(initial=0) <= 10 * pair.bound
+    # Its small ones are off by a few eps / angle, as a calculation with 40 digits shows; ours are not.
+    eps, angles = torch.finfo(pair.x.dtype).eps, pair.angles.numpy()
+    assert (error <= 10 * pair.bound + 4 * eps / np.maximum(angles, 1e-4))[angles > 0].all()
 
 
 @given(pairs())
