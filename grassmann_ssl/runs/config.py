@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
+from grassmann_ssl.registry import nearest
+
 Config = TypeVar("Config", bound="RunConfig")
 
 
@@ -126,6 +128,12 @@ class RunConfig:
             options[one.group][one.field] = settings.pop(one.name)
         types = {one.name: one.type for one in _declared(cls)}
         return cls(**settings, **{group: types[group](**values) for group, values in options.items()})
+
+    def need_one_of(self, name: str, known: Iterable[str]) -> None:
+        """Raises ConfigError unless the setting is one of the known names; the message lists them and suggests the nearest."""
+        value, names = getattr(self, name), tuple(known)
+        if value not in names:
+            raise ConfigError(f"{name} must be one of {', '.join(names)}, got {value!r}{nearest(value, names)}")
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
         """Raises ConfigError unless the settings, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""

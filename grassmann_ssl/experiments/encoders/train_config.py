@@ -16,7 +16,6 @@ from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
 from grassmann_ssl.nn.resnet import STEMS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective, objective, options_of
 from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions
-from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, RunConfig, choice, setting
 from grassmann_ssl.training.encoders import PRECISIONS
 from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
@@ -104,9 +103,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
+            self.need_one_of(name, known)
         with setting("encoder"):
             architecture(self.encoder)
         with setting("augmentation"):

@@ -15,7 +15,6 @@ from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective, options_of
-from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, setting, ticking
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
@@ -66,9 +65,7 @@ class StepwiseConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in (("data", SOURCES), ("loss", LOSSES), ("model", MODELS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
+            self.need_one_of(name, known)
         self.need("dim", "seeds", "features", "pairs", least=1)
         self.need("init_scale", "barlow_lambda", above=0)
         self.need("share", above=0, most=0.1)

@@ -125,9 +125,13 @@ def _kernels(outcome: Outcome) -> Figure:
     _with_fits(axes[0, 1], outcome, "whole", tuple(name for name in arms if name != "last"))
     axes[0, 0].set(title="last-layer kernel", ylabel="relative change ‖K − K₀‖ / ‖K₀‖")
     axes[0, 1].set(title="whole tangent kernel", ylabel="relative change ‖Θ − Θ₀‖ / ‖Θ₀‖")
+    _legends(axes)
+    return figure
+
+
+def _legends(axes: np.ndarray) -> None:
     for panel in axes[0]:
         panel.legend(**BELOW, title="exponent of h ± standard error", title_fontsize=8, ncols=2)
-    return figure
 
 
 def _movement(outcome: Outcome) -> Figure:
@@ -137,8 +141,7 @@ def _movement(outcome: Outcome) -> Figure:
     _with_fits(axes[0, 1], outcome, "switched", tuple(name for name in arms if name != "last"))
     axes[0, 0].set(title="last layer", ylabel="‖W₂ − W₂(0)‖ / ‖W₂(0)‖")
     axes[0, 1].set(title="first layer", ylabel="share of (unit, input) that switched")
-    for panel in axes[0]:
-        panel.legend(**BELOW, title="exponent of h ± standard error", title_fontsize=8, ncols=2)
+    _legends(axes)
     return figure
 
 
