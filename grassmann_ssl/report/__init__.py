@@ -50,21 +50,20 @@ def draw(folder: Path) -> Path:
     """Draw the page of a run folder from its files, and return the path of its report.html.
 
     The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Each file is
-    replaced atomically. Raises ConfigError for a folder without a readable run, a run without a page, or a run of an older version that
-    lacks what the page draws (named).
+    replaced atomically. Raises ConfigError for a folder without a readable run, a run without a page, or a run that lacks what the
+    page draws (named): another version wrote it.
     """
-    from grassmann_ssl.report.page import (
-        render,
-    )  # imports matplotlib, which --help and config errors should not wait for
+    # It imports matplotlib, which --help and config errors should not wait for.
+    from grassmann_ssl.report.page import render
 
     outcome = Outcome.load(folder)
     try:
         page = page_of(outcome)
     except KeyError as error:
-        message = (
-            f"{folder}: {error} is not in this run, and its page needs it: an older version wrote it; run it again"
-        )
-        raise ConfigError(message) from error
+        wrote = outcome.record.get("git_commit") or "an unknown commit"
+        raise ConfigError(
+            f"{folder}: {error} is not in this run, and its page needs it: {wrote} wrote it; run it again"
+        ) from error
     for name, content in render(outcome, page).items():
         part = folder / f".{name}.part"
         part.write_bytes(content)

@@ -28,13 +28,18 @@ def ticking(progress: Progress | None, total: int) -> Tick:
 class Finding:
     """One quantity in words and numbers: what was predicted before the run, what was measured in it, and how far they agree.
 
-    A line of the summary and of the report. None where there is nothing of the kind.
+    A line of the summary and of the report. None where there is nothing of the kind. Raises ValueError for an empty text or a dash.
     """
 
     quantity: str
     predicted: str | None = None
     measured: str | None = None
     agreement: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in asdict(self).items():
+            if text is not None and not text.strip(" -–—"):
+                raise ValueError(f"{name} of a finding must say something or be None, got {text!r}")
 
 
 @dataclass(frozen=True)

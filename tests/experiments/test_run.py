@@ -203,12 +203,17 @@ def test_a_run_of_an_older_version_is_refused_by_what_it_lacks(tmp_path, name, k
         save_file({n: a for n, a in load_file(at).items() if n != key}, at)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     assert Outcome.load(tmp_path / "run").name == "phase-basin"
-    with pytest.raises(
-        ConfigError, match=f"'{key}' is not in this run, .*: an older version wrote it; run it again"
-    ) as caught:
+    with pytest.raises(ConfigError, match=f"'{key}' is not in this run, .*: .+ wrote it; run it again") as caught:
         draw(tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["", " ", "–", "—", "-"])
+@pytest.mark.parametrize("name", ["quantity", "predicted", "measured", "agreement"])
+def test_a_finding_says_something_or_nothing(name, text):
+    with pytest.raises(ValueError, match=f"{name} of a finding must say something or be None, got {text!r}"):
+        Finding(**{"quantity": "x", name: text})
 
 
 def test_a_run_without_a_page_is_refused(tmp_path):

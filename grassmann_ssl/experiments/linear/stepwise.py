@@ -73,9 +73,9 @@ class StepwiseConfig(RunConfig):
         self.need("spectrum", above=0)
         with setting():
             self.view()
-        if self.loss == "infonce" and (self.data, self.model) != ("gaussian", "linear"):
+        if objective(self.loss).gaussian and (self.data, self.model) != ("gaussian", "linear"):
             raise ConfigError(
-                "loss: infonce of the population is known for gaussian data and the linear model only, got "
+                f"loss: {self.loss} of the population is known for gaussian data and the linear model only, got "
                 f"{self.data} and {self.model}"
             )
         if self.model == "random_features" and (self.loss, self.barlow_lambda) != ("barlow_twins", 1.0):
@@ -112,7 +112,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     if config.model == "random_features":
         features = RandomFeatures(data.x.shape[1], config.features, generator)
         data, held_out = _on_features(features, data, config.pairs)
-    moments = population(config) if config.loss == "infonce" else moments_of(data)
+    moments = population(config) if objective(config.loss).gaussian else moments_of(data)
     m = len(moments.mean)
     if config.dim > m:
         raise ConfigError(f"dim = {config.dim} is larger than the input dimension m = {m} of {config.data}")
