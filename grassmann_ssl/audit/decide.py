@@ -1,0 +1,164 @@
+"""The verdict on a sample: each question of the rule answered where the rows decide it, and left open where they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grassmann_ssl.audit.moments import FEWEST, UNITS, Estimate, Sample
+from grassmann_ssl.audit.rule import Rule, Verdict, share_used
+
+Array = NDArray[np.float64]
+
+DECIDED = 0.999  # confidence of the intervals that decide: one wrong answer in a thousand audits
+PLENTY = 20  # rows per dimension from which the estimates themselves decide
+SPARE = 3  # rows beyond a dimension before it is called dead: with fewer, an eigenvalue near 0 is no surprise
+ROUNDED = 12.0  # a variance below this many of the noise of rounding, eps^2 |z|^2 / 12, is rounding of equal rows,
+BLURRED = 192.0  # and below this many it may be rounding in the layers of an encoder: (4 eps)^2 |z|^2
+
+
+@dataclass(frozen=True)
+class Live:
+    """Bounds of the number of live dimensions: `least` have shown themselves, no more than `most` can be there."""
+
+    least: int
+    most: int
+
+
+def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, Live]:
+    """The number of live dimensions, from the estimated spectrum, and its bounds.
+
+    At least ceil(PR) are live, by Cauchy-Schwarz. If only r were live, the sample's l_{r+1} would lie below the threshold t = max(dead l_1,
+    rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest; if more than r were live, above t (1 - sqrt(r/n))^2. A factor 2
+    on either side allows for heavy tails. Rows fewer than D + 3 put no bound above, unless the rows end in fewer dimensions than they could.
+    """
+    values, n, d = sample.eigenvalues, sample.freedom, sample.dimension
+    threshold = max(rule.dead * values[0], sample.floor)
+    edge = (1 + math.sqrt(d / n)) ** 2
+    seen = int((values > 2 * threshold * edge).sum())
+    used = sample.dimensions_used(DECIDED).low
+    k = np.arange(1, len(values) + 1)
+    near = rule.dead * values[0] / edge * (1 - np.sqrt(np.minimum(k / n, 1))) ** 2 / 2
+    dead = (n - k >= SPARE) & (values <= np.maximum(near, sample.floor * edge))
+    most = int(dead.argmax()) if dead.any() else d
+    least = min(max(seen, math.ceil(used - 1e-9)), most)
+    found = int((spectrum >= max(rule.dead * spectrum[0], sample.floor)).sum())
+    found = min(max(found, least), most)
+    plenty = sample.units >= PLENTY * d
+    return found, Live(found, found) if plenty else Live(least, most)
+
+
+def decide(
+    sample: Sample,
+    live: Live,
+    *,
+    rule: Rule,
+    directions: bool = False,
+    classes: Mapping[str, Sample] | None = None,
+    input_variance: float | None = None,
+) -> Verdict:
+    """The verdict on the population of a sample. A question is decided where its 99.9 % interval lies on one side of the threshold.
+
+    With 20 independent rows per dimension or more the estimates themselves decide. Dimensional collapse is found where one of its forms is, and
+    excluded where both are. Classes of fewer than four units are not judged.
+    """
+    open_: dict[str, str] = {}
+    kinds = []
+    complete = _complete(sample, rule, input_variance)
+    if complete is True:
+        return Verdict(("complete",), {}, None, None)
+    if complete is None:
+        open_["complete"] = "the variance is near the rounding of the rows" + (
+            "" if input_variance is None else ", or near the threshold"
+        )
+    if directions:
+        spread = _below(sample.variance(DECIDED), rule.spread, sample)
+        if spread:
+            kinds.append("directional")
+        elif spread is None:
+            open_["directional"] = f"the variance of the directions is not told from {rule.spread:g}"
+    soft, hard = _soft(sample, rule), _hard(live, sample.dimension, rule)
+    if soft or hard:
+        kinds.append("dimensional")
+    elif soft is None or hard is None:
+        open_["dimensional"] = _missing(sample, soft, live, rule)
+    collapsed, unsure = _classes(classes or {}, sample, rule)
+    if collapsed:
+        kinds.append("class")
+    elif unsure:
+        open_["class"] = f"too few rows of {', '.join(unsure)}"
+    return Verdict(tuple(kinds), open_, hard, soft, collapsed)
+
+
+def _complete(sample: Sample, rule: Rule, input_variance: float | None) -> bool | None:
+    rounded = sample.total <= ROUNDED * sample.noise
+    if rounded or sample.total <= BLURRED * sample.noise:
+        return True if rounded and sample.units >= UNITS else None
+    if input_variance is None:
+        return False
+    return _below(sample.variance(DECIDED), rule.complete * input_variance * sample.dimension, sample)
+
+
+def _soft(sample: Sample, rule: Rule) -> bool | None:
+    d = sample.dimension
+    used = sample.dimensions_used(DECIDED)
+    if math.isnan(used.value):
+        return False if d == 1 else None
+    shares = Estimate(*(share_used(v, d) for v in (used.value, used.low, used.high)))
+    return _below(shares, rule.used, sample)
+
+
+def _hard(live: Live, d: int, rule: Rule) -> bool | None:
+    if live.most < rule.live * d:
+        return True
+    return False if live.least >= rule.live * d else None
+
+
+def _classes(classes: Mapping[str, Sample], whole: Sample, rule: Rule) -> tuple[tuple[str, ...], list[str]]:
+    collapsed, unsure = [], []
+    for name, one in classes.items():
+        if one.units < UNITS:
+            continue
+        threshold = rule.within * whole.total
+        below = one.total <= ROUNDED * one.noise or _below(one.variance(DECIDED), threshold, one)
+        if below:
+            collapsed.append(name)
+        elif below is None:
+            unsure.append(name)
+    return tuple(collapsed), unsure
+
+
+def _below(estimate: Estimate, threshold: float, sample: Sample) -> bool | None:
+    """Whether a number of the population is below a threshold; None where the rows do not tell."""
+    if sample.units >= PLENTY * sample.dimension:
+        return bool(estimate.value < threshold)
+    if estimate.high < threshold:
+        return True
+    return False if estimate.low >= threshold else None
+
+
+def _missing(sample: Sample, soft: bool | None, live: Live, rule: Rule) -> str:
+    """What is undecided of the dimensions, and how many rows would decide it."""
+    d, parts = sample.dimension, []
+    rows = []
+    if soft is None:
+        used = sample.dimensions_used(DECIDED)
+        if sample.units < FEWEST or math.isnan(used.value) or math.isinf(used.high / used.low):
+            rows.append(FEWEST)
+            parts.append(f"{sample.units} independent rows are too few for the dimensions used")
+        else:
+            threshold = 1 + rule.used * (d - 1)
+            parts.append(f"the dimensions used, {used.low:.3g} to {used.high:.3g}, are not told from {threshold:.3g}")
+            away = abs(math.log(used.value / threshold))
+            reach = math.log(used.high / used.low) / 2
+            wanted = sample.units * (reach / away) ** 2 if away > 0 else math.inf
+            rows.append(math.ceil(min(wanted, PLENTY * d)))
+    if live.least < rule.live * d <= live.most:
+        parts.append(f"between {live.least} and {live.most} of {d} dimensions may be live")
+        rows.append(4 * d if sample.units < 4 * d else PLENTY * d)
+    more = f"; about {max(rows):,} independent rows would tell" if rows else ""
+    return " and ".join(parts) + more

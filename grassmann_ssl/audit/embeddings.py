@@ -1,0 +1,137 @@
+"""The audit of an array of embeddings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grassmann_ssl.audit.decide import decide, live_dimensions
+from grassmann_ssl.audit.evidence import class_rows, concentration, directions_of, label_numbers, pair_numbers
+from grassmann_ssl.audit.moments import sample_of
+from grassmann_ssl.audit.numbers import spectral_numbers
+from grassmann_ssl.audit.result import Audit
+from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, names_of
+from grassmann_ssl.audit.rule import Rule
+from grassmann_ssl.audit.spectrum import population_spectrum
+
+SHOWN = 5  # indices of bad rows that a message lists
+
+
+@torch.no_grad()
+def audit_embeddings(
+    z: Any,
+    *,
+    z_positive: Any = None,
+    labels: Any = None,
+    groups: Any = None,
+    directions: bool = False,
+    confidence: float = 0.95,
+    rule: Rule | None = None,
+    input_variance: float | None = None,
+    tokens: Literal["mean", "rows"] | None = None,
+    nonfinite: Literal["refuse", "drop"] = "refuse",
+) -> Audit:
+    """Did embeddings z (N, D) collapse, how, and how sure is that? Right with any number of rows.
+
+    z           array of numpy or torch (any device, any floating dtype) or frame of pandas, (N, D); or (N, T, D) with `tokens`: "mean"
+                pools the tokens of a sample, "rows" takes each as a row and the samples as groups
+    z_positive  the same rows in another view: alignment, uniformity, LiDAR
+    labels      (N,) integers or texts: dimensions used and variance of every class, NC1, probes
+    groups      (N,): rows of one group (views, tokens, frames) are not independent; estimates and intervals take a group as the unit
+    directions  judge z / ||z||: for losses that see cosines only
+    rule        thresholds, on numbers of the population (`Rule`); the verdict is `judge` of the population, or undecided
+    input_variance  mean variance per dimension of the encoder's inputs: complete collapse relative to them
+    nonfinite   rows that are not finite: "refuse", or "drop" and count them
+
+    The verdict does not depend on the basis, the scale, the mean (unless `directions`), the order or number of rows. Raises ValueError, one line
+    that names the argument, for what cannot be judged.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    if input_variance is not None and not input_variance > 0:
+        raise ValueError(f"input_variance must be positive, got {input_variance}")
+    for name, value, known in (
+        ("tokens", tokens, (None, "mean", "rows")),
+        ("nonfinite", nonfinite, ("refuse", "drop")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    rule = rule or Rule()
+    rows, units = as_rows(z, tokens, groups)
+    label, names = (
+        (None, ()) if labels is None else (as_labels(labels, len(rows), "labels").to(rows.device), names_of(labels))
+    )
+    positive = None
+    if z_positive is not None:
+        positive, _ = as_rows(z_positive, tokens, name="z_positive")
+        if positive.shape != rows.shape:
+            raise ValueError(f"z_positive must have the shape {tuple(rows.shape)} of z, got {tuple(positive.shape)}")
+        positive = positive.to(rows.device)
+    good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)
+    left_out = int((~good).sum())
+    if left_out:
+        bad = (~good).nonzero()[:, 0].tolist()
+        if nonfinite == "refuse":
+            shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
+            raise ValueError(
+                f"z has {left_out} of {len(rows)} rows that are not finite (rows {shown}): mend them, or leave them out with nonfinite='drop'"
+            )
+        rows = rows[good]
+        units, label, positive = (None if v is None else v[good.to(v.device)] for v in (units, label, positive))
+    if len(rows) < 2:
+        raise ValueError(
+            f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
+        )
+    rows, scale = _in_range(rows)
+    judged = directions_of(rows) if directions else rows
+    sample = sample_of(judged, units)
+    if sample.units < 2:
+        raise ValueError("groups must hold at least 2 different groups, got 1: it is the unit of the estimates")
+    flat = not sample.eigenvalues[0] > 0 or not sample.total > 0
+    spectrum = (
+        np.zeros(sample.dimension)
+        if flat
+        else population_spectrum(sample.eigenvalues.clip(min=0), sample.freedom, sample.dimension, total=sample.total)
+    )
+    found, live = live_dimensions(sample, spectrum, rule)
+    table, samples = [], {}
+    if label is not None:
+        table, samples = class_rows(judged, label, names, units, sample, confidence)
+    variance = None if input_variance is None else input_variance / (1.0 if directions else scale**2)
+    verdict = decide(sample, live, rule=rule, directions=directions, classes=samples, input_variance=variance)
+    numbers, band = spectral_numbers(sample, spectrum, found, live, confidence)
+    numbers += concentration(sample if directions else sample_of(directions_of(rows), units), confidence)
+    if positive is not None:
+        numbers += pair_numbers(rows, positive, units, confidence)
+    if label is not None:
+        numbers += label_numbers(judged, label, names, samples)
+    square = 1.0 if directions else scale**2
+    return Audit(
+        verdict=verdict,
+        rule=rule,
+        confidence=confidence,
+        rows=len(rows),
+        units=sample.units,
+        dimension=sample.dimension,
+        left_out=left_out,
+        directions=directions,
+        numbers=tuple(one.scaled(square) if one.name == "total_variance" else one for one in numbers),
+        classes=tuple(table),
+        spectrum=spectrum * square,
+        band=band * square,
+        sample_spectrum=sample.eigenvalues * square,
+    )
+
+
+def _in_range(rows: Tensor) -> tuple[Tensor, float]:
+    """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
+    largest = float(rows.abs().max())
+    if largest == 0 or 1e-4 < largest < 1e4:
+        return rows, 1.0
+    power = math.floor(math.log2(largest))
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    return torch.ldexp(wide, torch.tensor(-power)), 2.0**power

@@ -1,0 +1,341 @@
+"""Unbiased moments of a covariance from rows that come in independent units, in blocks for a jackknife."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+BLOCKS = 20
+EXACT = 1024  # a Gram matrix of at most this side is formed in float64
+BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together
+CHUNK = 2**24  # entries of rows that are centred at a time
+UNITS = 4  # fewest independent units from which the dimensions used are estimated,
+FEWEST = 12  # and from which blocks of them tell an interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with a confidence interval; NaN where the rows do not tell it, infinite ends where they do not bound it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the audit knows of the covariance S of rows z (N, D) that come in independent units.
+
+    mean         (D,), every unit with the same weight
+    noise        variance of the rounding of a row in its dtype, all dimensions together: eps^2 E|z|^2 / 12
+    total        tr S, unbiased
+    square       tr S^2, unbiased; NaN for fewer than four units
+    squared      (tr S)^2, unbiased
+    eigenvalues  (min(N, D),) of the sample covariance, decreasing; 0 where they are rounding
+    freedom      number of independent rows that would give the bias of these eigenvalues: N - 1 where every row is a unit
+    floor        eigenvalues below it are rounding, of the rows or of the decomposition
+    pairs        (B, B) sums over pairs of units in blocks b, c of tr(A_g A_h), and `traces` of tr A_g tr A_h, A_g as in `sample_of`;
+                 `counts` of these pairs
+    blocks       (B,) sums of tr A_g over the units of each block, and `sizes` the number of these units
+    """
+
+    rows: int
+    units: int
+    dimension: int
+    mean: Array
+    noise: float
+    total: float
+    square: float
+    squared: float
+    eigenvalues: Array
+    freedom: float
+    floor: float
+    pairs: Array
+    traces: Array
+    counts: Array
+    blocks: Array
+    sizes: Array
+
+    def dimensions_used(self, confidence: float) -> Estimate:
+        """PR = (tr S)^2 / tr S^2, a ratio of unbiased estimates, with a jackknife interval of log PR over blocks of units.
+
+        The jackknife counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on the pairs of
+        blocks and taken off once. The interval is [1, D] for fewer than 12 units; NaN for fewer than four, or where an estimate is not positive.
+        Sources: Himeno & Yamada 2014, J. Multivar. Anal. 130, 27; Chen & Qin 2010.
+        """
+        d = self.dimension
+        if self.units < UNITS or not self.square > 0 or not self.squared > 0:
+            return Estimate(float("nan"), 1.0, float(d))
+        value = self.squared / self.square
+        deviation = self._deviation()
+        if not np.isfinite(deviation):
+            return Estimate(min(max(value, 1.0), float(d)), 1.0, float(d))
+        reach = float(np.exp(deviation * student.ppf((1 + confidence) / 2, len(self.sizes) - 1)))
+        low, high = value / reach, value * reach
+        return Estimate(min(max(value, 1.0), float(d)), min(max(low, 1.0), float(d)), min(max(high, 1.0), float(d)))
+
+    def _deviation(self) -> float:
+        """Standard deviation of log PR; infinite where the blocks do not tell it."""
+        count = len(self.sizes)
+        without = [m.sum() - 2 * m.sum(0) + m.diagonal() for m in (self.pairs, self.traces)]
+        if count < FEWEST or (without[0] <= 0).any() or (without[1] <= 0).any():
+            return float("inf")
+        logs = np.log(without[1] / without[0])
+        first = (count - 1) / count * float(((logs - logs.mean()) ** 2).sum())
+        # h_bc = m + e_b + e_c + r_bc: r is what comes from pairs alone.
+        off = ~np.eye(count, dtype=bool)
+        scale = self.counts.sum() / np.where(off, self.counts, 1)
+        h = np.where(off, (self.pairs / self.pairs.sum() - self.traces / self.traces.sum()) * scale, 0)
+        mean = h.sum() / (count * (count - 1))
+        own = (h.sum(1) - (count - 1) * mean) / (count - 2)
+        rest = np.where(off, h - mean - own[:, None] - own, 0)
+        second = float((rest**2).sum()) / (count * (count - 3)) * 2 / (count * (count - 1))
+        return float(np.sqrt(max(first - second, second)))
+
+    def variance(self, confidence: float) -> Estimate:
+        """tr S with a jackknife interval of its logarithm over the blocks."""
+        if not self.total > 0 or len(self.sizes) < 2:
+            return Estimate(max(self.total, 0.0), 0.0, float("inf") if len(self.sizes) < 2 else 0.0)
+        logs = np.log((self.blocks.sum() - self.blocks) / (self.sizes.sum() - self.sizes))
+        count = len(logs)
+        deviation = np.sqrt((count - 1) / count * ((logs - logs.mean()) ** 2).sum())
+        reach = float(np.exp(deviation * student.ppf((1 + confidence) / 2, count - 1)))
+        return Estimate(self.total, self.total / reach, self.total * reach)
+
+
+@dataclass
+class _Parts:
+    """Sums over units, with A, A_g and s_g as in `sample_of`."""
+
+    eigenvalues: Tensor  # of A
+    pairs: Tensor  # (B, B)
+    unit_trace: Tensor  # (G,) tr A_g
+    whole: float  # |A|^2
+    own: float  # sum |A_g|^2
+    length: float  # sum |s_g|^2
+    across: float  # sum s_g^T A s_g
+    within: float  # sum s_g^T A_g s_g
+    outer: float  # |sum s_g s_g^T|^2
+    fourth: float  # sum |s_g|^4
+    mixed: float  # sum |s_g|^2 tr A_g
+
+
+@torch.no_grad()
+def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
+    """The moments of rows z (N, D), N >= 2, finite; `units` (N,) numbers the independent unit of every row, by default each its own.
+
+    One Gram matrix on the smaller side: N x N, or the scatter matrices D x D of 20 blocks. In float64 up to a side of 1024 and for float64
+    rows, else in float32. Units are put into blocks at random, always the same. All G units count alike, whatever their rows: with s_g the mean of
+    z - m over unit g, m the mean of the unit means, A_g that of (z - m)(z - m)^T, A = sum_g A_g, G_k = G (G - 1) ... (G - k + 1),
+        tr S     = tr A / G + sum |s_g|^2 / G_2
+        tr S^2   = [|A|^2 - sum |A_g|^2] / G_2 + 2 [sum s_g^T A s_g - 2 sum s_g^T A_g s_g] / G_3 + F / G_4
+        (tr S)^2 = [(tr A)^2 - sum (tr A_g)^2] / G_2 + 2 [tr A sum |s_g|^2 - 2 sum |s_g|^2 tr A_g] / G_3 + F / G_4
+        F        = (sum |s_g|^2)^2 + 2 |sum s_g s_g^T|^2 - 6 sum |s_g|^4
+    are unbiased for any distribution of the units: every product is of different units, and sums over different ones follow from those
+    over all by inclusion and exclusion, with sum_g s_g = 0. For units of one row they are those of Himeno & Yamada 2014.
+    """
+    n, d = z.shape
+    number, weight, count = _numbered(z, units)
+    dtype = torch.float64 if z.dtype == torch.float64 or min(n, d) <= EXACT else torch.float32
+    blocks = min(BLOCKS, count)
+    if n > d:
+        blocks = min(blocks, max(FEWEST, BLOCK_BYTES // (d * d * dtype.itemsize)))
+    place = (torch.randperm(count, generator=torch.Generator().manual_seed(0)) % blocks).to(z.device)
+    mean, noise = _mean(z, weight, count)
+    parts = (_by_rows if n <= d else _by_columns)(z, mean, weight, dtype, number, place, count, blocks)
+
+    def over_blocks(values: Tensor) -> Tensor:
+        return values.new_zeros(blocks).index_add_(0, place, values)
+
+    trace = parts.unit_trace
+    block_sizes, block_traces = over_blocks(torch.ones_like(trace)), over_blocks(trace)
+    counts = torch.outer(block_sizes, block_sizes) - block_sizes.diag()
+    traces = torch.outer(block_traces, block_traces) - over_blocks(trace**2).diag()
+    total, square, squared = _unbiased(parts)
+    whole = float(trace.sum())
+    scale = total / whole if whole > 0 else 0.0
+    freedom = float(n - 1)
+    if count < n and square > 0 and squared > 0:
+        # Rows of a unit repeat each other: count the rows that would spread the eigenvalues as these do.
+        spread = scale**2 * parts.whole - square
+        freedom = min(freedom, max(1.0, squared / spread)) if spread > 0 else freedom
+    values = parts.eigenvalues.double().flip(0) * scale
+    floor = max(8 * torch.finfo(dtype).eps * float(values[0]), 2 * noise / d)
+    values = torch.where(values > floor, values, 0)
+    return Sample(
+        rows=n,
+        units=count,
+        dimension=d,
+        mean=mean.cpu().numpy(),
+        noise=noise,
+        total=total,
+        square=square,
+        squared=squared,
+        eigenvalues=values.cpu().numpy(),
+        freedom=freedom,
+        floor=floor,
+        pairs=parts.pairs.cpu().numpy(),
+        traces=traces.cpu().numpy(),
+        counts=counts.cpu().numpy(),
+        blocks=block_traces.cpu().numpy(),
+        sizes=block_sizes.cpu().numpy(),
+    )
+
+
+def _numbered(z: Tensor, units: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """The number of the unit of every row, its weight 1 / (rows of its unit), and the number of units."""
+    if units is None:
+        return torch.arange(len(z), device=z.device), torch.ones(len(z), dtype=torch.float64, device=z.device), len(z)
+    _, number, size = units.to(z.device).unique(return_inverse=True, return_counts=True)
+    return number, 1 / size.double()[number], len(size)
+
+
+def _mean(z: Tensor, weight: Tensor, count: int) -> tuple[Tensor, float]:
+    """The mean of the unit means in float64, and the variance of the rounding of a row."""
+    first = z[0].double()
+    away = torch.zeros_like(first)
+    square = torch.zeros((), dtype=torch.float64, device=z.device)
+    step = max(1, CHUNK // z.shape[1])
+    for rows, own in zip(z.split(step), weight.split(step), strict=True):
+        rows = rows.double()
+        away += own @ (rows - first)
+        square += rows.square().sum()
+    return first + away / count, float(torch.finfo(z.dtype).eps ** 2 * square / (12 * len(z)))
+
+
+def _centred(z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """sqrt(weight) (z - mean): the sum of their squares over a unit is A_g."""
+    x = torch.empty(z.shape, dtype=dtype, device=z.device)
+    step = max(1, CHUNK // z.shape[1])
+    for start in range(0, len(z), step):
+        x[start : start + step] = (z[start : start + step].double() - mean) * weight[start : start + step, None].sqrt()
+    return x
+
+
+def _by_rows(
+    z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype, number: Tensor, place: Tensor, count: int, blocks: int
+) -> _Parts:
+    x = _centred(z, mean, weight, dtype)
+    gram = x @ x.T
+    values = torch.linalg.eigvalsh(gram)
+    gram = gram.double()
+    trace = gram.new_zeros(count).index_add_(0, number, gram.diagonal())
+    if count == len(z):
+        sums, products, unit_sums, own_sums = gram, gram.square(), gram, gram.diagonal()
+    else:
+        share = weight.sqrt()
+        unit_sums = gram.new_zeros(len(z), count).index_add_(1, number, gram * share)  # x_i . s_g
+        own_sums = unit_sums[torch.arange(len(z), device=z.device), number]
+        sums = gram.new_zeros(count, count).index_add_(0, number, unit_sums * share[:, None])  # s_g . s_h
+        halves = gram.new_zeros(len(z), count).index_add_(1, number, gram.square())
+        products = gram.new_zeros(count, count).index_add_(0, number, halves)  # tr A_g A_h
+    own, lengths = products.diagonal(), sums.diagonal()
+    halves = products.new_zeros(blocks, count).index_add_(0, place, products)
+    pairs = products.new_zeros(blocks, blocks).index_add_(1, place, halves)
+    pairs = pairs - own.new_zeros(blocks).index_add_(0, place, own).diag()
+    return _Parts(
+        eigenvalues=values,
+        pairs=pairs,
+        unit_trace=trace,
+        whole=float(products.sum()),
+        own=float(own.sum()),
+        length=float(lengths.sum()),
+        across=float(unit_sums.square().sum()),
+        within=float(own_sums.square().sum()),
+        outer=float(sums.square().sum()),
+        fourth=float(lengths.square().sum()),
+        mixed=float(lengths @ trace),
+    )
+
+
+def _by_columns(
+    z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype, number: Tensor, place: Tensor, count: int, blocks: int
+) -> _Parts:
+    d = z.shape[1]
+    scatters = torch.zeros(blocks, d, d, dtype=dtype, device=z.device)
+    trace = torch.zeros(count, dtype=torch.float64, device=z.device)
+    sums = torch.zeros(count if count < len(z) else 0, d, dtype=dtype, device=z.device)
+    own = torch.zeros(blocks, dtype=torch.float64, device=z.device)  # sum |A_g|^2
+    within = 0.0
+    of_row = place[number]
+    for block in range(blocks):
+        chosen = (of_row == block).nonzero()[:, 0]
+        for rows in chosen.split(max(1, CHUNK // d)) if count == len(z) else (chosen,):
+            x = _centred(z[rows], mean, weight[rows], dtype)
+            scatters[block].addmm_(x.T, x)
+            length = x.double().square().sum(1)
+            trace.index_add_(0, number[rows], length)
+            if count == len(z):
+                own[block] += length.square().sum()
+            else:
+                share = weight[rows].sqrt().to(dtype)[:, None]
+                sums.index_add_(0, number[rows], x * share)
+                for members in _of_one_size(number[rows]):
+                    unit = x[members]
+                    own[block] += torch.linalg.matrix_norm((unit @ unit.mT).double()).square().sum()
+                    within += float((unit @ (unit * share[members]).sum(1, keepdim=True).mT).double().square().sum())
+    flat = scatters.flatten(1)
+    pairs = (flat @ flat.T).double()
+    whole = scatters.sum(0)
+    values = torch.linalg.eigvalsh(whole)
+    if count == len(z):
+        fourth = float(own.sum())
+        length, across, within, outer, mixed = (
+            float(trace.sum()),
+            float(pairs.sum()),
+            fourth,
+            float(pairs.sum()),
+            fourth,
+        )
+    else:
+        lengths = sums.double().square().sum(1)
+        moment = sums.T @ sums
+        length, fourth, mixed = float(lengths.sum()), float(lengths.square().sum()), float(lengths @ trace)
+        across, outer = float((whole * moment).double().sum()), float(moment.double().square().sum())
+    return _Parts(
+        eigenvalues=values,
+        pairs=pairs - own.diag(),
+        unit_trace=trace,
+        whole=float(pairs.sum()),
+        own=float(own.sum()),
+        length=length,
+        across=across,
+        within=within,
+        outer=outer,
+        fourth=fourth,
+        mixed=mixed,
+    )
+
+
+def _of_one_size(number: Tensor) -> list[Tensor]:
+    """Rows of each unit (k, T), for every number T of rows that units have."""
+    order = number.argsort(stable=True)
+    _, sizes = number[order].unique_consecutive(return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    return [
+        order[starts[sizes == size][:, None] + torch.arange(int(size), device=number.device)] for size in sizes.unique()
+    ]
+
+
+def _unbiased(parts: _Parts) -> tuple[float, float, float]:
+    """tr S, tr S^2 and (tr S)^2, as in `sample_of`; NaN where there are too few units."""
+    g = len(parts.unit_trace)
+    two, three, four = g * (g - 1), g * (g - 1) * (g - 2), g * (g - 1) * (g - 2) * (g - 3)
+    trace = float(parts.unit_trace.sum())
+    if g < 2:
+        return float("nan"), float("nan"), float("nan")
+    total = trace / g + parts.length / two
+    if g < UNITS:
+        return total, float("nan"), float("nan")
+    last = (parts.length**2 + 2 * parts.outer - 6 * parts.fourth) / four
+    square = (parts.whole - parts.own) / two + 2 * (parts.across - 2 * parts.within) / three + last
+    own = float(parts.unit_trace.square().sum())
+    squared = (trace**2 - own) / two + 2 * (trace * parts.length - 2 * parts.mixed) / three + last
+    return total, square, squared

@@ -1,0 +1,94 @@
+"""What the audit takes for rows: arrays of numpy and torch, frames of pandas, with what is refused or left out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK = 2**24
+
+
+def as_rows(
+    z: Any, tokens: Literal["mean", "rows"] | None = None, groups: Any = None, name: str = "z"
+) -> tuple[Tensor, Tensor | None]:
+    """Rows (N, D), floating, and the group of every row, None where every row is its own.
+
+    (N, T, D) needs `tokens`: "mean" pools the T tokens of a sample into one row, "rows" takes every token as a row, with its sample as its group.
+    Raises ValueError, in one line that names the argument, for another type, shape or dtype, and for groups that do not fit.
+    """
+    rows = as_tensor(z, name)
+    if rows.ndim == 3 and tokens is None:
+        raise ValueError(
+            f"{name} has shape {tuple(rows.shape)}: say tokens='mean' (one row per sample) or tokens='rows' (every token a row, in groups)"
+        )
+    if rows.ndim not in (2, 3) or rows.ndim == 2 and tokens is not None:
+        wanted = "(N, D), or (N, T, D) with tokens" if tokens is None else "(N, T, D) where tokens is given"
+        raise ValueError(f"{name} must have shape {wanted}, got {tuple(rows.shape)}")
+    own = None
+    if rows.ndim == 3 and tokens == "mean":
+        rows = rows.mean(1, dtype=rows.dtype if rows.dtype.itemsize > 2 else torch.float32)
+    elif rows.ndim == 3:
+        own = torch.arange(len(rows), device=rows.device).repeat_interleave(rows.shape[1])
+        rows = rows.flatten(0, 1)
+    if not rows.shape[0] or not rows.shape[1]:
+        raise ValueError(f"{name} must have at least one row and one dimension, got shape {tuple(rows.shape)}")
+    if groups is not None:
+        if own is not None:
+            raise ValueError("groups must not be given with tokens='rows': the samples are the groups")
+        own = as_labels(groups, len(rows), "groups").to(rows.device)
+    return rows, own
+
+
+def as_tensor(z: Any, name: str) -> Tensor:
+    """A floating tensor of a torch or numpy array or a pandas frame, without a copy where there is one already."""
+    if type(z).__module__.split(".")[0] == "pandas":
+        z = z.to_numpy()
+    if isinstance(z, np.ndarray):
+        if z.dtype.kind != "f":
+            raise ValueError(f"{name} must be floating, got dtype {z.dtype}: convert it with .astype('float32')")
+        if z.dtype.itemsize > 8 or not z.dtype.isnative:
+            z = z.astype(np.float64 if z.dtype.itemsize > 4 else z.dtype.newbyteorder("="))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
+            return torch.from_numpy(np.ascontiguousarray(z) if any(s < 0 for s in z.strides) else z)
+    if not isinstance(z, Tensor):
+        raise ValueError(f"{name} must be an array of numpy or torch or a frame of pandas, got {type(z).__name__}")
+    if not z.is_floating_point():
+        raise ValueError(f"{name} must be floating, got dtype {z.dtype}: convert it with .float()")
+    return z.detach()
+
+
+def as_labels(labels: Any, n: int, name: str) -> Tensor:
+    """The number (N,) of the class of every row, in the order of `names_of`. Raises ValueError for another length or missing labels."""
+    values = _flat(labels, name)
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have one entry for each of the {n} rows, got shape {tuple(values.shape)}")
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1))
+
+
+def names_of(labels: Any, name: str = "labels") -> tuple[str, ...]:
+    """The different labels in their order, as text."""
+    return tuple(str(value) for value in np.unique(_flat(labels, name)))
+
+
+def _flat(labels: Any, name: str) -> np.ndarray:
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.dtype.kind == "O":
+        if not all(isinstance(value, (str, int, bool)) for value in values.ravel()):
+            raise ValueError(f"{name} must be integers or texts, one for each row, and some are neither")
+        values = values.astype(str)
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must not be missing, and {int((~np.isfinite(values)).sum())} are not finite")
+    elif values.dtype.kind not in "iubSU":
+        raise ValueError(f"{name} must be integers or texts, got dtype {values.dtype}")
+    return values
+
+
+def finite_rows(z: Tensor) -> Tensor:
+    """Whether every entry of a row is finite, (N,)."""
+    return torch.cat([rows.isfinite().all(1) for rows in z.split(max(1, CHUNK // z.shape[1]))])
