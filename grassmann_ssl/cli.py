@@ -64,6 +64,8 @@ def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
             return 0
         print(summary(outcome))
         print(f"report: {config.folder / 'report.html'}")
+        if outcome.failed:
+            return _end(3, f"failed: {outcome.failed}")
         return 130 if outcome.interrupted else 0
 
     command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
@@ -74,7 +76,8 @@ def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
 def main() -> None:
     """Entry point of `grassmann-ssl`.
 
-    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, 130 after Ctrl-C, each with one line on stderr.
+    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, 3 where `audit --fail-on` holds, 130 after Ctrl-C,
+    each with one line on stderr.
     """
     if sys.argv[1:] == ["--version"]:
         print(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")

@@ -1,6 +1,10 @@
 """Running an experiment: check the folder, run, write, draw; for the command line, notebooks and tests alike."""
 
+from pathlib import Path
+
+from grassmann_ssl.audit import Audit
 from grassmann_ssl.experiments import EXPERIMENTS
+from grassmann_ssl.experiments.encoders.audit import audit_of, outcome_of
 from grassmann_ssl.report import draw
 from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 
@@ -17,7 +21,22 @@ def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
     outcome = EXPERIMENTS[type(config)](config, progress)
     if outcome is None:
         return None
+    _write(outcome, folder)
+    return outcome
+
+
+def save_audit(audit: Audit, folder: Path, overwrite: bool = False) -> None:
+    """Write an audit that was made in Python into a run folder: `Audit.save`."""
+    checked = RunFolder(folder, overwrite)
+    _write(outcome_of(audit, folder), checked)
+
+
+def load_audit(folder: Path) -> Audit:
+    """The audit that a run folder holds: `Audit.load`."""
+    return audit_of(Outcome.load(folder))
+
+
+def _write(outcome: Outcome, folder: RunFolder) -> None:
     with folder.writing() as path:
         outcome.save(path)
         draw(path)
-    return outcome

@@ -14,6 +14,9 @@ LAYERS = (
     "registry, precision, distributed, manifolds < objectives, data, metrics < optim, nn, audit < training, runs "
     "< experiments < report < run < cli"
 )
+# An import of a higher room, late and inside functions. `Audit.save` and `Audit.load` write and read the run folder of the command
+# `audit`, and its record and page stand above the room of the audit; the audit itself never needs them.
+UPWARD = {("grassmann_ssl.audit.result", "grassmann_ssl.run")}
 LEVELS = {name: level for level, layer in enumerate(LAYERS.split(" < ")) for name in layer.split(", ")}
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
 
@@ -49,9 +52,11 @@ def room(name):
 
 
 def edges():
-    return {(name, other) for name, tree in MODULES.items() for other in imports(tree) if other in MODULES} - {
-        (name, name) for name in MODULES
-    }
+    return (
+        {(name, other) for name, tree in MODULES.items() for other in imports(tree) if other in MODULES}
+        - {(name, name) for name in MODULES}
+        - UPWARD
+    )
 
 
 def circle(pairs):
@@ -72,7 +77,16 @@ def test_lower_never_imports_higher(name):
         if package == "theory":
             assert room(name) == "experiments", f"{name} imports theory"
         if package == "grassmann_ssl" and rest:
-            assert LEVELS[room(other)] <= LEVELS[room(name)], f"{name} imports {other}, which is above it"
+            allowed = LEVELS[room(other)] <= LEVELS[room(name)] or (name, other) in UPWARD
+            assert allowed, f"{name} imports {other}, which is above it"
+
+
+@pytest.mark.parametrize(("name", "other"), sorted(UPWARD))
+def test_an_import_of_a_higher_room_is_late(name, other):
+    """It is there, and inside functions alone."""
+    inside = {node for top in ast.walk(MODULES[name]) if isinstance(top, ast.FunctionDef) for node in ast.walk(top)}
+    found = [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.ImportFrom) and node.module == other]
+    assert found and set(found) <= inside
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.report")])

@@ -75,7 +75,8 @@ def test_every_experiment_is_on_the_page_and_has_help():
         for one in config.known():  # every setting is explained
             prefix = one.name.removesuffix(one.field).replace("_", ".")  # options of the predictor: --predictor.alpha
             flag = re.escape(f"--{prefix}{one.field.replace('_', '-')}")
-            assert re.search(rf"{flag}[ ,]", done.stdout), (config.NAME, one.name)
+            shown = rf"{flag}[ ,]|^\W+{one.field.upper()} "  # FILE: given by its place, without a flag
+            assert re.search(shown, done.stdout, re.MULTILINE), (config.NAME, one.name)
 
 
 def test_the_objectives_of_the_page_are_as_declared():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from grassmann_ssl.audit.evidence import ClassRow
 from grassmann_ssl.audit.numbers import Number
 from grassmann_ssl.audit.rule import KINDS, Rule, Verdict
+from grassmann_ssl.audit.words import CLASS_HEADER, class_cells, html_table, judgement, number_text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -72,22 +74,8 @@ class Audit:
 
     @property
     def judgement(self) -> str:
-        """The verdict in one sentence."""
-        text = self.kind
-        if "dimensional" in self.kinds:
-            forms = [
-                name
-                for name, on in (("few dimensions used", self.verdict.soft), ("dead dimensions", self.verdict.hard))
-                if on
-            ]
-            text = ", ".join(self.kinds) + f" ({' and '.join(forms)})"
-        elif self.kinds:
-            text = ", ".join(self.kinds)
-        if self.verdict.classes:
-            text += f": {', '.join(self.verdict.classes)}"
-        if self.verdict.open:
-            text += "; open: " + "; ".join(f"{kind} ({why})" for kind, why in self.verdict.open.items())
-        return text
+        """The verdict in one sentence, with what is open."""
+        return judgement(self.verdict)
 
     def frame(self) -> pd.DataFrame:
         """The numbers as a frame of pandas, one row each, by name."""
@@ -96,6 +84,46 @@ class Audit:
         columns = ("value", "low", "high", "sample", "convention", "meaning")
         table = {one.name: [getattr(one, column) for column in columns] for one in self.numbers}
         return pd.DataFrame.from_dict(table, orient="index", columns=list(columns))
+
+    def class_frame(self) -> pd.DataFrame:
+        """The classes as a frame of pandas, one row each, by name; without rows where no labels were given."""
+        import pandas as pd
+
+        columns = ("rows", "dimensions_used", "low", "high", "share_of_variance")
+        table = pd.DataFrame(
+            [[getattr(one, column) for column in columns] for one in self.classes],
+            index=[one.name for one in self.classes],
+            columns=list(columns),
+        )
+        return table.assign(collapsed=[one.name in self.verdict.classes for one in self.classes])
+
+    def plot(self) -> Figure:
+        """A figure of matplotlib: the spectra of population and sample, the variance of directions, the classes where labels were given."""
+        from grassmann_ssl.audit import picture  # matplotlib is imported where it is used
+
+        figure, (top, middle, *last) = picture.stacked(self.judgement, len(self.classes))
+        of = "z / ‖z‖" if self.directions else "z"
+        picture.spectra(top, of, self.spectrum, self.band, self.sample_spectrum, self.rule.dead)
+        picture.directions(middle, self["spread"], self.rule.spread, self.directions)
+        if last:
+            picture.classes(last[0], self.classes, self.verdict.classes)
+        return figure
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write a run folder as `grassmann-ssl audit` does: run.json, metrics.parquet, arrays.safetensors and the page.
+
+        Raises ConfigError where the folder holds another run and `overwrite` is false, or something that is no run.
+        """
+        from grassmann_ssl.run import save_audit  # the one import of a higher room
+
+        save_audit(self, Path(folder), overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Audit:
+        """The audit that a run folder holds. Raises ConfigError for a folder without one."""
+        from grassmann_ssl.run import load_audit
+
+        return load_audit(Path(folder))
 
     def require(self, *, kind: str | tuple[str, ...] | None = None, **least: float) -> None:
         """Raise CollapseError unless the kind is (one of) `kind`, and every number named is at least what is given.
@@ -109,33 +137,39 @@ class Audit:
             if unknown:
                 raise ValueError(f"kind must be of {', '.join(('none', *KINDS, 'undecided'))}, got {unknown[0]!r}")
             if self.kind not in wanted:
-                short.append(f"kind is {self.judgement}, not {' or '.join(wanted)}")
+                found = self.kind if self.kind == "none" else self.judgement
+                short.append(f"kind is {found}, not {' or '.join(wanted)}")
         for name, bound in least.items():
             try:
                 one = self[name]
             except KeyError as error:
                 raise ValueError(str(error.args[0])) from None
             if one.value is None or not one.value >= bound:
-                short.append(f"{name} is {_text(one)}, below {bound:g}")
+                short.append(f"{name} is {number_text(one)}, below {bound:g}")
         if short:
             raise CollapseError("; ".join(short))
 
     def __repr__(self) -> str:
         of = "directions of " if self.directions else ""
-        used = _text(self["dimensions_used"])
+        used = number_text(self["dimensions_used"])
         return f"Audit({self.kind}: {used} of {self.dimension} dimensions used; {of}{self.rows:,} rows)"
 
     def _repr_html_(self) -> str:
-        lines = "".join(
-            f"<tr><td>{html.escape(one.name)}</td><td>{html.escape(_text(one))}</td><td>{html.escape(one.meaning)}</td></tr>"
-            for one in self.numbers
+        numbers = html_table(
+            ("number", "estimate", "of the sample", "meaning", "convention"),
+            [
+                (
+                    one.name,
+                    number_text(one),
+                    "" if one.sample is None else f"{one.sample:.4g}",
+                    one.meaning,
+                    one.convention,
+                )
+                for one in self.numbers
+            ],
         )
-        return f"<p><b>{html.escape(self.judgement)}</b></p><table>{lines}</table>"
-
-
-def _text(one: Number) -> str:
-    if one.value is None:
-        return "unknown"
-    if one.low is None or one.high is None:
-        return f"{one.value:.4g}"
-    return f"{one.value:.4g} [{one.low:.4g}, {one.high:.4g}]"
+        parts = [f"<p><b>{html.escape(self.judgement)}</b></p>", numbers, f"<p>{html.escape(str(self.rule))}</p>"]
+        if self.classes:
+            cells, left = class_cells(self.classes, self.verdict.classes)
+            parts.append(html_table(CLASS_HEADER, cells) + (f"<p>and {left:,} more classes</p>" if left else ""))
+        return "".join(parts)

@@ -1,5 +1,6 @@
 """Sources, views and population moments: everything that happens before the encoder."""
 
+from grassmann_ssl.data.array_files import load_array, load_column
 from grassmann_ssl.data.augment import Augmentation, keyed_generator
 from grassmann_ssl.data.files import arrays, image_folder, load
 from grassmann_ssl.data.images import Images, bundled
@@ -24,6 +25,8 @@ __all__ = [
     "image_folder",
     "keyed_generator",
     "load",
+    "load_array",
+    "load_column",
     "make_triplets",
     "moments_of",
     "photos",

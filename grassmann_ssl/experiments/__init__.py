@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
-from grassmann_ssl.experiments.encoders import compare_encoders, stepwise_deep, train, train_config
+from grassmann_ssl.experiments.encoders import audit, compare_encoders, stepwise_deep, train, train_config
 from grassmann_ssl.experiments.linear import collapse, compare, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
@@ -40,11 +40,13 @@ EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     kernel_change.KernelChangeConfig: kernel_change.kernel_change,
     ntk.NtkConfig: ntk.ntk,
     collapse.CollapseConfig: collapse.collapse,
+    audit.AuditConfig: audit.audit,
 }
 
 __all__ = [
     "EXPERIMENTS",
     "alignment",
+    "audit",
     "basin",
     "collapse",
     "commutator",

@@ -16,6 +16,7 @@ __all__ = ["PAGES", "draw", "page_of"]
 
 # Experiment -> the module whose function `page` draws its outcome.
 PAGES: dict[str, str] = {
+    "audit": "grassmann_ssl.report.encoders.audit",
     "collapse": "grassmann_ssl.report.linear.collapse",
     "compare": "grassmann_ssl.report.linear.compare",
     "compare-encoders": "grassmann_ssl.report.encoders.compare_encoders",

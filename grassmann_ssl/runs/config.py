@@ -130,10 +130,14 @@ class RunConfig:
         return cls(**settings, **{group: types[group](**values) for group, values in options.items()})
 
     def need_one_of(self, name: str, known: Iterable[str]) -> None:
-        """Raises ConfigError unless the setting is one of the known names; the message lists them and suggests the nearest."""
+        """Raises ConfigError unless the setting, a name or a tuple of names, is among the known ones.
+
+        The message lists them and suggests the nearest.
+        """
         value, names = getattr(self, name), tuple(known)
-        if value not in names:
-            raise ConfigError(f"{name} must be one of {', '.join(names)}, got {value!r}{nearest(value, names)}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one not in names:
+                raise ConfigError(f"{name} must be one of {', '.join(names)}, got {one!r}{nearest(one, names)}")
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
         """Raises ConfigError unless the settings, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""

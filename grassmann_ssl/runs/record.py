@@ -57,7 +57,7 @@ class Outcome:
     """The result of an experiment.
 
     record    the content of run.json; `findings` in it are the lines of the summary, `table` (optional) stands before them, and
-              `interrupted` says where Ctrl-C ended the run, None where it did not
+              `interrupted` says where Ctrl-C ended the run, None where it did not, and `failed` (optional) which condition is not met
     metrics   the columns of metrics.parquet, all of one length N: (N,), or (N, k) for lists of k numbers
     arrays    the content of arrays.safetensors
     """
@@ -90,6 +90,12 @@ class Outcome:
         """Where Ctrl-C ended the run, None where it came to its end; what was recorded until then is kept."""
         where: str | None = self.record.get("interrupted")
         return where
+
+    @property
+    def failed(self) -> str | None:
+        """Which condition of the settings the result does not meet, None where it meets all or there is none."""
+        what: str | None = self.record.get("failed")
+        return what
 
     @property
     def folder(self) -> Path:

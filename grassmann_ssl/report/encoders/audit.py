@@ -1,0 +1,54 @@
+"""The page of a collapse audit."""
+
+from __future__ import annotations
+
+from grassmann_ssl.audit import Audit
+from grassmann_ssl.audit.decide import DECIDED, PLENTY
+from grassmann_ssl.audit.record import restored
+from grassmann_ssl.report.page import Page, Section
+from grassmann_ssl.runs import Outcome
+
+
+def page(outcome: Outcome) -> Page:
+    """The verdict, what the rows can show, the rule, and the picture of the audit."""
+    audit = restored(outcome.record, outcome.arrays)
+    file = outcome.record["config"]["file"]
+    caption = (
+        "Top: eigenvalues of the covariance. The line is the population's, estimated, with its band; circles are the sample's, which are "
+        "biased: the largest are too large, the smallest too small. Dashed: a dimension is live above it. Below: the variance of z/‖z‖ "
+        "with its interval; left of the dashed line all directions are nearly alike."
+    )
+    if audit.classes:
+        caption += " Last: dimensions used within each class, with intervals; collapsed classes are red."
+    return Page(
+        f"Collapse audit of {file}" if file else "Collapse audit",
+        " ".join(
+            (f"Did these embeddings collapse? {_sentence(audit.judgement)}", *_rows(audit), f"Rule: {audit.rule}.")
+        ),
+        (Section("audit", "Spectrum, directions" + (", classes" if audit.classes else ""), audit.plot(), caption),),
+    )
+
+
+def _rows(audit: Audit) -> list[str]:
+    """What was judged, and what so many rows can and cannot show."""
+    n, units, d = audit.rows, audit.units, audit.dimension
+    judged = "The directions z/‖z‖ of" if audit.directions else "These are"
+    text = [f"{judged} {n:,} rows of {d} dimensions{', judged' * audit.directions}."]
+    if units < n:
+        text.append(f"The rows come in {units:,} independent groups.")
+    if audit.left_out:
+        text.append(f"{audit.left_out:,} more rows were not finite and are left out.")
+    if n <= d:
+        text.append(f"They span at most {n - 1} dimensions, whatever the population; its spectrum is estimated.")
+    if units >= PLENTY * d:
+        text.append(f"With {PLENTY} independent rows per dimension or more, the estimates decide.")
+    else:
+        text.append(
+            f"With fewer than {PLENTY} independent rows per dimension, a question is decided where its {100 * DECIDED:g} % interval "
+            "lies on one side of the threshold, and is open otherwise."
+        )
+    return text
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
