@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ def audit_embeddings(
     confidence: float = 0.95,
     rule: Rule | None = None,
     input_variance: float | None = None,
-    tokens: Literal["mean", "rows"] | None = None,
-    nonfinite: Literal["refuse", "drop"] = "refuse",
+    tokens: str | None = None,
+    nonfinite: str = "refuse",
 ) -> Audit:
     """Did embeddings z (N, D) collapse, how, and how sure is that? Right with any number of rows.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 CHUNK = 2**24
 
 
-def as_rows(
-    z: Any, tokens: Literal["mean", "rows"] | None = None, groups: Any = None, name: str = "z"
-) -> tuple[Tensor, Tensor | None]:
+def as_rows(z: Any, tokens: str | None = None, groups: Any = None, name: str = "z") -> tuple[Tensor, Tensor | None]:
     """Rows (N, D), floating, and the group of every row, None where every row is its own.
 
     (N, T, D) needs `tokens`: "mean" pools the T tokens of a sample into one row, "rows" takes every token as a row, with its sample as its

@@ -49,11 +49,12 @@ def population_spectrum(sample: Array, n: float, d: int, *, total: float | None 
 
 
 def quantiles(grid: Array, weights: Array, d: int) -> Array:
-    """The D eigenvalues, decreasing, of a distribution with the shares `weights` at the values `grid`: its quantiles (k - 1/2)/D."""
-    order = np.argsort(grid)[::-1]
-    at = np.searchsorted(np.cumsum(weights[order]), (np.arange(d) + 0.5) / d)
-    found: Array = grid[order][at.clip(max=len(grid) - 1)]
-    return found
+    """D eigenvalues, decreasing, of a distribution with the shares `weights` at the values `grid`: the mean of each D-th part, so the sum
+    is kept.""" order = np.argsort(grid)[::-1]
+    share = np.concatenate([[0.0], np.cumsum(weights[order])])
+    reached = np.concatenate([[0.0], np.cumsum((weights * grid)[order])])
+    parts: Array = np.diff(np.interp(np.arange(d + 1) / d, share, reached)) * d
+    return np.minimum.accumulate(parts).clip(min=0)
 
 
 def simulated(spectrum: Array, n: float, draws: int = DRAWS) -> tuple[Array, list[Array]]:
