@@ -49,8 +49,8 @@ def population_spectrum(sample: Array, n: float, d: int, *, total: float | None 
 
 
 def quantiles(grid: Array, weights: Array, d: int) -> Array:
-    """D eigenvalues, decreasing, of a distribution with the shares `weights` at the values `grid`: the mean of each D-th part, so the sum
-    is kept.""" order = np.argsort(grid)[::-1]
+    """D eigenvalues, decreasing, of a distribution with shares `weights` at `grid`: the mean of each D-th part, so that the sum is kept."""
+    order = np.argsort(grid)[::-1]
     share = np.concatenate([[0.0], np.cumsum(weights[order])])
     reached = np.concatenate([[0.0], np.cumsum((weights * grid)[order])])
     parts: Array = np.diff(np.interp(np.arange(d + 1) / d, share, reached)) * d
