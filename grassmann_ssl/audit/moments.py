@@ -170,6 +170,7 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     values = parts.eigenvalues.double().flip(0) * scale
     floor = max(8 * torch.finfo(dtype).eps * float(values[0]), 2 * noise / d)
     values = torch.where(values > floor, values, 0)
+    values[n - 1 :] = 0  # rows less their mean are linearly dependent
     return Sample(
         rows=n,
         units=count,
