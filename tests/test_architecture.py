@@ -110,7 +110,8 @@ def test_circles_are_found():
 
 
 def private(name):
-    return name.startswith("_") and not name.startswith("__")
+    """Names with an underscore at both ends are protocols, of Python or of IPython."""
+    return name.startswith("_") and not name.endswith("_")
 
 
 def private_definitions(tree):

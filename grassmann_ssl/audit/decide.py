@@ -34,7 +34,8 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
 
     At least ceil(PR) are live, by Cauchy-Schwarz. If only r were live, the sample's l_{r+1} would lie below the threshold t = max(dead l_1,
     rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest; if more than r were live, above t (1 - sqrt(r/n))^2. A factor 2
-    on either side allows for heavy tails. Rows fewer than D + 3 put no bound above, unless the rows end in fewer dimensions than they could.
+    on either side allows for heavy tails. Rows fewer than D + 3 put no bound above, unless the rows end in fewer dimensions than they
+    could.
     """
     values, n, d = sample.eigenvalues, sample.freedom, sample.dimension
     threshold = max(rule.dead * values[0], sample.floor)
@@ -63,8 +64,8 @@ def decide(
 ) -> Verdict:
     """The verdict on the population of a sample. A question is decided where its 99.9 % interval lies on one side of the threshold.
 
-    With 20 independent rows per dimension or more the estimates themselves decide. Dimensional collapse is found where one of its forms is, and
-    excluded where both are. Classes of fewer than four units are not judged.
+    With 20 independent rows per dimension or more the estimates themselves decide. Dimensional collapse is found where one of its forms
+    is, and excluded where both are. Classes of fewer than four units are not judged.
     """
     open_: dict[str, str] = {}
     kinds = []

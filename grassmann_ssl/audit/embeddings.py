@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from grassmann_ssl.audit.decide import decide, live_dimensions
-from grassmann_ssl.audit.evidence import class_rows, concentration, directions_of, label_numbers, pair_numbers
-from grassmann_ssl.audit.moments import sample_of
+from grassmann_ssl.audit.evidence import ClassRow, class_rows, concentration, label_numbers, pair_numbers
+from grassmann_ssl.audit.moments import Sample, sample_of
 from grassmann_ssl.audit.numbers import spectral_numbers
 from grassmann_ssl.audit.result import Audit
 from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, names_of
 from grassmann_ssl.audit.rule import Rule
 from grassmann_ssl.audit.spectrum import population_spectrum
+from grassmann_ssl.metrics.pairs import on_sphere
 
 SHOWN = 5  # indices of bad rows that a message lists
 
@@ -32,8 +33,8 @@ def audit_embeddings(
     confidence: float = 0.95,
     rule: Rule | None = None,
     input_variance: float | None = None,
-    tokens: Literal["mean", "rows"] | None = None,
-    nonfinite: Literal["refuse", "drop"] = "refuse",
+    tokens: str | None = None,
+    nonfinite: str = "refuse",
 ) -> Audit:
     """Did embeddings z (N, D) collapse, how, and how sure is that? Right with any number of rows.
 
@@ -47,8 +48,8 @@ def audit_embeddings(
     input_variance  mean variance per dimension of the encoder's inputs: complete collapse relative to them
     nonfinite   rows that are not finite: "refuse", or "drop" and count them
 
-    The verdict does not depend on the basis, the scale, the mean (unless `directions`), the order or number of rows. Raises ValueError, one line
-    that names the argument, for what cannot be judged.
+    The verdict does not depend on the basis, the scale, the mean (unless `directions`), the order or number of rows. Raises ValueError,
+    one line that names the argument, for what cannot be judged.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
@@ -78,7 +79,8 @@ def audit_embeddings(
         if nonfinite == "refuse":
             shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
             raise ValueError(
-                f"z has {left_out} of {len(rows)} rows that are not finite (rows {shown}): mend them, or leave them out with nonfinite='drop'"
+                f"z has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
+                "mend them, or leave them out with nonfinite='drop'"
             )
         rows = rows[good]
         units, label, positive = (None if v is None else v[good.to(v.device)] for v in (units, label, positive))
@@ -87,7 +89,7 @@ def audit_embeddings(
             f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
         )
     rows, scale = _in_range(rows)
-    judged = directions_of(rows) if directions else rows
+    judged = on_sphere(rows) if directions else rows
     sample = sample_of(judged, units)
     if sample.units < 2:
         raise ValueError("groups must hold at least 2 different groups, got 1: it is the unit of the estimates")
@@ -98,13 +100,14 @@ def audit_embeddings(
         else population_spectrum(sample.eigenvalues.clip(min=0), sample.freedom, sample.dimension, total=sample.total)
     )
     found, live = live_dimensions(sample, spectrum, rule)
-    table, samples = [], {}
+    table: list[ClassRow] = []
+    samples: dict[str, Sample] = {}
     if label is not None:
         table, samples = class_rows(judged, label, names, units, sample, confidence)
     variance = None if input_variance is None else input_variance / (1.0 if directions else scale**2)
     verdict = decide(sample, live, rule=rule, directions=directions, classes=samples, input_variance=variance)
     numbers, band = spectral_numbers(sample, spectrum, found, live, confidence)
-    numbers += concentration(sample if directions else sample_of(directions_of(rows), units), confidence)
+    numbers += concentration(rows, units, confidence)
     if positive is not None:
         numbers += pair_numbers(rows, positive, units, confidence)
     if label is not None:
@@ -129,7 +132,8 @@ def audit_embeddings(
 
 def _in_range(rows: Tensor) -> tuple[Tensor, float]:
     """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
-    largest = float(rows.abs().max())
+    least, most = rows.aminmax()
+    largest = float(torch.maximum(-least, most))
     if largest == 0 or 1e-4 < largest < 1e4:
         return rows, 1.0
     power = math.floor(math.log2(largest))

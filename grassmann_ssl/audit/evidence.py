@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from grassmann_ssl.audit.moments import BLOCKS, Estimate, Sample, sample_of
-from grassmann_ssl.audit.numbers import Number
+from grassmann_ssl.audit.moments import BLOCKS, CHUNK, FEWEST, Sample, blocks_of, numbered, sample_of, wide
+from grassmann_ssl.audit.numbers import Number, number
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, on_sphere, uniformity
@@ -22,6 +22,7 @@ from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
 Array = NDArray[np.float64]
 
 PAIRED = 2048  # most pairs from which uniformity and LiDAR are estimated
+TINY = 1e-15  # rows shorter than this may lose their squares to underflow in float32
 PROBED = 20_000  # most rows of the probes
 SPLIT = "half of the rows of each class, drawn once, to fit; the other half to test"
 
@@ -38,37 +39,107 @@ class ClassRow:
     share_of_variance: float | None
 
 
-def concentration(directions: Sample, confidence: float) -> list[Number]:
-    """Length of the mean direction |E z/||z|| |, and the variance of directions, 1 - |E z/||z|| |^2; both without bias of N."""
-    spread = directions.variance(confidence)
-    low, high = (min(max(v, 0.0), 1.0) for v in (spread.low, spread.high))
-    value = min(max(spread.value, 0.0), 1.0)
-    lengths = [math.sqrt(1 - v) for v in (value, high, low)]
+def concentration(z: Tensor, units: Tensor | None, confidence: float) -> list[Number]:
+    """Length of the mean direction |E z/||z|| |, and the variance of directions, 1 - |E z/||z|| |^2; both without bias of N.
+
+    |E u|^2 is the mean of s_g . s_h over pairs of different units, s_g the mean of u = z/||z|| over a unit; with a jackknife interval over
+    blocks.
+    """
+    unit, weight, count = numbered(z, units)
+    place = blocks_of(count, min(BLOCKS, count)).to(z.device)
+    blocks = int(place.max()) + 1
+    sums = torch.zeros(blocks, z.shape[1], dtype=torch.float64, device=z.device)
+    means = torch.zeros(count if count < len(z) else 0, z.shape[1], dtype=torch.float64, device=z.device)
+    lengths = torch.zeros(count, dtype=torch.float64, device=z.device)  # of u, squared: 1, or 0 for a zero row
+    for rows in torch.split(torch.arange(len(z), device=z.device), max(1, CHUNK // z.shape[1])):
+        u = wide(z[rows[0] : rows[-1] + 1])
+        norm = torch.linalg.vector_norm(u, dim=1)
+        if bool((norm < TINY).any()):
+            u = on_sphere(u)
+            norm = torch.linalg.vector_norm(u, dim=1)
+        own = unit[rows]
+        share = torch.where(norm > 0, weight[rows] / norm, 0).to(u.dtype)
+        shares = u.new_zeros(blocks, len(rows))
+        shares[place[own], torch.arange(len(rows), device=z.device)] = share
+        sums += shares @ u
+        lengths.index_add_(0, own, (norm > 0) * weight[rows])
+        if len(means):
+            means.index_add_(0, own, (u * share[:, None]).double())
+    own = torch.linalg.vecdot(means, means) if len(means) else lengths
+    squares, lengths, sizes = (
+        v.new_zeros(blocks).index_add_(0, place, v) for v in (own, lengths, torch.ones_like(lengths))
+    )
+    parts = (sums, squares, lengths, sizes)
+    total = (sums.sum(0), squares.sum(), lengths.sum(), sizes.sum())
+
+    def spread(without: int | None = None) -> float:
+        s, q, length, g = total if without is None else (t - v[without] for t, v in zip(total, parts, strict=True))
+        return float(length / g - (s.square().sum() - q) / (g * (g - 1)))
+
+    value, low, high = spread(), 0.0, 1.0
+    if blocks >= FEWEST:
+        kept = np.array([spread(block) for block in range(blocks)])
+        deviation = math.sqrt((blocks - 1) / blocks * float(((kept - kept.mean()) ** 2).sum()))
+        reach = deviation * float(student.ppf((1 + confidence) / 2, blocks - 1))
+        low, high = value - reach, value + reach
+    value, low, high = (min(max(v, 0.0), 1.0) for v in (value, low, high))
     return [
-        Number("concentration", *lengths, float(np.linalg.norm(directions.mean)), "|E z/||z|| |", "0: directions spread over the sphere, 1: all alike"),
-        Number("spread", value, low, high, None, "1 - |E z/||z|| |^2, the variance of z/||z||", "the same as a variance"),
-    ]  # fmt: skip
+        number(
+            "concentration",
+            [math.sqrt(1 - v) for v in (value, high, low)],
+            float(torch.linalg.vector_norm(total[0] / total[3])),
+            "|E z/||z|| |",
+            "0: directions spread over the sphere, 1: all alike",
+        ),
+        number(
+            "spread", (value, low, high), None, "1 - |E z/||z|| |^2, the variance of z/||z||", "the same as a variance"
+        ),
+    ]
 
 
 def pair_numbers(z: Tensor, positive: Tensor, units: Tensor | None, confidence: float) -> list[Number]:
     """Alignment, uniformity and LiDAR of positive pairs, with jackknife intervals over blocks of units."""
-    few = slice(0, PAIRED)
+    few, few_positive = z[:PAIRED], positive[:PAIRED]
+    own = None if units is None else units[:PAIRED]
 
     def aligned(keep: Tensor) -> float:
         return float(alignment(z[keep], positive[keep]))
 
     def uniform(keep: Tensor) -> float:
-        return float(uniformity(z[few][keep]))
+        return float(uniformity(few[keep]))
 
     def rank(keep: Tensor) -> float:
-        return float(lidar(torch.stack([z[few][keep], positive[few][keep]], 1)))
+        return float(lidar(torch.stack([few[keep], few_positive[keep]], 1)))
 
-    own = None if units is None else units[few]
     return [
-        _number("alignment", _jackknife(aligned, len(z), units, confidence), (0, 4), "E |u - u+|^2, u = z/||z||", "0: positive pairs agree, 2: they are independent"),
-        _number("uniformity", _jackknife(uniform, len(z[few]), own, confidence), (-8, 0), f"log E exp(-2 |u - u'|^2), first {PAIRED:,} rows", "lower is more uniform, 0 is collapse"),
-        _number("lidar", _jackknife(rank, len(z[few]), own, confidence, 8), (0, z.shape[1]), f"two views, delta 1e-4, first {PAIRED:,} pairs", "dimensions that tell samples apart (LiDAR)"),
-    ]  # fmt: skip
+        number(
+            "alignment",
+            _jackknife(aligned, len(z), units, confidence),
+            None,
+            "E |u - u+|^2, u = z/||z||",
+            "0: positive pairs agree, 2: they are independent",
+            0,
+            4,
+        ),
+        number(
+            "uniformity",
+            _jackknife(uniform, len(few), own, confidence),
+            None,
+            f"log E exp(-2 |u - u'|^2), at most {PAIRED:,} rows",
+            "lower is more uniform, 0 is collapse",
+            -8,
+            0,
+        ),
+        number(
+            "lidar",
+            _jackknife(rank, len(few), own, confidence, 8),
+            None,
+            f"two views, delta 1e-4, at most {PAIRED:,} pairs",
+            "dimensions that tell samples apart",
+            0,
+            z.shape[1],
+        ),
+    ]
 
 
 def class_rows(
@@ -76,19 +147,19 @@ def class_rows(
 ) -> tuple[list[ClassRow], dict[str, Sample]]:
     """Every class with its moments; a class of one row has none."""
     rows, samples = [], {}
-    for number, name in enumerate(names):
-        chosen = (label == number).nonzero()[:, 0]
+    for k, name in enumerate(names):
+        chosen = (label == k).nonzero()[:, 0]
         if len(chosen) < 2:
             rows.append(ClassRow(name, len(chosen), None, None, None, None))
             continue
         one = sample_of(z[chosen], None if units is None else units[chosen])
         samples[name] = one
         used = one.dimensions_used(confidence)
-        known = used.value == used.value
         share = one.total / whole.total if whole.total > 0 and math.isfinite(one.total) else None
-        rows.append(
-            ClassRow(name, len(chosen), *((used.value, used.low, used.high) if known else (None, None, None)), share)
-        )
+        if math.isnan(used.value):
+            rows.append(ClassRow(name, len(chosen), None, None, None, share))
+        else:
+            rows.append(ClassRow(name, len(chosen), used.value, used.low, used.high, share))
     return rows, samples
 
 
@@ -96,12 +167,13 @@ def label_numbers(z: Tensor, label: Tensor, names: tuple[str, ...], samples: dic
     """NC1, and accuracies of two probes with Wilson intervals; none for fewer than two classes of two rows."""
     if len(samples) < 2:
         return []
-    numbers = [Number("nc1", _collapse_of_classes(z, label), None, None, None, "tr(S_W S_B^+) / C", "within over between classes; 0 is neural collapse")]  # fmt: skip
+    meaning = "variance within over between classes; 0 is neural collapse"
+    numbers = [Number("nc1", _collapse_of_classes(z, label), None, None, None, "tr(S_W S_B^+) / C", meaning)]
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0)).to(z.device)[:PROBED]
     own = label[order]
     rank = torch.zeros_like(own)
-    for number in range(len(names)):
-        member = own == number
+    for k in range(len(names)):
+        member = own == k
         rank[member] = torch.arange(int(member.sum()), device=z.device)
     fit, test = order[rank % 2 == 0], order[rank % 2 == 1]
     given = (z[fit].float(), label[fit], z[test].float(), label[test])
@@ -122,7 +194,7 @@ def _collapse_of_classes(z: Tensor, label: Tensor) -> float | None:
     means = x.new_zeros(count, x.shape[1]).index_add_(0, label, x) / size[:, None]
     within = x - means[label]
     # S_B = M^T M / C with M (C, D): its pseudo-inverse is that of M, on both sides.
-    u, s, v = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    _, s, v = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     real = s > s[0] * max(means.shape) * torch.finfo(torch.float64).eps
     if not bool(real.any()) or float(s[0]) == 0:
         return None
@@ -130,28 +202,18 @@ def _collapse_of_classes(z: Tensor, label: Tensor) -> float | None:
     return float(inside.square().sum() / len(z))
 
 
-def _number(name: str, found: Estimate, bounds: tuple[float, float], convention: str, meaning: str) -> Number:
-    low, high = (min(max(v, bounds[0]), bounds[1]) for v in (found.low, found.high))
-    return Number(name, found.value, low, high, None, convention, meaning)
-
-
 def _jackknife(
     function: Callable[[Tensor], float], n: int, units: Tensor | None, confidence: float, blocks: int = BLOCKS
-) -> Estimate:
+) -> tuple[float, float, float]:
     """A function of the rows kept, with a jackknife interval over blocks of units."""
-    number = torch.arange(n) if units is None else units.cpu().unique(return_inverse=True)[1]
+    number = torch.arange(n) if units is None else torch.unique(units.cpu(), return_inverse=True)[1]
     count = min(blocks, int(number.max()) + 1)
     place = torch.randperm(int(number.max()) + 1, generator=torch.Generator().manual_seed(0))[number] % count
     value = function(torch.arange(n))
     kept = [(place != block).nonzero()[:, 0] for block in range(count)]
     if count < 3 or min(len(rows) for rows in kept) < 2:
-        return Estimate(value, -math.inf, math.inf)
+        return value, -math.inf, math.inf
     without = np.array([function(rows) for rows in kept])
     deviation = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
     reach = deviation * float(student.ppf((1 + confidence) / 2, count - 1))
-    return Estimate(value, value - reach, value + reach)
-
-
-def directions_of(z: Tensor) -> Tensor:
-    """z / ||z|| in float32, or float64 for float64 rows; zero rows stay 0."""
-    return on_sphere(z)
+    return value, value - reach, value + reach

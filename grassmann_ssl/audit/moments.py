@@ -13,9 +13,10 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 BLOCKS = 20
-EXACT = 1024  # a Gram matrix of at most this side is formed in float64
+EXACT = 256  # a Gram matrix of at most this side is formed in float64
 BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together
 CHUNK = 2**24  # entries of rows that are centred at a time
+SUMMED = 4096  # rows that are summed before float64 takes over
 UNITS = 4  # fewest independent units from which the dimensions used are estimated,
 FEWEST = 12  # and from which blocks of them tell an interval
 
@@ -66,9 +67,9 @@ class Sample:
     def dimensions_used(self, confidence: float) -> Estimate:
         """PR = (tr S)^2 / tr S^2, a ratio of unbiased estimates, with a jackknife interval of log PR over blocks of units.
 
-        The jackknife counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on the pairs of
-        blocks and taken off once. The interval is [1, D] for fewer than 12 units; NaN for fewer than four, or where an estimate is not positive.
-        Sources: Himeno & Yamada 2014, J. Multivar. Anal. 130, 27; Chen & Qin 2010.
+        The jackknife counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on the pairs
+        of blocks and taken off once. The interval is [1, D] for fewer than 12 units; NaN for fewer than four, or where an estimate is not
+        positive. Sources: Himeno & Yamada 2014, J. Multivar. Anal. 130, 27; Chen & Qin 2010.
         """
         d = self.dimension
         if self.units < UNITS or not self.square > 0 or not self.squared > 0:
@@ -131,9 +132,9 @@ class _Parts:
 def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     """The moments of rows z (N, D), N >= 2, finite; `units` (N,) numbers the independent unit of every row, by default each its own.
 
-    One Gram matrix on the smaller side: N x N, or the scatter matrices D x D of 20 blocks. In float64 up to a side of 1024 and for float64
-    rows, else in float32. Units are put into blocks at random, always the same. All G units count alike, whatever their rows: with s_g the mean of
-    z - m over unit g, m the mean of the unit means, A_g that of (z - m)(z - m)^T, A = sum_g A_g, G_k = G (G - 1) ... (G - k + 1),
+    One Gram matrix on the smaller side: N x N, or the scatter matrices D x D of 20 blocks. In float64 up to a side of 256 and for float64
+    rows, else in float32. Units are put into blocks at random, always the same. All G units count alike, whatever their rows: with s_g the
+    mean of z - m over unit g, m the mean of the unit means, A_g that of (z - m)(z - m)^T, A = sum_g A_g, G_k = G (G - 1) ... (G - k + 1),
         tr S     = tr A / G + sum |s_g|^2 / G_2
         tr S^2   = [|A|^2 - sum |A_g|^2] / G_2 + 2 [sum s_g^T A s_g - 2 sum s_g^T A_g s_g] / G_3 + F / G_4
         (tr S)^2 = [(tr A)^2 - sum (tr A_g)^2] / G_2 + 2 [tr A sum |s_g|^2 - 2 sum |s_g|^2 tr A_g] / G_3 + F / G_4
@@ -142,12 +143,12 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     over all by inclusion and exclusion, with sum_g s_g = 0. For units of one row they are those of Himeno & Yamada 2014.
     """
     n, d = z.shape
-    number, weight, count = _numbered(z, units)
+    number, weight, count = numbered(z, units)
     dtype = torch.float64 if z.dtype == torch.float64 or min(n, d) <= EXACT else torch.float32
     blocks = min(BLOCKS, count)
     if n > d:
         blocks = min(blocks, max(FEWEST, BLOCK_BYTES // (d * d * dtype.itemsize)))
-    place = (torch.randperm(count, generator=torch.Generator().manual_seed(0)) % blocks).to(z.device)
+    place = blocks_of(count, blocks).to(z.device)
     mean, noise = _mean(z, weight, count)
     parts = (_by_rows if n <= d else _by_columns)(z, mean, weight, dtype, number, place, count, blocks)
 
@@ -169,6 +170,7 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     values = parts.eigenvalues.double().flip(0) * scale
     floor = max(8 * torch.finfo(dtype).eps * float(values[0]), 2 * noise / d)
     values = torch.where(values > floor, values, 0)
+    values[n - 1 :] = 0  # rows less their mean are linearly dependent
     return Sample(
         rows=n,
         units=count,
@@ -189,40 +191,47 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     )
 
 
-def _numbered(z: Tensor, units: Tensor | None) -> tuple[Tensor, Tensor, int]:
+def numbered(z: Tensor, units: Tensor | None) -> tuple[Tensor, Tensor, int]:
     """The number of the unit of every row, its weight 1 / (rows of its unit), and the number of units."""
     if units is None:
         return torch.arange(len(z), device=z.device), torch.ones(len(z), dtype=torch.float64, device=z.device), len(z)
-    _, number, size = units.to(z.device).unique(return_inverse=True, return_counts=True)
+    _, number, size = torch.unique(units.to(z.device), return_inverse=True, return_counts=True)
     return number, 1 / size.double()[number], len(size)
+
+
+def blocks_of(count: int, blocks: int) -> Tensor:
+    """The block of every unit, (count,): drawn at random, always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)) % blocks
 
 
 def _mean(z: Tensor, weight: Tensor, count: int) -> tuple[Tensor, float]:
     """The mean of the unit means in float64, and the variance of the rounding of a row."""
-    first = z[0].double()
-    away = torch.zeros_like(first)
+    first = z[0]
+    away = torch.zeros(z.shape[1], dtype=torch.float64, device=z.device)
     square = torch.zeros((), dtype=torch.float64, device=z.device)
-    step = max(1, CHUNK // z.shape[1])
-    for rows, own in zip(z.split(step), weight.split(step), strict=True):
-        rows = rows.double()
-        away += own @ (rows - first)
-        square += rows.square().sum()
-    return first + away / count, float(torch.finfo(z.dtype).eps ** 2 * square / (12 * len(z)))
+    step = max(1, min(CHUNK // z.shape[1], SUMMED))
+    for rows, own in zip(torch.split(z, step), torch.split(weight, step), strict=True):
+        x = wide(rows)
+        away += own.to(x.dtype) @ (x - wide(first))
+        square += torch.linalg.vector_norm(x, dim=1).double().square().sum()
+    return first.double() + away / count, float(torch.finfo(z.dtype).eps ** 2 * square / (12 * len(z)))
 
 
-def _centred(z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def wide(z: Tensor) -> Tensor:
+    """In float32, or float64 for float64."""
+    return z if z.dtype == torch.float64 else z.float()
+
+
+def _centred(z: Tensor, mean: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
     """sqrt(weight) (z - mean): the sum of their squares over a unit is A_g."""
-    x = torch.empty(z.shape, dtype=dtype, device=z.device)
-    step = max(1, CHUNK // z.shape[1])
-    for start in range(0, len(z), step):
-        x[start : start + step] = (z[start : start + step].double() - mean) * weight[start : start + step, None].sqrt()
-    return x
+    x = wide(z).to(dtype) - mean.to(dtype)  # near the mean the difference is exact
+    return x if weight is None else x * weight[:, None].sqrt().to(dtype)
 
 
 def _by_rows(
     z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype, number: Tensor, place: Tensor, count: int, blocks: int
 ) -> _Parts:
-    x = _centred(z, mean, weight, dtype)
+    x = _centred(z, mean, None if count == len(z) else weight, dtype)
     gram = x @ x.T
     values = torch.linalg.eigvalsh(gram)
     gram = gram.double()
@@ -267,13 +276,13 @@ def _by_columns(
     of_row = place[number]
     for block in range(blocks):
         chosen = (of_row == block).nonzero()[:, 0]
-        for rows in chosen.split(max(1, CHUNK // d)) if count == len(z) else (chosen,):
-            x = _centred(z[rows], mean, weight[rows], dtype)
+        for rows in torch.split(chosen, max(1, CHUNK // d)) if count == len(z) else (chosen,):
+            x = _centred(z[rows], mean, None if count == len(z) else weight[rows], dtype)
             scatters[block].addmm_(x.T, x)
-            length = x.double().square().sum(1)
-            trace.index_add_(0, number[rows], length)
+            squares = torch.linalg.vector_norm(x, dim=1).double().square()
+            trace.index_add_(0, number[rows], squares)
             if count == len(z):
-                own[block] += length.square().sum()
+                own[block] += squares.square().sum()
             else:
                 share = weight[rows].sqrt().to(dtype)[:, None]
                 sums.index_add_(0, number[rows], x * share)
@@ -286,14 +295,9 @@ def _by_columns(
     whole = scatters.sum(0)
     values = torch.linalg.eigvalsh(whole)
     if count == len(z):
-        fourth = float(own.sum())
-        length, across, within, outer, mixed = (
-            float(trace.sum()),
-            float(pairs.sum()),
-            fourth,
-            float(pairs.sum()),
-            fourth,
-        )
+        # Every row is a unit, x = s_g and A_g = x x^T.
+        length, across, outer = float(trace.sum()), float(pairs.sum()), float(pairs.sum())
+        within = fourth = mixed = float(own.sum())
     else:
         lengths = sums.double().square().sum(1)
         moment = sums.T @ sums
@@ -317,7 +321,7 @@ def _by_columns(
 def _of_one_size(number: Tensor) -> list[Tensor]:
     """Rows of each unit (k, T), for every number T of rows that units have."""
     order = number.argsort(stable=True)
-    _, sizes = number[order].unique_consecutive(return_counts=True)
+    _, sizes = torch.unique_consecutive(number[order], return_counts=True)
     starts = sizes.cumsum(0) - sizes
     return [
         order[starts[sizes == size][:, None] + torch.arange(int(size), device=number.device)] for size in sizes.unique()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,20 @@ class Number:
         return replace(self, **{n: v * factor for n in ("value", "low", "high") if (v := getattr(self, n)) is not None})
 
 
+def number(
+    name: str,
+    ends: Sequence[float],
+    sample: float | None,
+    convention: str,
+    meaning: str,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Number:
+    """A number from its value, low and high, cut to [least, most]; None for what is not finite."""
+    value, low, high = (_finite(min(max(v, least), most)) for v in ends)
+    return Number(name, value, low, high, sample, convention, meaning)
+
+
 def entropy_rank(spectrum: Array) -> float:
     """exp(-sum p log p), p the shares of a spectrum; 0 where it is 0. Source: Roy & Vetterli 2007."""
     positive = spectrum[spectrum > 0]
@@ -60,24 +74,41 @@ def _condition(spectrum: Array) -> float:
     return float(spectrum.max()) / least if least > 0 else math.inf
 
 
-# name, function of a spectrum, whether its errors are relative, range, convention, meaning
-SPECTRAL: tuple[tuple[str, Callable[[Array], float], bool, str, str], ...] = (
-    (
+@dataclass(frozen=True)
+class Spectral:
+    """A number that is a function of the spectrum; `relative`: its errors are factors. Between 1 and D where `rank`."""
+
+    name: str
+    function: Callable[[Array], float]
+    convention: str
+    meaning: str
+    relative: bool = True
+    rank: bool = False
+
+
+SPECTRAL = (
+    Spectral(
         "entropy_rank",
         entropy_rank,
-        True,
         "exp of the entropy of the eigenvalues of S",
-        "dimensions in use, with more weight on small ones",
+        "dimensions in use; small ones count more than in dimensions_used",
+        rank=True,
     ),
-    (
+    Spectral(
         "rankme",
         _rankme,
-        True,
         "exp of the entropy of their square roots; centred",
-        "the same with still more weight on small ones (RankMe)",
+        "RankMe of the population; small dimensions count still more",
+        rank=True,
     ),
-    ("alpha", _alpha, False, "least squares of log l_k on log k, all k alike", "decay of the spectrum, l_k ~ k^-alpha"),
-    ("condition_number", _condition, True, "l_1 / l_D", "largest over smallest variance of a direction"),
+    Spectral(
+        "alpha",
+        _alpha,
+        "least squares of log l_k on log k, all k alike",
+        "decay of the spectrum, l_k ~ k^-alpha",
+        relative=False,
+    ),
+    Spectral("condition_number", _condition, "l_1 / l_D", "largest over smallest variance of a direction"),
 )
 
 
@@ -89,61 +120,78 @@ def spectral_numbers(
     Intervals of those that come from the estimated spectrum: what the same estimate makes of 20 samples simulated from it, of the same
     N / D, its bias taken off, with the interval of the dimensions used for what simulated Gaussian rows do not show.
     """
-    d, used, variance = sample.dimension, sample.dimensions_used(confidence), sample.variance(confidence)
-    naive = sample.eigenvalues
-    shares = [share_used(v, d) for v in (used.value, used.low, used.high)]
+    d, naive = sample.dimension, sample.eigenvalues
+    used, variance = sample.dimensions_used(confidence), sample.variance(confidence)
+    plain = participation(naive)
     numbers = [
-        Number("dimensions_used", *_known(used.value, used.low, used.high), participation(naive), "participation ratio (tr S)^2 / tr S^2, unbiased for any N", "how many dimensions share the variance"),
-        Number("share_used", *_known(*shares), share_used(participation(naive), d), "(PR - 1) / (D - 1)", "0: one dimension has all variance, 1: all have the same"),
-        Number("live_dimensions", float(found), float(live.least), float(live.most), float((naive > 0).sum()), "eigenvalues above the threshold of the rule; bounds instead of an interval", "dimensions that vary at all"),
-    ]  # fmt: skip
-    size = _known(variance.value, variance.low, variance.high)
-    last = Number("total_variance", *size, None, "tr S, unbiased", "variance of all dimensions together")
+        number(
+            "dimensions_used",
+            (used.value, used.low, used.high),
+            plain,
+            "participation ratio (tr S)^2 / tr S^2, unbiased for any N",
+            "how many dimensions share the variance",
+        ),
+        number(
+            "share_used",
+            [share_used(v, d) for v in (used.value, used.low, used.high)],
+            share_used(plain, d),
+            "(PR - 1) / (D - 1)",
+            "0: one dimension has all variance, 1: all have the same",
+        ),
+        number(
+            "live_dimensions",
+            (found, live.least, live.most),
+            float((naive > 0).sum()),
+            "eigenvalues above the threshold of the rule; bounds instead of an interval",
+            "dimensions that vary at all",
+        ),
+        number(
+            "total_variance",
+            (variance.value, variance.low, variance.high),
+            None,
+            "tr S, unbiased",
+            "variance of all dimensions together",
+        ),
+    ]
     if not spectrum[0] > 0:
-        return [*numbers, last], np.stack([spectrum, spectrum])
+        return numbers, np.stack([spectrum, spectrum])
     truth, draws = simulated(spectrum, sample.freedom)
-    quantile = float(student.ppf((1 + confidence) / 2, len(draws) - 1))
-    wide = math.log(used.high / used.low) / 2 if used.low > 0 else 0.0
-    for name, function, relative, convention, meaning in SPECTRAL:
-        value, exact = function(spectrum), function(truth)
-        seen = np.array([function(one) for one in draws])
+    wide = math.log(used.high / used.low) / 2
+    for one in SPECTRAL:
+        value, exact = one.function(spectrum), one.function(truth)
+        seen = np.array([one.function(draw) for draw in draws])
         with np.errstate(divide="ignore", invalid="ignore"):
-            errors = np.log(seen / exact) if relative else seen - exact
-        low, high = _interval(value, errors, quantile, relative, wide)
-        bounds = (
-            (1.0, float(d))
-            if name in ("entropy_rank", "rankme")
-            else (1.0, math.inf)
-            if relative
-            else (-math.inf, math.inf)
+            errors = np.log(seen / exact) if one.relative else seen - exact
+        ends = _interval(value, errors, confidence, wide if one.relative else None)
+        least, most = 1.0 if one.relative else -math.inf, float(d) if one.rank else math.inf
+        numbers.append(
+            number(one.name, (value, *ends), _finite(one.function(naive)), one.convention, one.meaning, least, most)
         )
-        at = [min(max(v, bounds[0]), bounds[1]) for v in (value, low, high)]
-        numbers.append(Number(name, *_known(*at), _finite(function(naive)), convention, meaning))
-    ratios = np.stack(
-        [np.interp(np.linspace(0, 1, d), np.linspace(0, 1, len(truth)), _ratio(one, truth)) for one in draws]
-    )
-    band = spectrum / np.exp(np.quantile(ratios, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0))
-    return [*numbers, last], band
+    shares = np.linspace(0, 1, len(truth))
+    ratios = np.stack([np.interp(np.linspace(0, 1, d), shares, _ratio(draw, truth)) for draw in draws])
+    band: Array = spectrum / np.exp(np.quantile(ratios, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0))
+    return numbers, band
 
 
 def _ratio(one: Array, truth: Array) -> Array:
+    """log of an estimate over the truth."""
     tiny = 1e-12 * truth[0]
-    return np.log(np.maximum(one, tiny) / np.maximum(truth, tiny))
+    ratio: Array = np.log(np.maximum(one, tiny) / np.maximum(truth, tiny))
+    return ratio
 
 
-def _interval(value: float, errors: Array, quantile: float, relative: bool, wide: float) -> tuple[float, float]:
-    finite = errors[np.isfinite(errors)]
-    if len(finite) < len(errors) or not math.isfinite(value):
+def _interval(value: float, errors: Array, confidence: float, wide: float | None) -> tuple[float, float]:
+    """Ends of the interval of a value whose simulated errors are given: factors where `wide`, their further log, is."""
+    if not (np.isfinite(errors).all() and math.isfinite(value)):
         return -math.inf, math.inf
-    centre, reach = float(finite.mean()), math.hypot(quantile * float(finite.std(ddof=1)), wide if relative else 0.0)
-    ends = (-centre - reach, -centre + reach)
-    low, high = (value * math.exp(min(e, 700.0)) for e in ends) if relative else (value + e for e in ends)
+    reach = float(student.ppf((1 + confidence) / 2, len(errors) - 1)) * float(errors.std(ddof=1))
+    if wide is None:
+        low, high = (value - float(errors.mean()) + side * reach for side in (-1, 1))
+    else:
+        reach = math.hypot(reach, wide)
+        low, high = (value * math.exp(min(side * reach - float(errors.mean()), 700.0)) for side in (-1, 1))
     return min(low, value), max(high, value)
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _known(*values: float) -> Iterator[float | None]:
-    return (_finite(float(value)) for value in values)
+    return float(value) if math.isfinite(value) else None

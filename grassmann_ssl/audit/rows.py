@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,20 +12,18 @@ from torch import Tensor
 CHUNK = 2**24
 
 
-def as_rows(
-    z: Any, tokens: Literal["mean", "rows"] | None = None, groups: Any = None, name: str = "z"
-) -> tuple[Tensor, Tensor | None]:
+def as_rows(z: Any, tokens: str | None = None, groups: Any = None, name: str = "z") -> tuple[Tensor, Tensor | None]:
     """Rows (N, D), floating, and the group of every row, None where every row is its own.
 
-    (N, T, D) needs `tokens`: "mean" pools the T tokens of a sample into one row, "rows" takes every token as a row, with its sample as its group.
-    Raises ValueError, in one line that names the argument, for another type, shape or dtype, and for groups that do not fit.
+    (N, T, D) needs `tokens`: "mean" pools the T tokens of a sample into one row, "rows" takes every token as a row, with its sample as its
+    group. Raises ValueError, in one line that names the argument, for another type, shape or dtype, and for groups that do not fit.
     """
     rows = as_tensor(z, name)
     if rows.ndim == 3 and tokens is None:
         raise ValueError(
             f"{name} has shape {tuple(rows.shape)}: say tokens='mean' (one row per sample) or tokens='rows' (every token a row, in groups)"
         )
-    if rows.ndim not in (2, 3) or rows.ndim == 2 and tokens is not None:
+    if rows.ndim not in (2, 3) or (rows.ndim == 2 and tokens is not None):
         wanted = "(N, D), or (N, T, D) with tokens" if tokens is None else "(N, T, D) where tokens is given"
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(rows.shape)}")
     own = None
@@ -91,4 +89,7 @@ def _flat(labels: Any, name: str) -> np.ndarray:
 
 def finite_rows(z: Tensor) -> Tensor:
     """Whether every entry of a row is finite, (N,)."""
-    return torch.cat([rows.isfinite().all(1) for rows in z.split(max(1, CHUNK // z.shape[1]))])
+    least, most = z.aminmax()  # NaN where an entry is NaN
+    if bool(torch.isfinite(least) & torch.isfinite(most)):
+        return torch.ones(len(z), dtype=torch.bool, device=z.device)
+    return torch.cat([rows.isfinite().all(1) for rows in torch.split(z, max(1, CHUNK // z.shape[1]))])

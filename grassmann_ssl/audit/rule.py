@@ -23,7 +23,8 @@ class Rule:
     dead      a dimension is live if its eigenvalue is at least this share of the largest one, and above rounding
     spread    directional collapse: a variance of z/||z||, in all dimensions together, below it; 1 is the whole sphere
     within    collapse of a class: its variance below this share of the variance of all rows
-    complete  complete collapse: a variance per dimension below this share of that of the inputs, where it is given; always where there is none
+    complete  complete collapse: a variance per dimension below this share of that of the inputs, where it is given; always where there is
+    none
     """
 
     used: float = 0.05
@@ -99,9 +100,10 @@ def judge(
 ) -> Verdict:
     """The verdict on a population whose covariance has the eigenvalues `spectrum` (D,), in any order: the truth that a sample is to find.
 
-    `mean` (D,) or its length: judge directions, whose second moment is tr S + |mean|^2. `classes`: name -> variance within the class, tr S_c.
-    `input_variance`: mean variance per input dimension. `log_scale` is added to the logarithm of the eigenvalues, for variances that may
-    leave the range of floating point. Raises ValueError for a spectrum that is empty or not finite, and an input variance that is not positive.
+    `mean` (D,) or its length: judge directions, whose second moment is tr S + |mean|^2. `classes`: name -> variance within the class, tr
+    S_c. `input_variance`: mean variance per input dimension. `log_scale` is added to the logarithm of the eigenvalues, for variances that
+    may leave the range of floating point. Raises ValueError for a spectrum that is empty or not finite, and an input variance that is not
+    positive.
     """
     rule = rule or Rule()
     values = np.asarray(spectrum, dtype=np.float64).ravel().clip(min=0)

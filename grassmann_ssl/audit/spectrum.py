@@ -16,13 +16,14 @@ SIDE = 128  # smaller side of a simulated sample
 
 
 def population_spectrum(sample: Array, n: float, d: int, *, total: float | None = None) -> Array:
-    """Eigenvalues (D,), decreasing, of the covariance of a population, from those of the covariance of n degrees of freedom, of any n / D.
+    """Eigenvalues (D,), decreasing, of a population's covariance, from those of a sample with n degrees of freedom, for any n / D.
 
     The limit of the sample's spectrum obeys z = -1/v(z) + (D/n) sum_k w_k t_k / (1 + t_k v(z)), v the Stieltjes transform of the
-    eigenvalues of the n x n Gram matrix / n, w_k the share of eigenvalues t_k of the population (Marchenko & Pastur 1967). It is linear in w: at
-    points z around the sample's eigenvalues it is solved for w >= 0 on a grid of t by least squares; sum w = 1 and D sum w_k t_k = `total`, an
-    unbiased estimate of the variance (the sum of the sample's eigenvalues by default). `sample` are the min(n, D) largest, at least one of them
-    positive. A population of independent entries in some basis is assumed. Source: El Karoui 2008, Ann. Stat. 36, 2757.
+    eigenvalues of the n x n Gram matrix / n, w_k the share of eigenvalues t_k of the population (Marchenko & Pastur 1967). It is
+    linear in w: at points z around the sample's eigenvalues it is solved for w >= 0 on a grid of t by least squares, with sum w = 1 and
+    D sum w_k t_k = `total`, an unbiased estimate of the variance; by default the sum of the sample's eigenvalues, of which `sample` holds
+    the min(n, D) largest, one of them positive. Entries are assumed to be independent in some basis.
+    Source: El Karoui 2008, Ann. Stat. 36, 2757.
     """
     values = np.sort(sample)[::-1]
     positive = values[values > 0]
@@ -48,11 +49,12 @@ def population_spectrum(sample: Array, n: float, d: int, *, total: float | None 
 
 
 def quantiles(grid: Array, weights: Array, d: int) -> Array:
-    """The D eigenvalues, decreasing, of a distribution with the shares `weights` at the values `grid`: its quantiles (k - 1/2)/D."""
+    """D eigenvalues, decreasing, of a distribution with shares `weights` at `grid`: the mean of each D-th part, so that the sum is kept."""
     order = np.argsort(grid)[::-1]
-    at = np.searchsorted(np.cumsum(weights[order]), (np.arange(d) + 0.5) / d)
-    found: Array = grid[order][at.clip(max=len(grid) - 1)]
-    return found
+    share = np.concatenate([[0.0], np.cumsum(weights[order])])
+    reached = np.concatenate([[0.0], np.cumsum((weights * grid)[order])])
+    parts: Array = np.diff(np.interp(np.arange(d + 1) / d, share, reached)) * d
+    return np.minimum.accumulate(parts).clip(min=0)
 
 
 def simulated(spectrum: Array, n: float, draws: int = DRAWS) -> tuple[Array, list[Array]]:

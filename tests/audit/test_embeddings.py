@@ -1,0 +1,191 @@
+"""The audit of arrays: verdicts that are right for any number of rows, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grassmann_ssl.audit import CollapseError, Rule, audit_embeddings
+from tests.profiles import examples
+
+
+def normal(seed, *shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@given(st.data(), st.integers(2, 512))
+@examples(60)
+def test_isotropic_rows_are_never_called_collapsed(data, d):
+    n = data.draw(st.integers(3, 4 * d))
+    assert audit_embeddings(normal(data.draw(st.integers(0, 2**31)), n, d)).kind in ("none", "undecided")
+
+
+@given(st.integers(0, 2**31), st.integers(3, 40), st.integers(2, 6))
+@examples(200)
+def test_few_isotropic_rows_of_few_dimensions_are_never_called_collapsed(seed, n, d):
+    assert audit_embeddings(normal(seed, n, d)).kind in ("none", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("z", "kind", "hard", "soft"),
+    [
+        (normal(0, 256, 512), "none", False, False),  # was "dimensional, 255 live"
+        (normal(0, 300, 3) @ normal(1, 3, 64), "dimensional", True, True),
+        (normal(0, 32, 3) @ normal(1, 3, 64), "dimensional", True, True),  # fewer rows than dimensions
+        (normal(0, 500, 64) * torch.cat([torch.ones(1), torch.full((63,), 0.02)]), "dimensional", False, True),
+        (normal(0, 256, 64) * (torch.arange(64) < 32), "dimensional", True, False),
+        (torch.full((100, 16), 1.7), "complete", None, None),
+        (torch.zeros(100, 16), "complete", None, None),
+        (normal(0, 300, 32) + 50, "none", False, False),  # a mean is no collapse of z
+        (normal(0, 100, 1), "none", False, False),
+    ],
+)
+def test_kinds(z, kind, hard, soft):
+    audit = audit_embeddings(z)
+    assert (audit.kind, audit.verdict.hard, audit.verdict.soft) == (kind, hard, soft)
+
+
+def test_directions_that_are_nearly_constant():
+    cone = normal(0, 300, 32) + 50
+    audit = audit_embeddings(cone, directions=True)
+    assert audit.kinds == ("directional",) and audit["spread"].value < 1e-3
+    assert audit_embeddings(normal(0, 300, 32), directions=True).kind == "none"
+
+
+def test_a_class_that_is_one_point():
+    z, labels = normal(0, 400, 16), np.array(["cat", "dog", "eel", "fox"]).repeat(100)
+    z[300:] = z[300]
+    audit = audit_embeddings(z, labels=labels)
+    assert audit.kinds == ("class",) and audit.verdict.classes == ("fox",)
+    assert audit.classes[0].share_of_variance > 0.5 and audit.classes[3].share_of_variance == 0
+
+
+@pytest.mark.parametrize("change", ["turned", "scaled", "shifted", "permuted", "float64", "float16", "numpy", "pandas"])
+@pytest.mark.parametrize("case", ["healthy", "half", "soft"])
+def test_the_verdict_does_not_see(change, case):
+    z = normal(0, 200, 24)
+    z = {
+        "healthy": z,
+        "half": z * (torch.arange(24) < 12),
+        "soft": z * torch.cat([torch.ones(1), torch.full((23,), 0.02)]),
+    }[case]
+    same = {
+        "turned": lambda: z @ torch.linalg.qr(normal(1, 24, 24))[0],
+        "scaled": lambda: 3 * z,
+        "shifted": lambda: z + 10,
+        "permuted": lambda: z[torch.randperm(200, generator=torch.Generator().manual_seed(5))],
+        "float64": z.double,
+        "float16": z.half,
+        "numpy": z.numpy,
+        "pandas": lambda: pd.DataFrame(z.numpy()),
+    }[change]()  # fmt: skip
+    one, other = audit_embeddings(z), audit_embeddings(same)
+    assert one.verdict == other.verdict and one.kind == ("none" if case == "healthy" else "dimensional")
+    assert other["dimensions_used"].value == pytest.approx(one["dimensions_used"].value, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-10, 1e10, 1e30])
+def test_any_scale_of_floating_point(scale):
+    audit, same = audit_embeddings(normal(0, 200, 8)), audit_embeddings(normal(0, 200, 8) * scale)
+    assert same.kind == "none"
+    assert same["dimensions_used"].value == pytest.approx(audit["dimensions_used"].value, rel=1e-2)
+    assert same["total_variance"].value == pytest.approx(audit["total_variance"].value * scale**2, rel=1e-2)
+
+
+def test_tokens_are_pooled_or_rows_in_groups():
+    z = normal(0, 50, 7, 8)
+    pooled, grouped = audit_embeddings(z, tokens="mean"), audit_embeddings(z, tokens="rows")
+    assert (pooled.rows, pooled.units) == (50, 50) and (grouped.rows, grouped.units) == (350, 50)
+    repeated = normal(0, 50, 1, 8).repeat(1, 7, 1)
+    one, same = audit_embeddings(repeated[:, 0]), audit_embeddings(repeated, tokens="rows")
+    assert same["dimensions_used"].value == pytest.approx(one["dimensions_used"].value, rel=1e-6)
+    assert same["dimensions_used"].low == pytest.approx(one["dimensions_used"].low, rel=1e-6)
+    # Taken for independent they would claim to know more than there is to know.
+    flat = audit_embeddings(repeated.flatten(0, 1))["dimensions_used"]
+    assert flat.high - flat.low < same["dimensions_used"].high - same["dimensions_used"].low
+
+
+def test_positive_pairs_and_labels_add_their_numbers():
+    z, labels = normal(0, 200, 8), torch.arange(200) % 4
+    z = z + 4 * torch.eye(4, 8)[labels]
+    audit = audit_embeddings(z, z_positive=z + 0.1 * normal(1, 200, 8), labels=labels)
+    frame = audit.frame()
+    assert {"alignment", "uniformity", "lidar", "nc1", "knn", "linear_probe"} <= set(frame.index)
+    assert (frame["low"].fillna(-np.inf) <= frame["value"].fillna(0)).all()
+    assert audit["alignment"].value < 0.01 and audit["knn"].value > 0.9
+    assert list(frame.columns) == ["value", "low", "high", "sample", "convention", "meaning"]
+
+
+def test_rows_that_are_not_finite_are_refused_or_counted():
+    z = normal(0, 100, 4)
+    z[[7, 50]] = torch.tensor([[float("nan")], [float("inf")]])
+    with pytest.raises(ValueError, match=r"z has 2 of 100 rows that are not finite \(rows 7, 50\): .*nonfinite='drop'"):
+        audit_embeddings(z)
+    audit = audit_embeddings(z, nonfinite="drop", labels=np.arange(100) % 2, groups=np.arange(100))
+    assert (audit.rows, audit.left_out) == (98, 2)
+
+
+@pytest.mark.parametrize(
+    ("z", "settings", "message"),
+    [
+        (torch.zeros(5), {}, r"z must have shape \(N, D\).*, got \(5,\)"),
+        (torch.zeros(0, 3), {}, r"z must have at least one row and one dimension, got shape \(0, 3\)"),
+        (torch.zeros(3, 0), {}, r"at least one row and one dimension"),
+        (torch.zeros(1, 3), {}, r"z must have at least 2 rows, got 1: one row has no variance"),
+        (torch.zeros(4, 2, 3), {}, r"say tokens='mean' .* or tokens='rows'"),
+        (torch.zeros(4, 3), {"tokens": "mean"}, r"z must have shape \(N, T, D\) where tokens is given"),
+        (torch.zeros(4, 3, dtype=torch.int64), {}, r"z must be floating, got dtype torch.int64"),
+        (np.zeros((4, 3), dtype=object), {}, r"z must be floating, got dtype object"),
+        (np.zeros((4, 3), dtype=np.int32), {}, r"z must be floating, got dtype int32"),
+        ([[1.0, 2.0]], {}, r"z must be an array of numpy or torch or a frame of pandas, got list"),
+        (torch.zeros(4, 3), {"labels": [0, 1]}, r"labels must have one entry for each of the 4 rows, got shape \(2,\)"),
+        (torch.zeros(4, 3), {"labels": [0, 1, None, 2]}, r"labels must be integers or texts"),
+        (torch.zeros(4, 3), {"labels": [0, 1, np.nan, 2]}, r"labels must not be missing, and 1 are not finite"),
+        (torch.zeros(4, 3), {"groups": [0, 0, 0, 0]}, r"groups must hold at least 2 different groups, got 1"),
+        (torch.zeros(4, 3), {"z_positive": torch.zeros(4, 2)}, r"z_positive must have the shape \(4, 3\) of z"),
+        (torch.zeros(4, 3), {"confidence": 95}, r"confidence must be between 0 and 1, got 95"),
+        (torch.zeros(4, 3), {"nonfinite": "skip"}, r"nonfinite must be one of 'refuse', 'drop', got 'skip'"),
+        (torch.zeros(4, 3), {"input_variance": 0.0}, r"input_variance must be positive, got 0.0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line(z, settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        audit_embeddings(z, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_or_three_rows_say_what_is_missing(n):
+    audit = audit_embeddings(normal(0, n, 4))
+    assert audit.kind == "undecided" and "independent rows" in audit.judgement
+    assert audit["total_variance"].value > 0 and audit["dimensions_used"].value is None
+
+
+@given(st.integers(2, 40), st.integers(1, 8), st.integers(0, 3), st.integers(0, 2**31))
+@examples(60)
+def test_constant_columns_duplicates_and_denormals_are_stated_results(n, d, constant, seed):
+    z = normal(seed, n, d)
+    z[:, :constant] = 0.1
+    for rows in (z, z.repeat(2, 1), z * 1e-39, z.half()):
+        audit = audit_embeddings(rows, labels=np.arange(len(rows)) // 3)
+        assert audit.kind in ("none", "undecided", "dimensional", "complete", "class")
+        assert all(one.value is None or np.isfinite(one.value) for one in audit.numbers)
+        repr(audit), audit.frame(), audit._repr_html_()
+
+
+def test_the_gate_names_what_falls_short():
+    audit = audit_embeddings(normal(0, 300, 3) @ normal(1, 3, 64))
+    audit.require(kind=("dimensional", "none"), dimensions_used=2)
+    with pytest.raises(CollapseError, match=r"kind is dimensional .*, not none; dimensions_used is 2.* below 20"):
+        audit.require(kind="none", dimensions_used=20)
+    with pytest.raises(ValueError, match="nonsense: the numbers of this audit are dimensions_used"):
+        audit.require(nonsense=1)
+    with pytest.raises(ValueError, match="kind must be of none, complete"):
+        audit.require(kind="fine")
+
+
+def test_thresholds_can_be_chosen():
+    z = normal(0, 2000, 16) * torch.arange(1, 17) ** -1.0
+    assert audit_embeddings(z).kind == "none" and audit_embeddings(z, rule=Rule(used=0.5)).kind == "dimensional"

@@ -1,0 +1,112 @@
+"""Unbiased moments against sums over all tuples of rows, whatever the units, and intervals that cover."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grassmann_ssl.audit import moments as module
+from grassmann_ssl.audit.evidence import concentration
+from grassmann_ssl.audit.moments import sample_of
+from tests.oracles import audit as oracle
+from tests.profiles import examples
+
+UNITS = [(0, 1, 2, 3, 4, 5), (0, 0, 1, 1, 2, 2, 3, 3), (0, 1, 1, 2, 3, 3, 3), (3, 1, 0, 1, 2, 2, 0)]
+
+
+def rows(seed, n, d, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, d, generator=generator, dtype=torch.float64) + 2).to(dtype)
+
+
+@pytest.mark.parametrize("units", UNITS, ids=str)
+@pytest.mark.parametrize("d", [1, 3, 12])  # both sides of the Gram matrix
+def test_moments_are_those_of_all_tuples_of_different_units(units, d):
+    z = rows(len(units) + d, len(units), d)
+    own = None if len(set(units)) == len(units) else torch.tensor(units)
+    sample = sample_of(z, own)
+    exact = oracle.moments(z.numpy(), units)
+    assert np.allclose([sample.total, sample.square, sample.squared], exact, rtol=1e-11, atol=1e-11 * exact[2])
+
+
+@pytest.mark.parametrize("units", UNITS, ids=str)
+def test_the_variance_of_directions_is_that_of_all_pairs_of_different_units(units):
+    z = rows(3, len(units), 4)
+    own = None if len(set(units)) == len(units) else torch.tensor(units)
+    spread = next(one for one in concentration(z, own, 0.95) if one.name == "spread")
+    assert spread.value == pytest.approx(min(oracle.directions(z.numpy(), units), 1), rel=1e-12)
+
+
+@given(st.integers(0, 2**31), st.integers(4, 30), st.integers(1, 30), st.sampled_from([torch.float32, torch.float64]))
+def test_both_sides_of_the_gram_matrix_are_one(seed, n, d, dtype):
+    """More rows, or more columns of zeros, turn it to the other side."""
+    z = rows(seed, n, d, dtype)
+    other = torch.cat([z, z.new_zeros(n, n)], 1)  # D > N now, the rest as it was
+    a, b = sample_of(z), sample_of(other)
+    eps = 50 * n * torch.finfo(dtype).eps
+    assert np.allclose([a.total, a.square, a.squared], [b.total, b.square, b.squared], rtol=eps, atol=eps * a.squared)
+    k = min(n, d)
+    assert np.allclose(a.eigenvalues[:k], b.eigenvalues[:k], atol=eps * a.eigenvalues[0])
+
+
+def test_columns_in_several_blocks_and_float32_are_one_with_float64(monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 8)
+    monkeypatch.setattr(module, "CHUNK", 64)
+    z = rows(1, 400, 16, torch.float32)
+    units = torch.arange(400) // 3
+    for own in (None, units):
+        a, b = sample_of(z, own), sample_of(z.double(), own)
+        assert np.allclose([a.total, a.square, a.squared], [b.total, b.square, b.squared], rtol=1e-5)
+        assert np.allclose(a.pairs, b.pairs, rtol=1e-3) and np.allclose(a.eigenvalues, b.eigenvalues, rtol=1e-4)
+
+
+@given(st.integers(0, 2**31), st.integers(12, 40))
+def test_repeated_rows_of_a_unit_count_once(seed, n):
+    z = rows(seed, n, 5)
+    repeated = z.repeat_interleave(3, 0)
+    units = torch.arange(n).repeat_interleave(3)
+    one, same = sample_of(z).dimensions_used(0.95), sample_of(repeated, units).dimensions_used(0.95)
+    assert np.allclose([one.value, one.low, one.high], [same.value, same.low, same.high], rtol=1e-9)
+
+
+@given(st.integers(0, 2**31), st.floats(0.01, 100), st.floats(-100, 100))
+@examples(30)
+def test_dimensions_used_do_not_see_basis_scale_and_mean(seed, scale, shift):
+    z = rows(seed, 60, 8)
+    q = torch.linalg.qr(rows(seed + 1, 8, 8))[0]
+    one, same = (sample_of(v).dimensions_used(0.95) for v in (z, scale * z @ q + shift))
+    assert np.allclose([one.value, one.low, one.high], [same.value, same.low, same.high], rtol=1e-8)
+
+
+def population(name, d):
+    k = np.arange(1, d + 1)
+    return {"isotropic": np.ones(d), "rank 10": (k <= 10) * 1.0, "k^-1": 1 / k}[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["isotropic", "rank 10", "k^-1"])
+@pytest.mark.parametrize(("n", "d"), [(64, 512), (256, 64)])
+def test_estimates_are_unbiased_and_intervals_cover(name, n, d):
+    spectrum = population(name, d)
+    exact = spectrum.sum() ** 2 / (spectrum**2).sum()
+    generator = torch.Generator().manual_seed(0)
+    found, squares = [], []
+    for _ in range(200):
+        z = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.tensor(spectrum).sqrt()
+        sample = sample_of(z + 3)
+        found.append(sample.dimensions_used(0.95))
+        squares.append(sample.square / (spectrum**2).sum())
+    error = np.std(squares) / np.sqrt(200)
+    assert abs(np.mean(squares) - 1) < 4 * error  # the naive tr S^2 of isotropic rows is 1 + d/n = 9 of it at 64 x 512
+    covered = np.mean([one.low <= exact <= one.high for one in found])
+    # 200 draws of a probability from 0.9 to 0.99 leave these bounds once in a thousand times.
+    assert 0.83 <= covered <= 1
+
+
+def test_fewer_rows_than_four_units_tell_nothing_of_the_dimensions():
+    for n in (2, 3):
+        used = sample_of(rows(0, n, 4)).dimensions_used(0.95)
+        assert np.isnan(used.value) and (used.low, used.high) == (1, 4)
+    few = sample_of(rows(0, 11, 4)).dimensions_used(0.95)
+    assert 1 <= few.value <= 4 and (few.low, few.high) == (1, 4)
