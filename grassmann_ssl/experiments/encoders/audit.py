@@ -40,8 +40,12 @@ class RuleOptions(Rule):
     """complete collapse: variance per dimension below this share of --input-variance; always where there is none"""
 
     def __post_init__(self) -> None:
-        with setting("rule"):
-            super().__post_init__()
+        """Nothing is checked here, where tyro would box the message: `AuditConfig` does."""
+
+    def checked(self) -> Rule:
+        """The rule of these thresholds. Raises ConfigError for one outside (0, 1)."""
+        with setting():
+            return Rule(**asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,11 @@ class AuditConfig(RunConfig):
         self.need_one_of("tokens", TOKENS)
         self.need_one_of("nonfinite", NONFINITE)
         self.need_one_of("fail_on", GATES)
+        if not 0 < self.confidence < 1:
+            raise ConfigError(f"confidence must be between 0 and 1, got {self.confidence}")
+        if self.input_variance is not None:
+            self.need("input_variance", above=0)
+        self.rule.checked()
 
 
 def audit(config: AuditConfig, progress: Progress | None = None) -> Outcome:
@@ -106,10 +115,10 @@ def audit(config: AuditConfig, progress: Progress | None = None) -> Outcome:
             rows,
             directions=config.directions,
             confidence=config.confidence,
-            rule=Rule(**asdict(config.rule)),
+            rule=config.rule.checked(),
             input_variance=config.input_variance,
-            tokens=None if config.tokens == "none" else config.tokens,  # type: ignore[arg-type]
-            nonfinite=config.nonfinite,  # type: ignore[arg-type]
+            tokens=None if config.tokens == "none" else config.tokens,
+            nonfinite=config.nonfinite,
             **given,
         )
     tick("auditing")
