@@ -18,6 +18,7 @@ from grassmann_ssl.audit.words import judgement
 from grassmann_ssl.runs import ConfigError, Outcome
 
 D = 24
+THIRD = r"<3> & $\x$"  # markup, and mathematics that matplotlib does not know
 
 
 def draw(seed, n, d=D):
@@ -44,7 +45,7 @@ def audits():
         "few rows": audit_embeddings(draw(0, 15)),
         "two rows": audit_embeddings(draw(0, 2)),
         "one dimension": audit_embeddings(draw(0, 50, 1)),
-        "classes": audit_embeddings(z, labels=np.array([f"<{k}> & $" for k in label])),
+        "classes": audit_embeddings(z, labels=np.array([f"<{k}> & $\\x$" for k in label])),
         "cone": audit_embeddings(draw(0, 600) * 0.3 + 10, directions=True),
         "one class": audit_embeddings(draw(0, 600), labels=np.zeros(600, int)),
         "300 classes": audit_embeddings(crowd, labels=numbers),
@@ -70,7 +71,7 @@ NAMES = [
         ("constant", r"complete collapse"),
         ("few rows", r"undecided; open: dimensional \(.*independent rows would tell\)"),
         ("cone", r"directional collapse"),
-        ("classes", r"class collapse: <3> & \$"),
+        ("classes", r"class collapse: <3> & \$\\x\$"),
         ("300 classes", r"class collapse: 5, 7"),
     ],
 )
@@ -120,9 +121,9 @@ def test_frames_hold_the_numbers_and_the_classes(audits):
     frame, table = audit.frame(), audit.class_frame()
     assert list(frame.index) == [one.name for one in audit.numbers]
     assert frame.loc["dimensions_used", "value"] == audit["dimensions_used"].value
-    assert len(table) == 12 and table.index[table["collapsed"]].tolist() == ["<3> & $"]
+    assert len(table) == 12 and table.index[table["collapsed"]].tolist() == [THIRD]
     assert table["rows"].tolist() == [60] * 12 and (table["low"] <= table["dimensions_used"]).all()
-    assert table.loc["<3> & $", "share_of_variance"] < 0.01 < table.drop("<3> & $")["share_of_variance"].min()
+    assert table.loc[THIRD, "share_of_variance"] < 0.01 < table.drop(THIRD)["share_of_variance"].min()
     empty = audits["healthy"].class_frame()
     assert len(empty) == 0 and list(empty.columns) == list(table.columns)
 
@@ -183,7 +184,7 @@ def test_classes_are_sorted_and_the_collapsed_are_marked(audits):
     assert len(dots) == 12 and used[1:] == sorted(used[1:])
     assert [dot.get_color() == "#c1440e" for dot in dots] == [True] + [False] * 11
     names = [label.get_text().replace("\\$", "$") for label in panel.get_yticklabels()]
-    assert names[0] == "<3> & $" and len(set(names)) == 12
+    assert names[0] == THIRD and len(set(names)) == 12
     assert "1 collapsed" in panel.get_title("left") and panel.get_ylim()[0] > panel.get_ylim()[1]
     bars = {row.name: (row.low, row.high) for row in audit.classes}
     ends = [tuple(line.get_xdata()) for line in panel.lines if len(line.get_xdata()) == 2]

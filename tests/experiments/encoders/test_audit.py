@@ -97,6 +97,12 @@ def test_options_reach_the_audit(files):
     assert done.stdout.splitlines()[0].split()[0] == "class" and "collapsed" in done.stdout.splitlines()[2]
 
 
+def test_collapse_may_be_relative_to_the_inputs(files):
+    for share, code in ((), 0), (("--rule.complete", "1e-9"), 0), (("--rule.complete", "0.5"), 3):
+        done = command("audit", "healthy.npy", "--input-variance", "50", *share, "--fail-on", "complete", "--overwrite")
+        assert done.returncode == code, done.stderr
+
+
 def test_tokens_are_pooled_or_rows_and_rows_may_be_dropped(files):
     tokens = RANDOM.standard_normal((60, 5, 4))
     np.save("tokens.npy", tokens)
