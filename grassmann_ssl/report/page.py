@@ -39,7 +39,7 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.dpi = 110
     # One pass over the figure, where savefig takes two to find its layout.
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib gives it no types
     return buffer.getvalue()
 
 

@@ -503,9 +503,9 @@ def arms_on_digits(tmp_path_factory):
         "directpred": "predictor=directpred",
         "vicreg": "objective=vicreg,lr=0.005",
     }
-    given = tuple(f"{arm},batch=128" for arm in arms.values())
+    given = tuple(f"{arm},batch=64" for arm in arms.values())
     folder = tmp_path_factory.mktemp("arms") / "run"
-    outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=450, records=10))
+    outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=300, records=10))
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
 
