@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from sklearn.datasets import load_digits
 
 from grassmann_ssl import cli
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
@@ -264,6 +265,10 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
     """torchrun on two halves of every batch: the same weights to rounding, written by one of them."""
+    digits = load_digits()
+    images = (16 * digits.images[:300, None]).clip(max=255).astype(np.uint8)
+    data = tmp_path / "few.safetensors"
+    save_file({"images": images, "labels": digits.target[:300]}, data)
     options = (
         "--constraint feature-orthonormal",
         "--objective nt_xent --constraint grassmann",
@@ -276,7 +281,7 @@ def test_two_processes_are_one(tmp_path):
     def lines(count):
         given = zip(options, ends(count), strict=True)
         return [
-            f"train --steps 3 --batch 64 --records 3 {line} --out {end.with_suffix('')} --checkpoint {end}"
+            f"train --data arrays:{data} --steps 3 --batch 64 --records 3 {line} --out {end.with_suffix('')} --checkpoint {end}"
             for line, end in given
         ]
 
