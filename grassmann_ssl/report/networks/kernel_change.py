@@ -87,7 +87,7 @@ def _laziness_caption(record: dict[str, Any]) -> str:
     return (
         "Left: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
         f"diverged (t = {times}). Right: time at which the change reaches {lazy['left_at']:g}, and at which a network diverged. "
-        "Outputs grow as "
+        "Theory: outputs grow as "
         "exp(2|λ|t), λ the smallest eigenvalue of the trace loss in the kernel at the start, so that the kernel changes by exp(4|λ|t) "
         f"/ h and leaves the lazy regime after log(h)/(4|λ|); here λ = {lazy['lambda']:.3g}. Lines have the predicted slope and the "
         "height of the measurements."
