@@ -39,7 +39,7 @@ SMALL = {
         dim=2, widths=(16, 32), triplets=6, seeds=2, horizon=2.0, free_time=0.5, spectrum=(1.0, 0.5, 0.2)
     ),
     "stepwise_deep": StepwiseDeepConfig(
-        objectives=("barlow_twins", "nt_xent"), dim=3, steps=20, records=20, pairs=4, batch=64
+        objectives=("barlow_twins", "nt_xent"), dim=3, steps=80, records=30, pairs=4, batch=64
     ),
 }
 
@@ -99,6 +99,11 @@ def test_the_course_of_the_effective_rank_is_that_of_the_rows(outcome_of):
     expected = rank[0], rank.min(), time[rank.argmin()], rank[-1]
     np.testing.assert_allclose([float(one) for one in sentence.groups()], expected, rtol=0.01)
     assert rank.min() < rank[0]  # it falls first
+    law = outcome.record["agreement"]["barlow_twins"]["initialisation_law"]
+    apart = abs(law["measured_exponent"] - law["predicted_exponent"])
+    named = {one.quantity: one for one in outcome.findings}
+    agreement = named["barlow_twins, free: law of the final angle"].agreement
+    assert agreement == f"{apart:.2g} apart, over 2 initialisation scales α"
     metrics = outcome.metrics | {"effective_rank": np.full(len(free), 2.5)}
     flat = captions(Outcome(outcome.record, metrics, outcome.arrays))
     assert "free 2.50 at the start, lowest 2.50 at t = 0, 2.50 at the end" in flat
@@ -151,6 +156,9 @@ def test_the_commutator_grows_where_it_does(outcome_of):
 
 def test_the_antisymmetric_part_goes_where_it_goes(outcome_of):
     outcome = outcome_of("symmetry")
+    shares = outcome.arrays["predicted_antisymmetric"][-1] / outcome.arrays["predicted_symmetric"][-1]
+    for finding, share in zip(outcome.findings[3:], np.median(shares, -1), strict=True):
+        assert finding.predicted == f"{share:.1e}, 0 in the limit"
     shape = outcome.arrays["measured_symmetric"].shape
     whole, anti = np.ones(shape), np.full(shape, 0.25)
     anti[-1, 1] = 0.5
@@ -206,7 +214,8 @@ def test_steps_are_those_of_what_the_loss_sees(outcome_of):
     assert {name: one["judged"] for name, one in runs.items()} == {"barlow_twins": "z", "nt_xent": "directions"}
     named = {one.quantity: one for one in outcome.findings}
     steps = named["nt_xent: steps of eigenvalues of cov z/|z|, since the loss sees directions only"]
-    assert steps.measured.startswith(f"{len(runs['nt_xent']['steps_of_directions'])}")
+    seen, other = (", ".join(f"{t:.3g}" for t in runs["nt_xent"][f"steps_of_{one}"]) for one in ("directions", "z"))
+    assert steps.measured.endswith(f"at t = {seen}") and seen != other
     assert named["barlow_twins: steps of eigenvalues of cov z"].measured.startswith(
         f"{len(runs['barlow_twins']['steps_of_z'])}"
     )

@@ -302,12 +302,12 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
             (
                 f"({fit['slope']:.2f} ± {fit['standard_error']:.2f}) log h; "
                 if fit["slope"] is not None
-                else "not in this run; "
+                else "at fewer than two widths in all networks; "
             )
             + (
                 f"diverges at t = {', '.join('–' if x is None else f'{x:.3g}' for x in lazy['diverged'])} for h = {ends}"
                 if any(x is not None for x in lazy["diverged"])
-                else "most networks do not diverge at any h"
+                else "at no h do most networks diverge"
             ),
         )
     )

@@ -121,6 +121,7 @@ def spectra(outcome: Outcome) -> Figure:
         panel.title.set_fontsize(9)
         if one["judged"] is None:
             panel.text(0.5, 0.5, "diverged", ha="center", transform=panel.transAxes)
+            panel.set(xticks=[], yticks=[], xlabel="")
             continue
         for k in range(outcome.record["config"]["seeds"]):
             values = outcome.arrays.get(f"arm{index}_seed{k}_spectrum_{one['judged']}")
