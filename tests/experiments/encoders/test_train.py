@@ -307,7 +307,8 @@ def test_the_folder(tmp_path, few):
     folder = tmp_path / "run"
     record = json.loads((folder / "run.json").read_text())
     assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == ["1.4"]
-    assert record["verdict"]["guaranteed"] == ["W has rank 8 by construction (64 features in)"]
+    assert record["verdict"]["guaranteed"][0] == "W has rank 8 by construction (64 features in)"
+    assert outcome.findings[0].predicted == "; ".join(record["verdict"]["guaranteed"])
     assert set(record["probes"]) == {"knn", "ridge", "logistic"}
     assert all(0 <= p["interval"][0] <= p["accuracy"] <= p["interval"][1] <= 1 for p in record["probes"].values())
     frame = pd.read_parquet(folder / "metrics.parquet")
@@ -348,7 +349,7 @@ def test_arms_side_by_side(tmp_path, few):
     for arm in (arms[0], arms[1], arms[3]):
         assert (
             sum(summaries[arm]["kinds"].values()) == 2
-            and summaries[arm]["ridge"]["low"] <= summaries[arm]["ridge"]["mean"]
+            and min(summaries[arm]["ridge"]["values"]) <= summaries[arm]["ridge"]["mean"]
         )
     runs = [row for row in outcome.record["runs"] if row["arm"] == arms[1]]
     base = [row for row in outcome.record["runs"] if row["arm"] == arms[0]]

@@ -289,6 +289,8 @@ def test_a_loss_without_growing_modes_stays_lazy_even_under_the_constraint(tmp_p
         -1, abs=0.35
     )
     assert "no growing mode" in outcome.findings[-1].predicted
+    stated = "at fewer than two widths in all networks; at no h do most networks diverge"
+    assert outcome.findings[-1].measured == stated
 
 
 def test_predictions_know_their_validity():
