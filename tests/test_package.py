@@ -10,6 +10,7 @@ import sys
 import zipfile
 
 import jupytext
+import numpy as np
 import pytest
 
 import grassmann_ssl
@@ -25,6 +26,7 @@ CHOOSING = (ROOT / "docs" / "choosing.md").read_text()
 THEORY = (ROOT / "docs" / "theory.md").read_text()
 ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
 OBJECTIVES = (ROOT / "docs" / "objectives.md").read_text()
+AUDIT = (ROOT / "docs" / "audit.md").read_text()
 
 
 def blocks(language, page=README):
@@ -32,7 +34,9 @@ def blocks(language, page=README):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("python") + blocks("python", CHOOSING) + blocks("python", OBJECTIVES))
+@pytest.mark.parametrize(
+    "code", blocks("python") + blocks("python", CHOOSING) + blocks("python", OBJECTIVES) + blocks("python", AUDIT)
+)
 def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})
@@ -49,7 +53,9 @@ def test_the_demo_says_where_its_report_is(demo):
     assert report and (folder / report[1]).exists() and f"`{report[1]}`" in README
 
 
-COMMANDS = [line for block in blocks("bash") + blocks("bash", ENCODERS) for line in block.splitlines()]
+COMMANDS = {
+    line: None for page in (README, ENCODERS, AUDIT) for block in blocks("bash", page) for line in block.splitlines()
+}
 
 
 @pytest.mark.slow
@@ -57,6 +63,7 @@ COMMANDS = [line for block in blocks("bash") + blocks("bash", ENCODERS) for line
 def test_the_commands_of_the_pages_run(line, tmp_path, monkeypatch):
     """In this process, which has imported torch; the demo and the picture are started as a reader starts them."""
     monkeypatch.chdir(tmp_path)
+    np.save("embeddings.npy", np.random.default_rng(0).normal(size=(256, 512)).astype("float32"))
     for part in line.split(" && "):
         program, *arguments = shlex.split(part)
         done = command(*arguments)
