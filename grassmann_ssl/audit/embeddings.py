@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from grassmann_ssl.audit.evidence import ClassRow, class_rows, concentration, la
 from grassmann_ssl.audit.moments import Sample, sample_of
 from grassmann_ssl.audit.numbers import spectral_numbers
 from grassmann_ssl.audit.result import Audit
-from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, names_of
+from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, in_range, names_of
 from grassmann_ssl.audit.rule import Rule
 from grassmann_ssl.metrics.pairs import on_sphere
 
@@ -89,7 +88,7 @@ def audit_embeddings(
         raise ValueError(
             f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
         )
-    rows, scale = _in_range(rows)
+    rows, scale = in_range(rows)
     seen = on_sphere(rows) if directions else rows
     sample = sample_of(seen, units)
     if sample.units < 2:
@@ -122,14 +121,3 @@ def audit_embeddings(
         band=band * square,
         sample_spectrum=sample.eigenvalues * square,
     )
-
-
-def _in_range(rows: Tensor) -> tuple[Tensor, float]:
-    """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
-    least, most = rows.aminmax()
-    largest = float(torch.maximum(-least, most))
-    if largest == 0 or 1e-4 < largest < 1e4:
-        return rows, 1.0
-    power = math.floor(math.log2(largest))
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return torch.ldexp(wide, torch.tensor(-power)), 2.0**power
