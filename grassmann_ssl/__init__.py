@@ -15,7 +15,7 @@ Where things are, from the ground up:
     objectives.penalties  `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
     data                  digits, photos, Gaussian pairs; local files by `load` and `image_folder`; views, population moments
     metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
-    audit                 `audit_embeddings`: did embeddings collapse, how, how sure is that; `CollapseMonitor`, the same over time; `judge`, `Rule`
+    audit                 `audit_embeddings`: did embeddings collapse, how, how sure is that; the same over time: `CollapseMonitor`; `judge`
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
     training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`

@@ -22,7 +22,7 @@
 import matplotlib.pyplot as plt
 import torch
 
-from grassmann_ssl import audit_embeddings
+from grassmann_ssl import CollapseMonitor, audit_embeddings
 
 torch.manual_seed(0)
 healthy = torch.randn(500, 64) + 3
@@ -35,7 +35,7 @@ healthy = torch.randn(500, 64) + 3
 # %%
 audit = audit_embeddings(healthy)
 assert audit.kind == "none"
-audit
+print(audit)
 
 # %%
 audit.frame()[["value", "low", "high", "sample", "meaning"]].round(3)
@@ -82,13 +82,11 @@ print(constant.judgement)
 # dimensions, whatever comes later. A monitor in the loop sees them come.
 
 # %%
-from grassmann_ssl.audit import CollapseMonitor
-
 x = torch.randn(2000, 32) * torch.linspace(1, 0.4, 32)
 weights = (1e-3 * torch.randn(32, 8)).requires_grad_()
 optimizer = torch.optim.SGD([weights], lr=0.02)
 monitor = CollapseMonitor(on_collapse=lambda row: None)
-for step in range(1500):
+for _ in range(1500):
     z, z_positive = (x + 0.1 * torch.randn_like(x)) @ weights, (x + 0.1 * torch.randn_like(x)) @ weights
     loss = (z.T @ z_positive / len(x) - torch.eye(8)).square().sum()
     optimizer.zero_grad()
