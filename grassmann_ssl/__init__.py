@@ -15,6 +15,7 @@ Where things are, from the ground up:
     objectives.penalties  `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
     data                  digits, photos, Gaussian pairs; local files by `load` and `image_folder`; views, population moments
     metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
+    audit                 `audit_embeddings`: did embeddings collapse, how, how sure is that; the same over time: `CollapseMonitor`; `judge`
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
     training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 # Module -> the names of it that are found here; a module's own name stands for the module.
 _HOMES = {
+    "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings"),
     "data": ("data", "image_folder"),
     "experiments": ("experiments",),
     "manifolds": ("GeneralizedGrassmann", "Grassmann", "Stiefel", "manifolds"),
@@ -54,6 +56,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from grassmann_ssl import audit as audit
     from grassmann_ssl import data as data
     from grassmann_ssl import experiments as experiments
     from grassmann_ssl import manifolds as manifolds
@@ -65,6 +68,10 @@ if TYPE_CHECKING:
     from grassmann_ssl import run as run
     from grassmann_ssl import runs as runs
     from grassmann_ssl import training as training
+    from grassmann_ssl.audit import Audit as Audit
+    from grassmann_ssl.audit import CollapseError as CollapseError
+    from grassmann_ssl.audit import CollapseMonitor as CollapseMonitor
+    from grassmann_ssl.audit import audit_embeddings as audit_embeddings
     from grassmann_ssl.data import image_folder as image_folder
     from grassmann_ssl.manifolds import GeneralizedGrassmann as GeneralizedGrassmann
     from grassmann_ssl.manifolds import Grassmann as Grassmann

@@ -27,13 +27,13 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     class SharedRuns(LoadScopeScheduling):
-        """Tests that share a long run are on one worker: those of the demo, and those of each file of experiments."""
+        """Tests that share a long run are on one worker: those of the demo, and those of each file of experiments or of theory."""
 
         def _split_scope(self, nodeid):
             file, _, test = nodeid.partition("::")
             if file.endswith("/test_compare.py") or test.startswith("test_the_demo"):
                 return "demo"
-            return file if "/experiments/" in file else nodeid
+            return file if "/experiments/" in file or "/theory/" in file else nodeid
 
     return SharedRuns(config, log)
 

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from grassmann_ssl.audit.moments import FEWEST, UNITS, Estimate, Sample
 from grassmann_ssl.audit.rule import Rule, Verdict, share_used
+from grassmann_ssl.audit.spectrum import population_spectrum
 
 Array = NDArray[np.float64]
 
 DECIDED = 0.999  # confidence of the intervals that decide: one wrong answer in a thousand audits
 PLENTY = 20  # rows per dimension from which the estimates themselves decide
+SATURATED = 0.8  # share of the dimensions of all units that half of them show, where more units show no more dimensions
 SPARE = 3  # rows beyond a dimension before it is called dead: with fewer, an eigenvalue near 0 is no surprise
 ROUNDED = 12.0  # a variance below this many of the noise of rounding, eps^2 |z|^2 / 12, is rounding of equal rows,
 BLURRED = 192.0  # and below this many it may be rounding in the layers of an encoder: (4 eps)^2 |z|^2
@@ -33,9 +35,9 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     """The number of live dimensions, from the estimated spectrum, and its bounds.
 
     At least ceil(PR) are live, by Cauchy-Schwarz. If only r were live, the sample's l_{r+1} would lie below the threshold t = max(dead l_1,
-    rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest; if more than r were live, above t (1 - sqrt(r/n))^2. A factor 2
-    on either side allows for heavy tails. Rows fewer than D + 3 put no bound above, unless the rows end in fewer dimensions than they
-    could.
+    rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest. If k were live, its l_k would lie above t (1 - sqrt(k/n))^2:
+    dimensions below that are dead, if half of the units show as many as all do; rows that repeat each other do not. A factor 2 on either
+    side allows for heavy tails.
     """
     values, n, d = sample.eigenvalues, sample.freedom, sample.dimension
     threshold = max(rule.dead * values[0], sample.floor)
@@ -43,14 +45,47 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     seen = int((values > 2 * threshold * edge).sum())
     used = sample.dimensions_used(DECIDED).low
     k = np.arange(1, len(values) + 1)
-    near = rule.dead * values[0] / edge * (1 - np.sqrt(np.minimum(k / n, 1))) ** 2 / 2
-    dead = (n - k >= SPARE) & (values <= np.maximum(near, sample.floor * edge))
+    lowest = max(rule.dead * values[0] / edge, 10 * sample.floor) * (1 - np.sqrt(np.minimum(k / n, 1))) ** 2 / 2
+    # Nothing is told where a live dimension, too, might be rounding of the decomposition.
+    told = (n - k >= SPARE) & (lowest > sample.rounding)
+    dead = told & (values < lowest)
     most = int(dead.argmax()) if dead.any() else d
+    if most < d and len(sample.half) and int((sample.half > lowest[most]).sum()) < SATURATED * most:
+        most = d
     least = min(max(seen, math.ceil(used - 1e-9)), most)
     found = int((spectrum >= max(rule.dead * spectrum[0], sample.floor)).sum())
     found = min(max(found, least), most)
     plenty = sample.units >= PLENTY * d
     return found, Live(found, found) if plenty else Live(least, most)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on a sample, the estimated spectrum (D,) of its population, and its live dimensions with their bounds."""
+
+    verdict: Verdict
+    spectrum: Array
+    found: int
+    live: Live
+
+
+def judge_sample(
+    sample: Sample,
+    rule: Rule,
+    *,
+    directions: bool = False,
+    classes: Mapping[str, Sample] | None = None,
+    input_variance: float | None = None,
+) -> Judged:
+    """The verdict on the population of a sample, as `decide`, with what it rests on."""
+    values, d = sample.eigenvalues, sample.dimension
+    if sample.total > 0 and values[0] > 0:
+        spectrum = population_spectrum(values, sample.freedom, d, total=sample.total)
+    else:
+        spectrum = np.zeros(d)
+    found, live = live_dimensions(sample, spectrum, rule)
+    verdict = decide(sample, live, rule=rule, directions=directions, classes=classes, input_variance=input_variance)
+    return Judged(verdict, spectrum, found, live)
 
 
 def decide(

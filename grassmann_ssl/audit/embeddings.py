@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from grassmann_ssl.audit.decide import decide, live_dimensions
+from grassmann_ssl.audit.decide import judge_sample
 from grassmann_ssl.audit.evidence import ClassRow, class_rows, concentration, label_numbers, pair_numbers
 from grassmann_ssl.audit.moments import Sample, sample_of
 from grassmann_ssl.audit.numbers import spectral_numbers
 from grassmann_ssl.audit.result import Audit
-from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, names_of
+from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, in_range, names_of
 from grassmann_ssl.audit.rule import Rule
-from grassmann_ssl.audit.spectrum import population_spectrum
 from grassmann_ssl.metrics.pairs import on_sphere
 
 SHOWN = 5  # indices of bad rows that a message lists
@@ -41,7 +38,7 @@ def audit_embeddings(
     z           array of numpy or torch (any device, any floating dtype) or frame of pandas, (N, D); or (N, T, D) with `tokens`: "mean"
                 pools the tokens of a sample, "rows" takes each as a row and the samples as groups
     z_positive  the same rows in another view: alignment, uniformity, LiDAR
-    labels      (N,) integers or texts: dimensions used and variance of every class, NC1, probes
+    labels      (N,) integers or texts, one a sample: dimensions used and variance of every class, NC1, probes
     groups      (N,): rows of one group (views, tokens, frames) are not independent; estimates and intervals take a group as the unit
     directions  judge z / ||z||: for losses that see cosines only
     rule        thresholds, on numbers of the population (`Rule`); the verdict is `judge` of the population, or undecided
@@ -63,9 +60,12 @@ def audit_embeddings(
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     rule = rule or Rule()
     rows, units = as_rows(z, tokens, groups)
-    label, names = (
-        (None, ()) if labels is None else (as_labels(labels, len(rows), "labels").to(rows.device), names_of(labels))
-    )
+    label: Tensor | None = None
+    names: tuple[str, ...] = ()
+    if labels is not None:
+        tokens_each = len(rows) // len(z)  # rows of one sample share its label
+        label = as_labels(labels, len(z), "labels").to(rows.device).repeat_interleave(tokens_each)
+        names = names_of(labels)
     positive = None
     if z_positive is not None:
         positive, _ = as_rows(z_positive, tokens, name="z_positive")
@@ -88,33 +88,26 @@ def audit_embeddings(
         raise ValueError(
             f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
         )
-    rows, scale = _in_range(rows)
-    judged = on_sphere(rows) if directions else rows
-    sample = sample_of(judged, units)
+    rows, scale = in_range(rows)
+    seen = on_sphere(rows) if directions else rows
+    sample = sample_of(seen, units)
     if sample.units < 2:
         raise ValueError("groups must hold at least 2 different groups, got 1: it is the unit of the estimates")
-    flat = not sample.eigenvalues[0] > 0 or not sample.total > 0
-    spectrum = (
-        np.zeros(sample.dimension)
-        if flat
-        else population_spectrum(sample.eigenvalues.clip(min=0), sample.freedom, sample.dimension, total=sample.total)
-    )
-    found, live = live_dimensions(sample, spectrum, rule)
     table: list[ClassRow] = []
     samples: dict[str, Sample] = {}
     if label is not None:
-        table, samples = class_rows(judged, label, names, units, sample, confidence)
+        table, samples = class_rows(seen, label, names, units, sample, confidence)
     variance = None if input_variance is None else input_variance / (1.0 if directions else scale**2)
-    verdict = decide(sample, live, rule=rule, directions=directions, classes=samples, input_variance=variance)
-    numbers, band = spectral_numbers(sample, spectrum, found, live, confidence)
+    judged = judge_sample(sample, rule, directions=directions, classes=samples, input_variance=variance)
+    numbers, band = spectral_numbers(sample, judged.spectrum, judged.found, judged.live, confidence)
     numbers += concentration(rows, units, confidence)
     if positive is not None:
         numbers += pair_numbers(rows, positive, units, confidence)
     if label is not None:
-        numbers += label_numbers(judged, label, names, samples)
+        numbers += label_numbers(seen, label, names, samples)
     square = 1.0 if directions else scale**2
     return Audit(
-        verdict=verdict,
+        verdict=judged.verdict,
         rule=rule,
         confidence=confidence,
         rows=len(rows),
@@ -124,18 +117,7 @@ def audit_embeddings(
         directions=directions,
         numbers=tuple(one.scaled(square) if one.name == "total_variance" else one for one in numbers),
         classes=tuple(table),
-        spectrum=spectrum * square,
+        spectrum=judged.spectrum * square,
         band=band * square,
         sample_spectrum=sample.eigenvalues * square,
     )
-
-
-def _in_range(rows: Tensor) -> tuple[Tensor, float]:
-    """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
-    least, most = rows.aminmax()
-    largest = float(torch.maximum(-least, most))
-    if largest == 0 or 1e-4 < largest < 1e4:
-        return rows, 1.0
-    power = math.floor(math.log2(largest))
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return torch.ldexp(wide, torch.tensor(-power)), 2.0**power

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ Array = NDArray[np.float64]
 BLOCKS = 20
 EXACT = 256  # a Gram matrix of at most this side is formed in float64
 BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together
+FULL = 8  # rows per dimension from which the rank of a sample is not asked again of half of it
 CHUNK = 2**24  # entries of rows that are centred at a time
 SUMMED = 4096  # rows that are summed before float64 takes over
 UNITS = 4  # fewest independent units from which the dimensions used are estimated,
@@ -41,7 +43,9 @@ class Sample:
     squared      (tr S)^2, unbiased
     eigenvalues  (min(N, D),) of the sample covariance, decreasing; 0 where they are rounding
     freedom      number of independent rows that would give the bias of these eigenvalues: N - 1 where every row is a unit
-    floor        eigenvalues below it are rounding, of the rows or of the decomposition
+    half         the same of one half of the units, where some eigenvalues are 0 and rows are few; empty elsewhere
+    rounding     eigenvalues of the sample below it are rounding of the decomposition, and are 0
+    floor        eigenvalues of S below it are that, or rounding of the rows
     pairs        (B, B) sums over pairs of units in blocks b, c of tr(A_g A_h), and `traces` of tr A_g tr A_h, A_g as in `sample_of`;
                  `counts` of these pairs
     blocks       (B,) sums of tr A_g over the units of each block, and `sizes` the number of these units
@@ -56,7 +60,9 @@ class Sample:
     square: float
     squared: float
     eigenvalues: Array
+    half: Array
     freedom: float
+    rounding: float
     floor: float
     pairs: Array
     traces: Array
@@ -116,6 +122,7 @@ class _Parts:
     """Sums over units, with A, A_g and s_g as in `sample_of`."""
 
     eigenvalues: Tensor  # of A
+    half: Callable[[], Tensor]  # of the part of A that comes from half of the units
     pairs: Tensor  # (B, B)
     unit_trace: Tensor  # (G,) tr A_g
     whole: float  # |A|^2
@@ -168,9 +175,12 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
         spread = scale**2 * parts.whole - square
         freedom = min(freedom, max(1.0, squared / spread)) if spread > 0 else freedom
     values = parts.eigenvalues.double().flip(0) * scale
-    floor = max(8 * torch.finfo(dtype).eps * float(values[0]), 2 * noise / d)
-    values = torch.where(values > floor, values, 0)
+    rounded = 8 * torch.finfo(dtype).eps * float(values[0])
+    values = torch.where(values > rounded, values, 0)
     values[n - 1 :] = 0  # rows less their mean are linearly dependent
+    half = values[:0]
+    if n < FULL * d and bool((values[: min(n - 1, d)] == 0).any()):
+        half = parts.half().double().flip(0) * (2 * scale)
     return Sample(
         rows=n,
         units=count,
@@ -181,8 +191,10 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
         square=square,
         squared=squared,
         eigenvalues=values.cpu().numpy(),
+        half=torch.where(half > rounded, half, 0).cpu().numpy(),
         freedom=freedom,
-        floor=floor,
+        rounding=rounded,
+        floor=max(rounded, 2 * noise / d),
         pairs=parts.pairs.cpu().numpy(),
         traces=traces.cpu().numpy(),
         counts=counts.cpu().numpy(),
@@ -249,8 +261,17 @@ def _by_rows(
     halves = products.new_zeros(blocks, count).index_add_(0, place, products)
     pairs = products.new_zeros(blocks, blocks).index_add_(1, place, halves)
     pairs = pairs - own.new_zeros(blocks).index_add_(0, place, own).diag()
+    few = place[number] < (blocks + 1) // 2
+
+    def half() -> Tensor:
+        own = gram[few][:, few]
+        own = own - own.mean(0)
+        values: Tensor = torch.linalg.eigvalsh(own - own.mean(1, keepdim=True))
+        return values
+
     return _Parts(
         eigenvalues=values,
+        half=half,
         pairs=pairs,
         unit_trace=trace,
         whole=float(products.sum()),
@@ -305,6 +326,7 @@ def _by_columns(
         across, outer = float((whole * moment).double().sum()), float(moment.double().square().sum())
     return _Parts(
         eigenvalues=values,
+        half=lambda: torch.linalg.eigvalsh(scatters[: (blocks + 1) // 2].sum(0)),
         pairs=pairs - own.diag(),
         unit_trace=trace,
         whole=float(pairs.sum()),

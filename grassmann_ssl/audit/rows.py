@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -93,3 +94,14 @@ def finite_rows(z: Tensor) -> Tensor:
     if bool(torch.isfinite(least) & torch.isfinite(most)):
         return torch.ones(len(z), dtype=torch.bool, device=z.device)
     return torch.cat([rows.isfinite().all(1) for rows in torch.split(z, max(1, CHUNK // z.shape[1]))])
+
+
+def in_range(rows: Tensor) -> tuple[Tensor, float]:
+    """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
+    least, most = rows.aminmax()
+    largest = float(torch.maximum(-least, most))
+    if largest == 0 or 1e-4 < largest < 1e4:
+        return rows, 1.0
+    power = math.floor(math.log2(largest))
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    return torch.ldexp(wide, torch.tensor(-power)), 2.0**power

@@ -9,7 +9,10 @@ from grassmann_ssl.metrics.ranks import eigenvalues
 
 @dataclass(frozen=True)
 class EmbeddingVerdict:
-    """kind is "none", "dimensional" or "complete" by `rule`; guarantees hold by construction, observations on the rows given."""
+    """kind is "none", "dimensional" or "complete" by `rule`, and live_dimensions are those of the spectrum that it judges.
+
+    What is guaranteed holds by construction and is known before any run; what is observed was measured on the rows given.
+    """
 
     kind: str
     rule: str
@@ -55,30 +58,31 @@ def embedding_verdict(
     largest, least, mean = float(spectrum[0]), float(spectrum[-1]), float(spectrum.mean())
     guaranteed = []
     observed = [
-        f"{live} of {d} dimensions of z live, eigenvalues of cov z from {least:.3g} to {largest:.3g} (over {moments.count} rows)",
+        f"{live} of {d} dimensions of {'z' if directions is None else 'z / ||z||'} live, eigenvalues of cov z from {least:.3g} to "
+        f"{largest:.3g} (over {moments.count} rows)",
         f"mean variance of z per dimension {mean / input_variance:.3g} of that of the input",
     ]
     if directions is not None:
         observed.append(
             f"eigenvalues of cov z / ||z|| from {float(spread[-1]):.3g} to {float(spread[0]):.3g}, sum {float(spread.sum()):.3g}"
         )
-    if constraint_rank is None:
-        observed.append("nothing is guaranteed: the weights are free")
-    else:
+    if constraint_rank is not None:
         guaranteed.append(f"W has rank {constraint_rank[0]} by construction ({constraint_rank[1]} features in)")
         if feature_lag is None:
-            observed.append(
+            guaranteed.append(
                 "cov z = W cov(h) W^T: the rank of W does not keep the features h that enter it from collapse"
             )
-        elif feature_lag < 1:
-            guaranteed.append(
-                f"cov z = I up to lag {feature_lag:.3g}: its eigenvalues lie in [{1 - feature_lag:.3g}, {1 + feature_lag:.3g}]"
+        else:
+            guaranteed.append("W B W^T = I with B the running covariance of the features: cov z = I up to the lag of B")
+        if feature_lag is not None and feature_lag < 1:
+            observed.append(
+                f"lag of B {feature_lag:.3g}: it bounds the eigenvalues of cov z by {1 - feature_lag:.3g} and {1 + feature_lag:.3g}"
             )
             # A hundred times the rounding of float32, in which features mostly come.
             if max(1 - least, largest - 1) > feature_lag + 1e-5:
                 observed.append(
-                    "the spectrum of z lies outside of that: z is not the output of the constrained layer on the rows of the lag"
+                    "the spectrum of z lies outside of these: z is not the output of the constrained layer on the rows of the lag"
                 )
-        else:
-            observed.append(f"the lag {feature_lag:.3g} is not below 1: cov z = I is not guaranteed on these rows")
+        elif feature_lag is not None:
+            observed.append(f"lag of B {feature_lag:.3g}, not below 1: it keeps no eigenvalue of cov z from 0")
     return EmbeddingVerdict(kind, rule, live, d, tuple(guaranteed), tuple(observed))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import jinja2
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.terminal import HEADINGS
@@ -36,7 +37,9 @@ class Page:
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.dpi = 110
+    # One pass over the figure, where savefig takes two to find its layout.
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib gives it no types
     return buffer.getvalue()
 
 

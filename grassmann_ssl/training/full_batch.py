@@ -43,7 +43,8 @@ def train_full_batch(
     """
     parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
     free = isinstance(manifold, geoopt.Euclidean)
-    optimizer = (torch.optim.SGD if free else RiemannianSGD)([parameter], lr=learning_rate)
+    optimizer = None if free else RiemannianSGD([parameter], lr=learning_rate)
+    each = weights.new_ones(weights.shape[:-2])
     recorder = Recorder(evenly_spaced(steps, log_every))
     log_norm = weights.new_zeros(weights.shape[:-2])
     interrupted = False
@@ -56,7 +57,7 @@ def train_full_batch(
                     parameter.div_(norm[..., None, None])
                     log_norm = log_norm + norm.log()
             value = loss(parameter)
-            (parameter.grad,) = torch.autograd.grad(value.sum(), parameter)
+            (parameter.grad,) = torch.autograd.grad(value, parameter, each)
             if recorder.due(step):
                 with torch.no_grad():
                     gradient_norm = torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, parameter.grad))
@@ -68,7 +69,11 @@ def train_full_batch(
                     weights=parameter,
                 )
             if step < steps:
-                optimizer.step()
+                if optimizer is None:
+                    with torch.no_grad():
+                        parameter.add_(parameter.grad, alpha=-learning_rate)
+                else:
+                    optimizer.step()
                 on_step()
     except KeyboardInterrupt:
         if not recorder.records:

@@ -83,7 +83,7 @@ def small(case):
         solvers: lambda: solvers.run(CPU, 1, shape=(40, 3)),
         precision: lambda: precision.run(CPU, 1, steps=20),
         choices: lambda: choices.run(CPU, 1, shape=(40, 3), target=1e-3),
-        basin_map: lambda: basin_map.run(CPU, 1, cells=16, sample=60, target=1e-3),
+        basin_map: lambda: basin_map.run(CPU, 1, cells=16, sample=10, target=1e-3),
         losses: lambda: losses.run(CPU, 1, {"VICReg": ((12, 5),)}, target=1e-3),
         encoder_step: lambda: encoder_step.run(CPU, 1, encoder="conv", batch=8, size=8, hidden=16, dim=4, target=1e-3),
     }

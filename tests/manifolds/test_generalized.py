@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, distance, frechet_mean
 from tests.manifolds.cases import ALL, cases, subspace_error, wide
+from tests.profiles import examples
 
 G = Grassmann()
 
@@ -35,6 +36,7 @@ def bound(case):
 
 
 @pytest.mark.parametrize("retraction", ["cholesky-qr", "polar", "exponential"])
+@examples(50)
 @given(cases(dtypes=ALL), st.floats(0, 1.2))
 def test_every_operation_is_the_ordinary_one_in_whitened_coordinates(retraction, case, length):
     manifold, out, back = problem(case, retraction)

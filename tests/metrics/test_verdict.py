@@ -35,7 +35,6 @@ def test_kinds_are_those_of_the_rule(eigenvalues, kind, live, offset):
     assert (verdict.kind, verdict.live_dimensions, verdict.dimensions) == (kind, live, 3)
     assert verdict.rule == COLLAPSE_RULE and verdict.guaranteed == ()
     assert verdict.observed[0].startswith(f"{live} of 3 dimensions of z live")
-    assert verdict.observed[-1] == "nothing is guaranteed: the weights are free"
     expected = collapse_verdict(torch.tensor(eigenvalues), 1.0)
     assert expected.kinds()[kind] == 1
 
@@ -48,19 +47,32 @@ def test_the_input_sets_the_scale_of_complete_collapse():
 def test_a_weight_of_full_rank_is_guaranteed_and_its_outputs_are_not():
     verdict = embedding_verdict(moments([1.0, 0.0]), constraint_rank=(2, 8), feature_lag=None, input_variance=1.0)
     assert verdict.kind == "dimensional"
-    assert verdict.guaranteed == ("W has rank 2 by construction (8 features in)",)
-    assert "does not keep the features h" in verdict.observed[-1]
+    assert verdict.guaranteed[0] == "W has rank 2 by construction (8 features in)"
+    assert "does not keep the features h" in verdict.guaranteed[1] and len(verdict.guaranteed) == 2
+
+
+@pytest.mark.parametrize("rank", [None, (2, 8)])
+@pytest.mark.parametrize("lag", [None, 0.25, 1.2])
+def test_a_guarantee_is_known_before_the_rows_are_seen(rank, lag):
+    """Other rows and another lag give the same guarantees, word by word, and other observations."""
+    if rank is None and lag is not None:
+        return
+    first, second = (
+        embedding_verdict(moments(spectrum), constraint_rank=rank, feature_lag=other, input_variance=1.0)
+        for spectrum, other in (([1.2, 0.9], lag), ([3.0, 0.0], lag and 2 * lag))
+    )
+    assert first.guaranteed == second.guaranteed and not set(first.observed) & set(second.observed)
 
 
 def test_the_lag_bounds_the_spectrum():
     verdict = embedding_verdict(moments([1.2, 0.9]), constraint_rank=(2, 8), feature_lag=0.25, input_variance=1.0)
     assert verdict.kind == "none"
-    assert verdict.guaranteed[1] == "cov z = I up to lag 0.25: its eigenvalues lie in [0.75, 1.25]"
-    assert len(verdict.observed) == 2
+    assert verdict.guaranteed[1].endswith("cov z = I up to the lag of B")
+    assert verdict.observed[2:] == ("lag of B 0.25: it bounds the eigenvalues of cov z by 0.75 and 1.25",)
     broken = embedding_verdict(moments([1.2, 0.9]), constraint_rank=(2, 8), feature_lag=0.15, input_variance=1.0)
-    assert "the spectrum of z lies outside of that" in broken.observed[-1]
+    assert "the spectrum of z lies outside of these" in broken.observed[-1]
     void = embedding_verdict(moments([2.2, 0.0]), constraint_rank=(2, 8), feature_lag=1.2, input_variance=1.0)
-    assert len(void.guaranteed) == 1 and "is not below 1" in void.observed[-1]
+    assert void.guaranteed == verdict.guaranteed and "not below 1" in void.observed[-1]
 
 
 def test_the_lag_of_a_feature_orthonormal_map_holds():
@@ -79,7 +91,7 @@ def test_the_lag_of_a_feature_orthonormal_map_holds():
         input_variance=float(covariance.trace() / 6),
     )
     assert verdict.kind == "none" and verdict.live_dimensions == 3
-    assert len(verdict.guaranteed) == 2 and len(verdict.observed) == 2
+    assert len(verdict.guaranteed) == 2 and len(verdict.observed) == 3
 
 
 def test_bad_input_is_named():
@@ -123,3 +135,4 @@ def test_directions_are_judged_by_their_own_rule():
         directions=SecondMoments.of(flat),
     )
     assert verdict.kind == "dimensional" and verdict.live_dimensions == 3
+    assert verdict.observed[0].startswith("3 of 4 dimensions of z / ||z|| live")

@@ -7,13 +7,13 @@ import geoopt
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
 from grassmann_ssl.optim import RiemannianAdam, RiemannianCG, RiemannianSGD, clip_grad_norm_
+from tests.processes import start
 
 EXPECTED = {"0.weight": WeightLayout(Grassmann(), True), "2.weight": WeightLayout(Grassmann(), False)}
 
@@ -38,7 +38,7 @@ def train(model, x, steps):
 
 def run_in(world, tmp_path, work):
     """Run work(rank, world) in as many processes; any failure in one of them is raised here."""
-    mp.spawn(_process, (world, f"file://{tmp_path}/rendezvous", work), nprocs=world)
+    start(_process, (world, f"file://{tmp_path}/rendezvous", work), world)
 
 
 def _process(rank, world, address, work):

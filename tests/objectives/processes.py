@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
+
+from tests.processes import start
 
 Case = tuple[str, Callable[..., Tensor], dict[str, Any]]
 
@@ -30,8 +31,8 @@ def check(
     A case is (name, loss, settings); the loss takes z and z_positive, (n, d) each, and the settings, all by keyword, and must be
     picklable (a function of a module or a functools.partial of one). The embeddings are those of a linear encoder of m inputs under
     DistributedDataParallel. Values agree to `value` relative (absolute below 1: losses can be differences of terms of order 1),
-    gradients of the parameters to `gradient` relative in norm, all cases of a call in one spawn. d > world * n and d < n choose between
-    forms of the same loss.
+    gradients of the parameters to `gradient` relative in norm, all cases of a call in the same processes. d > world * n and d < n choose
+    between forms of the same loss.
     """
     torch.manual_seed(0)
     encoder = nn.Linear(m, d, dtype=dtype)
@@ -43,7 +44,7 @@ def check(
         part, _ = _evaluate(copy.deepcopy(encoder), x[:, :n], loss, settings)
         assert abs(part - whole) > 1e-4 * abs(whole), f"{name}: the rows of one process have the loss of all of them"
     address = f"file://{tmp_path}/rendezvous_{len(os.listdir(tmp_path))}"
-    mp.spawn(_process, (world, address, encoder, x, cases, expected, value, gradient), nprocs=world)
+    start(_process, (world, address, encoder, x, cases, expected, value, gradient), world)
 
 
 def _evaluate(encoder: nn.Module, x: Tensor, loss: Callable[..., Tensor], settings: dict[str, Any]):

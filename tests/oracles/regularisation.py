@@ -2,31 +2,37 @@
 
 import numpy as np
 
-from tests.oracles import dynamics
 from tests.oracles.dynamics import transpose
 
 
 def objective(name, gamma, sigma, beta=1.0):
-    """W -> loss of an objective, gamma and sigma (m, m)."""
-    eye = np.eye
+    """W (..., m, d) -> losses (...) of an objective, gamma and sigma (m, m)."""
 
     def loss(w):
         c, s = transpose(w) @ gamma @ w, transpose(w) @ sigma @ w
-        d = w.shape[-1]
+        eye = np.eye(w.shape[-1])
         if name == "barlow_twins":
-            return ((c - eye(d)) ** 2).sum()
+            return squares(c - eye)
         if name == "spectral_contrastive":
-            return -2 * np.trace(c) + (s**2).sum()
+            return -2 * trace(c) + squares(s)
         if name == "squared_vicreg":
-            return ((s - eye(d)) ** 2).sum() + 2 * beta * np.trace(s - c)
+            return squares(s - eye) + 2 * beta * trace(s - c)
         if name == "squared_noncontrastive":
-            return np.trace(s - c)
+            return trace(s - c)
         if name == "infonce":
-            inverse = np.linalg.inv(eye(d) + s)
-            return np.trace(s - c) - np.linalg.slogdet(eye(d) + s)[1] / 2 - np.trace(inverse @ s) / 2
-        return -np.trace(c)
+            inverse = np.linalg.inv(eye + s)
+            return trace(s - c) - np.linalg.slogdet(eye + s)[1] / 2 - trace(inverse @ s) / 2
+        return -trace(c)
 
     return loss
+
+
+def trace(a):
+    return np.trace(a, axis1=-2, axis2=-1)
+
+
+def squares(a):
+    return (a**2).sum((-2, -1))
 
 
 def penalised(loss, sigma, weight_decay=0.0, orthogonality=0.0, variance=0.0):
@@ -34,9 +40,9 @@ def penalised(loss, sigma, weight_decay=0.0, orthogonality=0.0, variance=0.0):
         eye = np.eye(w.shape[-1])
         return (
             loss(w)
-            + weight_decay / 2 * (w**2).sum()
-            + orthogonality * ((w.T @ w - eye) ** 2).sum()
-            + variance * ((w.T @ sigma @ w - eye) ** 2).sum()
+            + weight_decay / 2 * squares(w)
+            + orthogonality * squares(transpose(w) @ w - eye)
+            + variance * squares(transpose(w) @ sigma @ w - eye)
         )
 
     return total
@@ -48,18 +54,24 @@ def sliced_normality(sigma, strength, directions):
     weights = weights / weights.sum()
 
     def loss(w):
-        v = np.einsum("kd,de,ke->k", directions, w.T @ sigma @ w, directions)
-        difference = np.exp(-v[:, None] * t**2 / 2) - np.exp(-(t**2) / 2)
-        return strength * (difference**2 @ weights).mean()
+        v = np.einsum("kd,...de,ke->...k", directions, transpose(w) @ sigma @ w, directions)
+        difference = np.exp(-v[..., None] * t**2 / 2) - np.exp(-(t**2) / 2)
+        return strength * (difference**2 @ weights).mean(-1)
 
     return loss
+
+
+def difference(loss, w, h):
+    """Gradient of a loss of many W at once by central differences, as `dynamics.difference` has it one entry at a time."""
+    e = h * np.eye(w.size).reshape(w.size, *w.shape)
+    return ((loss(w + e) - loss(w - e)) / (2 * h)).reshape(w.shape)
 
 
 def descend(loss, w, steps, tolerance=1e-9):
     """Gradient descent by finite differences, the step halved where the loss rises and grown where it falls."""
     rate, value = 0.1, loss(w)
     for _ in range(steps):
-        g = dynamics.difference(loss, w, h=1e-5)
+        g = difference(loss, w, h=1e-5)
         if np.abs(g).max() < tolerance:
             break
         while rate > 1e-12:

@@ -158,7 +158,7 @@ def test_sliced_normality_ends_where_descent_ends(strength):
     directions = np.stack([np.cos(angles), np.sin(angles)], 1)
 
     def loss(w):
-        return np.sum(w**2 * noise[:, None]) + twin.sliced_normality(sigma, strength, directions)(w)
+        return np.sum(w**2 * noise[:, None], axis=(-2, -1)) + twin.sliced_normality(sigma, strength, directions)(w)
 
     w = twin.descend(loss, 0.05 * rng.standard_normal((3, d)), 800)
     measured = np.sort(np.linalg.eigvalsh(w.T @ sigma @ w))[::-1]

@@ -14,7 +14,7 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.fitting import fit, prepare
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
-from grassmann_ssl.metrics.intervals import wilson_interval
+from grassmann_ssl.metrics.intervals import FEWEST, mean_interval, wilson_interval
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
 from grassmann_ssl.training.watch import Diverged
 
@@ -90,6 +90,7 @@ def _settings(arm: str) -> Iterable[tuple[str, Any]]:
 def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = None) -> Outcome:
     """Train every arm on every seed, evaluate each run, and compare arms: 95 % intervals over seeds, paired t tests against the first arm.
 
+    Both need three seeds; of fewer the values themselves are shown.
     A run whose loss is not finite counts as diverged and has no numbers. Ctrl-C keeps the completed seeds. Raises ConfigError before
     training for settings that cannot be run.
     """
@@ -136,7 +137,7 @@ def _seed(
             raise KeyboardInterrupt
         judged = evaluation.judge(settings, trained.arm, split)
         record, _, found = evaluation.collect(settings, trained, judged)
-        rows.append({"arm": arm, "seed": seed, **_row(record)})
+        rows.append({"arm": arm, "seed": seed, **_row(record), "features": found["spectrum_h"].shape[-1]})
         for name in ("time", "spectrum_z", "spectrum_directions"):
             arrays[f"arm{index}_seed{k}_{name}"] = found[name]
     return rows, arrays
@@ -159,6 +160,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     probes = record["probes"] or {}
     return {
         "kind": record["verdict"]["kind"],
+        "judged": record["judged"],
+        "dimensions": record["verdict"]["dimensions"],
         **{name: probes[name]["accuracy"] for name in PROBES if name in probes},
         "rank_z": ranks["z"]["effective_rank"],
         "rank_h": ranks["h"]["effective_rank"],
@@ -175,67 +178,84 @@ def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]
     kinds = {kind: sum(row["kind"] == kind for row in own) for kind in KINDS}
     collapsed = kinds["dimensional"] + kinds["complete"]
     judged = len(own) - kinds["diverged"]
-    summary: dict[str, Any] = {"arm": arm, "kinds": kinds, "seeds": len(own)}
+    summary: dict[str, Any] = {"arm": arm, "kinds": kinds, "seeds": len(own), "means": list(_NUMBERS)}
     summary["collapse_interval"] = list(wilson_interval(collapsed, judged)) if judged else None
+    whole = next((row for row in own if row["kind"] != "diverged"), {"judged": None, "dimensions": 0, "features": 0})
+    summary |= {name: whole[name] for name in ("judged", "dimensions")}
     for name in _NUMBERS:
         values = np.array([row[name] for row in own if row.get(name) is not None])
-        summary[name] = mean_interval(values) if len(values) else None
+        summary[name] = _mean(values, *_range(name, values, whole)) if len(values) else None
         pairs = [(row[name], base[row["seed"]].get(name)) for row in own if row.get(name) is not None]
         differences = np.array([a - b for a, b in pairs if b is not None])
         if arm != config.arms[0] and name in PROBES and len(differences) > 1:
-            summary[f"{name}_against_first"] = mean_interval(differences) | {"p": _paired(differences)}
+            summary[f"{name}_against_first"] = _mean(differences, -1.0, 1.0) | {"p": _paired(differences)}
     return summary
 
 
-def mean_interval(values: np.ndarray) -> dict[str, float | None]:
-    """Mean and 95 % Student t interval over seeds; no interval for a single seed."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {"mean": mean, "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+def _range(name: str, values: np.ndarray, row: dict[str, Any]) -> tuple[float, float]:
+    """The range of a number of `_NUMBERS`: shares in [0, 1], times above 0, ranks in [1, d], counts in [0, d].
+
+    The rank of a spectrum that vanishes is 0: with one of those ranks are in [0, d].
+    """
+    if name == "seconds_per_step":
+        return 0.0, math.inf
+    if name in PROBES or name == "least_over_largest":
+        return 0.0, 1.0
+    least = 1.0 if "rank" in name and values.all() else 0.0
+    return least, float(row["features" if name == "rank_h" else "dimensions"])
 
 
-def _paired(differences: np.ndarray) -> float:
-    """p value of the paired t test; 1 if all differences vanish."""
+def _mean(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
+    """Mean over seeds, its 95 % interval within the range (None for fewer than three seeds), and the values; rounding is clipped off."""
+    kept = np.clip(values, low, high)
+    interval = mean_interval(kept, low, high)
+    first, last = interval or (None, None)
+    return {"mean": float(kept.mean()), "low": first, "high": last, "values": kept.tolist()}
+
+
+def _paired(differences: np.ndarray) -> float | None:
+    """p value of the paired t test; 1 if all differences vanish, None for fewer than three, as of the interval."""
+    if len(differences) < FEWEST:
+        return None
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _findings(config: CompareEncodersConfig, record: dict[str, Any]) -> list[Finding]:
-    lines = []
-    for summary in record["arms"]:
-        kinds = summary["kinds"]
-        interval = summary["collapse_interval"]
-        probe = " ".join(f"{name} {_share(summary[name])}" for name in PROBES if summary[name])
-        against = summary.get("ridge_against_first")
-        lines.append(
-            Finding(
-                summary["arm"] or "defaults",
-                None,
-                f"collapsed in {kinds['dimensional'] + kinds['complete']} of {summary['seeds']}"
-                + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)" if interval else "")
-                + (f", diverged in {kinds['diverged']}" if kinds["diverged"] else "")
-                + (f"; {probe}" if probe else "")
-                + f"; rank of z {_number(summary['rank_z'])} of d, of z/|z| {_number(summary['directions_rank'])}"
-                + (
-                    f"; {1000 * summary['seconds_per_step']['mean']:.1f} ms per step"
-                    if summary["seconds_per_step"]
-                    else ""
-                ),
-                None
-                if against is None
-                else f"ridge {100 * against['mean']:+.1f} points against the first arm, p = {against['p']:.2g}",
-            )
-        )
-    return lines
+    """One line per arm, of measurements alone: no theory predicts them."""
+    return [Finding(one["arm"] or "defaults", None, _measured(one), _against(one)) for one in record["arms"]]
 
 
-def _share(value: dict[str, float | None]) -> str:
-    mean, low, high = (None if v is None else 100 * v for v in (value["mean"], value["low"], value["high"]))
-    return f"{mean:.1f} %" + ("" if low is None else f" [{low:.1f}, {high:.1f}]")
+def _measured(summary: dict[str, Any]) -> str:
+    kinds, interval = summary["kinds"], summary["collapse_interval"]
+    counted = f"collapsed in {kinds['dimensional'] + kinds['complete']} of {summary['seeds'] - kinds['diverged']}"
+    parts = [counted + (f" ({_span(interval[0], interval[1], 100, 0)} %)" if interval else "")]
+    if kinds["diverged"]:
+        parts[0] += f", diverged in {kinds['diverged']}"
+    parts += [f"{name} {_over_seeds(summary[name], 100, 1)} %" for name in PROBES if summary[name]]
+    for name, what in (("rank_z", "z"), ("directions_rank", "z/|z|")):
+        if summary[name]:
+            parts.append(f"rank of {what} {_over_seeds(summary[name], 1, 2)} of {summary['dimensions']}")
+    if summary["seconds_per_step"]:
+        parts.append(f"{_over_seeds(summary['seconds_per_step'], 1000, 1)} ms per step")
+    return "; ".join(parts)
 
 
-def _number(value: dict[str, float | None] | None) -> str:
-    return "–" if value is None else f"{value['mean']:.2f}"
+def _against(summary: dict[str, Any]) -> str | None:
+    against = summary.get("ridge_against_first")
+    if against is None:
+        return None
+    tested = "" if against["p"] is None else f", p = {against['p']:.2g}"
+    return f"ridge {_over_seeds(against, 100, 1, '+')} points against the first arm{tested}"
+
+
+def _over_seeds(value: dict[str, Any], unit: float, digits: int, sign: str = "") -> str:
+    """Mean and interval, or the values themselves where there are too few seeds for an interval."""
+    if value["low"] is None:
+        return " and ".join(f"{unit * one:{sign}.{digits}f}" for one in value["values"])
+    return f"{unit * value['mean']:{sign}.{digits}f} [{_span(value['low'], value['high'], unit, digits, sign)}]"
+
+
+def _span(low: float, high: float, unit: float, digits: int, sign: str = "") -> str:
+    return f"{unit * low:{sign}.{digits}f} to {unit * high:{sign}.{digits}f}"

@@ -110,8 +110,10 @@ def collect(
     loss = values["loss"].double().numpy()
     falls = detect_steps(time[1:], loss[1:], falling=True, log_time=True).times if enough else ()
     learned = sorted(t for eigenvalue in found for t in eigenvalue.times[:1])
+    seen = "directions" if trained.arm.loss.directional else "z"
     record = {
         "verdict": asdict(judged.verdict),
+        "judged": seen,
         "ranks": {
             name: {key: _plain(value) for key, value in asdict(getattr(judged, name)).items() if key != "spectrum"}
             for name in ("z", "directions", "h")
@@ -127,7 +129,7 @@ def collect(
         },
         "tested": judged.tested,
         "constrained": trained.arm.constrained,
-        "least_over_largest": _least_over_largest(judged.directions if trained.arm.loss.directional else judged.z),
+        "least_over_largest": _least_over_largest(getattr(judged, seen)),
         "steps_detected": {"count": len(learned), "times": learned},
         "steps_of_loss": {"count": len(falls), "times": list(falls)},
         "steps_done": trained.done,
@@ -158,7 +160,11 @@ def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
     verdict, ranks = record["verdict"], record["ranks"]
     guaranteed, observed = ("; ".join(verdict[name]) for name in ("guaranteed", "observed"))
     lines = [
-        Finding("collapse", guaranteed or None, verdict["kind"] + (f": {observed}" if observed else "")),
+        Finding(
+            "collapse",
+            guaranteed or "nothing is guaranteed of the last layer",
+            verdict["kind"] + (f": {observed}" if observed else ""),
+        ),
         Finding(
             f"ranks of z, d = {config.dim}",
             f"at most {config.dim}",

@@ -66,12 +66,15 @@ def findings(record: Record) -> list[Finding]:
     found = [f for name, arms in record["arms"].items() for f in _of(name, arms, record["agreement"][name])]
     law = record["agreement"].get("barlow_twins", {}).get("initialisation_law")
     if law:
+        predicted, measured = law["predicted_exponent"], law["measured_exponent"]
         found.append(
             Finding(
                 "barlow_twins, free: law of the final angle",
-                f"∝ α^{law['predicted_exponent']:.3f}",
-                None if law["measured_exponent"] is None else f"∝ α^{law['measured_exponent']:.3f}",
-                f"{len(law['fitted_scales'])} initialisation scales α",
+                f"∝ α^{predicted:.3f}",
+                None if measured is None else f"∝ α^{measured:.3f}",
+                None
+                if measured is None
+                else f"{abs(measured - predicted):.2g} apart, over {len(law['fitted_scales'])} initialisation scales α",
             )
         )
     return found

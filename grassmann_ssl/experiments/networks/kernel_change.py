@@ -223,6 +223,8 @@ def _record(
         },
         "exact_last": {
             "median": _medians(exact),
+            "compared": int(held.sum()),
+            "networks": held.size,
             "max_difference": float(np.abs(exact - table["last_layer"][last])[held].max(initial=0.0)),
         },
         "laziness": {
@@ -286,7 +288,9 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
             "last-layer kernel with W₁ fixed, against the exact flow",
             ", ".join(f"{x:.3f}" for x in exact["median"]),
             ", ".join("–" if x is None else f"{x:.3f}" for x in record["arms"]["last"]["last_layer"]["median"]),
-            f"within {exact['max_difference']:.1g} in every network",
+            f"within {exact['max_difference']:.1g} in {exact['compared']} of {exact['networks']} networks"
+            if exact["compared"]
+            else "no network stayed finite",
         )
     )
     fit, predicted = lazy["left_fit"], lazy["predicted_slope"]
@@ -298,9 +302,13 @@ def _findings(config: KernelChangeConfig, record: dict[str, Any]) -> list[Findin
             (
                 f"({fit['slope']:.2f} ± {fit['standard_error']:.2f}) log h; "
                 if fit["slope"] is not None
-                else "not in this run; "
+                else "at fewer than two widths in all networks; "
             )
-            + f"diverges at t = {', '.join('–' if x is None else f'{x:.3g}' for x in lazy['diverged'])} for h = {ends}",
+            + (
+                f"diverges at t = {', '.join('–' if x is None else f'{x:.3g}' for x in lazy['diverged'])} for h = {ends}"
+                if any(x is not None for x in lazy["diverged"])
+                else "at no h do most networks diverge"
+            ),
         )
     )
     return lines

@@ -29,7 +29,7 @@ MOST_STEPS = 20_000
 TIMES = ("predicted", "linearised", "trained")
 ANGLES = {
     "prediction": "network and prediction from the kernel at the start",
-    "afterwards": "network and prediction from the kernel after training",
+    "afterwards": "network and top-d span of the kernel after training",
     "linearised": "network and its linearisation",
     "closed_form": "linearisation and prediction",
 }

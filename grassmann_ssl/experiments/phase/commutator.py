@@ -105,7 +105,14 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
             "as predicted" if not (grew & held).any() else "not as predicted",
         ),
     ]
-    record = {"error": error, "held": int(held.sum()), "broken": broken, "grew": int(grew.sum()), "steps": steps}
+    record = {
+        "error": error,
+        "held": int(held.sum()),
+        "broken": broken,
+        "grew": int(grew.sum()),
+        "grew_held": int((grew & held).sum()),
+        "steps": steps,
+    }
     metrics = {
         "time": np.repeat(time, count),
         "tau": np.tile(tau, len(time)),

@@ -19,6 +19,8 @@ LOGGED = 60
 ALIVE = 1e-3
 # Relative distance to a threshold within which cells are not counted, since convergence is arbitrarily slow there.
 MARGIN = 0.05
+CURVE = 120  # points of theory's curves
+JUMP = 1e-6  # relative distance of the points on both sides of a threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +96,9 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
         w = simulation["weights"]
         strengths.append(w.square().sum(-1).reshape(-1, len(config.eta), config.seeds, m).numpy())
     time, measured = simulation.time.numpy(), np.stack(strengths)  # (arms, K, etas, seeds, m)
-    predicted = predict(config)
+    predicted = predict(config, np.array(config.eta))
     findings: list[Finding] = []
-    record: dict[str, Any] = {"steps": steps, "arms": {}}
+    record: dict[str, Any] = {"steps": steps, "alive_above": ALIVE, "arms": {}}
     near = np.abs(np.array(config.eta)[:, None] / thresholds(config) - 1) < MARGIN
     for k, arm in enumerate(ARMS):
         end = measured[k, -1]
@@ -130,7 +132,10 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
         "strength": measured[:, -1].ravel(),
         "predicted": np.broadcast_to(predicted[:, :, None], shape).ravel(),
     }
-    return run.finish(findings, record, metrics, {"time": time, "measured": measured, "predicted": predicted})
+    arrays = {"time": time, "measured": measured, "predicted": predicted, "thresholds": thresholds(config)}
+    arrays["curve_eta"] = _curve_eta(config)
+    arrays["curves"] = predict(config, arrays["curve_eta"])
+    return run.finish(findings, record, metrics, arrays)
 
 
 def _count(tick: Tick, label: str, cells: int) -> None:
@@ -142,12 +147,20 @@ def thresholds(config: DirectPredConfig) -> np.ndarray:
     return theory.predictor.direct.direct_set_threshold(np.array(config.variance))
 
 
-def predict(config: DirectPredConfig) -> np.ndarray:
-    """Predicted final strengths (arms, etas, m), 0 where dropped."""
-    result = np.zeros((len(ARMS), len(config.eta), len(config.variance)))
+def _curve_eta(config: DirectPredConfig) -> np.ndarray:
+    """Weight decays of theory's curves: evenly over those of the run, and on both sides of every threshold between them, where it jumps."""
+    low, high = min(config.eta), max(config.eta)
+    sides = np.outer(thresholds(config), 1 + np.array([-JUMP, JUMP])).ravel()
+    inside = sides[(low < sides) & (sides < high)]
+    return np.unique(np.concatenate([np.linspace(low, high, CURVE), inside]))
+
+
+def predict(config: DirectPredConfig, etas: np.ndarray) -> np.ndarray:
+    """Predicted final strengths (arms, etas, m) at weight decays (etas,), 0 where dropped."""
+    result = np.zeros((len(ARMS), len(etas), len(config.variance)))
     for k, arm in enumerate(ARMS):
         exponent = EXPONENTS.get(arm, 0.5)
-        for i, eta in enumerate(config.eta):
+        for i, eta in enumerate(etas):
             for j, variance in enumerate(config.variance):
                 if eta < thresholds(config)[j]:
                     low, high = theory.predictor.direct.direct_set_fixed_points(eta, exponent=exponent, sigma2=variance)

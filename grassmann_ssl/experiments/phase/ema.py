@@ -105,7 +105,7 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
             f"largest difference {error:.1e} until t = {config.until:g}",
         ),
         Finding(
-            f"tau of the modes of the {int(alive.sum())} networks that do not collapse",
+            f"tau of the modes of the {int(alive.sum())} networks that theory keeps from collapse",
             "eq. (13)",
             None,
             f"largest difference {tau_error:.1e} until t = {config.until:g}",

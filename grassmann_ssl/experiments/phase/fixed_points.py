@@ -163,7 +163,7 @@ def _findings(result: dict[str, Any]) -> list[Finding]:
             f"critical weight decay, {name}",
             f"η = τ²/(4(1 + σ²)) = {result['eta_critical']:.4g}",
             f"last survivor at {'none' if last is None else f'{last:.4g}'}, "
-            f"all collapse from {'none' if first is None else f'{first:.4g}'}",
+            f"first collapse from above p*₋ at {'none' if first is None else f'{first:.4g}'}",
             "in between" if held else "not in between",
         ),
         Finding(

@@ -6,10 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grassmann_ssl.metrics.collapse import DEAD
+from grassmann_ssl.metrics.collapse import COMPLETE, DEAD, SCATTER
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points, traced
 from grassmann_ssl.runs import Outcome
+
+JUDGED = {"z": "cov z", "directions": "cov z / ‖z‖"}
+COLUMNS = 3
+FLOOR = 1e-9  # of the largest eigenvalue: where a logarithmic axis puts 0
 
 
 def page(outcome: Outcome) -> Page:
@@ -23,25 +27,54 @@ def page(outcome: Outcome) -> Page:
     return Page(
         f"Encoders side by side on {config['data']}",
         f"{seeds} seeds of {config['steps']} steps; data split, views and initial weights of a seed are the same in all arms. "
-        f"Kinds of collapse by arm: {kinds}. Intervals are 95 %: Wilson for counts, Student over seeds for means; arms are tested against "
-        "the first by the paired t test.",
+        f"Kinds of collapse by arm: {kinds}. {_intervals(outcome)}",
         (
             Section(
                 "arms",
                 "Probe accuracy and ranks",
                 arms(outcome),
-                "Markers: single seeds. Bars: mean and 95 % interval over seeds. Ranks are effective ranks of covariances on views of "
-                "training images; of z / ||z|| for losses that see directions only.",
+                f"Markers: single seeds.{' Bars: mean and 95 % interval over seeds.' if _enough(outcome) else ''} Ranks are effective "
+                "ranks of covariances on views of training images.",
             ),
             Section(
                 "spectra",
                 "Spectra at the end",
                 spectra(outcome),
-                "Eigenvalues of the covariance of z / ||z||, one line per seed. Below the dotted line, relative to the largest, a "
-                "dimension is dead; a spectrum whose sum is below 0.01 is complete collapse of directions.",
+                _spectra_caption(outcome),
             ),
         ),
     )
+
+
+def _enough(outcome: Outcome) -> bool:
+    """Whether some arm has an interval over seeds."""
+    return any(one[name] and one[name]["low"] is not None for one in outcome.record["arms"] for name in one["means"])
+
+
+def _intervals(outcome: Outcome) -> str:
+    wilson = "Intervals of counts are Wilson's at 95 %"
+    if not _enough(outcome):
+        return (
+            f"{wilson}; for intervals or tests of means there are too few seeds, and the values themselves are shown."
+        )
+    return (
+        f"{wilson}, those of means Student's over seeds, within the range of what is measured; arms are tested against the first by the "
+        "paired t test."
+    )
+
+
+def _spectra_caption(outcome: Outcome) -> str:
+    """Which spectrum was judged in which arm, and the limits of its kind."""
+    arms = {
+        kind: [one["arm"] or "defaults" for one in outcome.record["arms"] if one["judged"] == kind] for kind in JUDGED
+    }
+    which = "; ".join(f"{JUDGED[kind]} for {', '.join(names)}" for kind, names in arms.items() if names)
+    limits = f"Below the dotted line, {DEAD:g} of the largest, a dimension is dead."
+    if arms["z"]:
+        limits += f" Complete collapse of z: a mean below {COMPLETE:g} of the input's variance per dimension."
+    if arms["directions"]:
+        limits += f" Complete collapse of directions: a sum below {SCATTER:g}."
+    return f"Eigenvalues on which collapse is judged, one line per seed: {which or 'none, all runs diverged'}. {limits}"
 
 
 def arms(outcome: Outcome) -> Figure:
@@ -68,32 +101,34 @@ def _by_arm(panel: Axes, outcome: Outcome, name: str, scale: float) -> None:
         own = (row for row in outcome.record["runs"] if row["arm"] == one["arm"])
         values = np.array([scale * row[name] for row in own if row.get(name) is not None])
         points(panel, values, np.full(len(values), k + 0.18), k, most=None)
-        if one[name] is None:
+        if one[name] is None or one[name]["low"] is None:
             continue
         low, high = one[name]["low"], one[name]["high"]
         panel.plot([scale * one[name]["mean"]], [k - 0.1], "|", color="black", ms=11)
-        if low is not None:
-            panel.plot([scale * low, scale * high], [k - 0.1, k - 0.1], "-", color="black", lw=1.3)
+        panel.plot([scale * low, scale * high], [k - 0.1, k - 0.1], "-", color="black", lw=1.3)
     panel.set_ylim(-0.6, len(outcome.record["arms"]) - 0.4)
 
 
 def spectra(outcome: Outcome) -> Figure:
-    """Final spectra of directions, one panel per arm."""
+    """Final spectra that were judged, of z or of its directions, one panel per arm."""
     count = len(outcome.record["arms"])
-    columns = min(count, 5)
-    figure, axes = panels(-(-count // columns), columns, width=2.7 * columns + 0.5, height=3.2)
+    columns = min(count, COLUMNS)
+    figure, axes = panels(-(-count // columns), columns, width=3.6 * columns, height=3.2)
     for panel in axes.flat[count:]:
         panel.set_visible(False)
     for index, (panel, one) in enumerate(zip(axes.flat, outcome.record["arms"], strict=False)):
+        panel.set(title=(one["arm"] or "defaults").replace(",", ",\n"), xlabel="index k")
+        panel.title.set_fontsize(9)
+        if one["judged"] is None:
+            panel.text(0.5, 0.5, "diverged", ha="center", transform=panel.transAxes)
+            panel.set(xticks=[], yticks=[], xlabel="")
+            continue
         for k in range(outcome.record["config"]["seeds"]):
-            values = outcome.arrays.get(f"arm{index}_seed{k}_spectrum_directions")
+            values = outcome.arrays.get(f"arm{index}_seed{k}_spectrum_{one['judged']}")
             if values is None:
                 continue
-            end = np.maximum(values[-1], 1e-9)
-            numbers = np.arange(1, len(end) + 1)
-            traced(panel, numbers, end, index)
-            panel.axhline(DEAD * end[0], color="0.4", lw=0.8, ls=":")
-        panel.set(title=(one["arm"] or "defaults").replace(",", ",\n"), yscale="log", ylim=(1e-7, 2), xlabel="index k")
-        panel.title.set_fontsize(9)
-    axes[0, 0].set_ylabel("eigenvalues of cov z / ‖z‖")
+            largest = values[-1, 0] if values[-1, 0] > 0 else 1.0
+            traced(panel, np.arange(1, values.shape[1] + 1), np.maximum(values[-1], FLOOR * largest), index)
+            panel.axhline(DEAD * largest, color="0.4", lw=0.8, ls=":")
+        panel.set(yscale="log", ylabel=f"eigenvalues of {JUDGED[one['judged']]}")
     return figure

@@ -24,8 +24,8 @@ def page(outcome: Outcome) -> Page:
                 "steps",
                 "Eigenvalues of the embedding over time",
                 steps(outcome),
-                "Eigenvalues of cov z on fixed views. Dotted: detected steps, at half the rise. NT-Xent sees directions only: lengths of z "
-                "grow without any law, and its steps are those of z / ||z|| in the lower row.",
+                "Eigenvalues of cov z on fixed views, and of z / ‖z‖ in the lower row. Dotted: detected steps, at half the rise."
+                + _directional(outcome),
             ),
             Section(
                 "kernel",
@@ -36,6 +36,14 @@ def page(outcome: Outcome) -> Page:
             ),
         ),
     )
+
+
+def _directional(outcome: Outcome) -> str:
+    """Which objectives see directions only."""
+    names = [name for name, one in outcome.record["runs"].items() if one["judged"] == "directions"]
+    if not names:
+        return ""
+    return f" The loss of {', '.join(names)} sees directions only: no law holds for the lengths of z, and its steps are those below."
 
 
 def steps(outcome: Outcome) -> Figure:

@@ -10,6 +10,7 @@ from grassmann_ssl.report.style import LEGEND, panels, traced
 from grassmann_ssl.runs import Outcome
 
 TIME = "time t = sum of learning rates / (1 − momentum)"
+JUDGED = {"z": "cov z", "directions": "cov z / ‖z‖: the loss sees directions only"}
 SHOWN = 8  # eigenvalues with a legend of their own
 
 
@@ -29,7 +30,7 @@ def page(outcome: Outcome) -> Page:
                 "Loss and spectrum of the embedding over time",
                 training(outcome),
                 "Eigenvalues of the covariance of z on fixed views of training images. Dotted: steps that were detected, "
-                f"{record['steps_detected']['count']} of them. For losses that see directions only, those of z / ||z|| decide on collapse.",
+                f"{record['steps_detected']['count']} of them. Collapse was judged on {JUDGED[record['judged']]}.",
             ),
             Section(
                 "spectra",

@@ -29,8 +29,8 @@ MEANING = {
     "squared_contrastive": f"Squared contrastive trace loss ½E[‖z − z⁺‖² − ‖z − z⁻‖²] = tr(WᵀCW). {BLOWS_UP}",
     "linear_noncontrastive": f"Linear non-contrastive trace loss −E[z·z⁺] = tr(WᵀCW). {BLOWS_UP}",
     "squared_noncontrastive": "Squared non-contrastive trace loss ½E‖z − z⁺‖² = tr(WᵀCW). Theory predicts that free weights shrink to "
-    "zero, complete collapse; under the constraint the loss seeks the directions that views change least. Their eigenvalues of C lie close "
-    "together, so trajectories are compared with theory, not end points.",
+    "zero, complete collapse; under the constraint the loss seeks the directions that views change least. Where eigenvalues of C lie close "
+    "together, trajectories can be compared with theory, end points cannot.",
 }
 TRACE = (
     "Top left: the loss at fixed norm. Top right: singular values of free weights over the largest, beside the curves of theory. "
@@ -58,7 +58,12 @@ def page(outcome: Outcome) -> Page:
     config, data = outcome.record["config"], outcome.record["data"]
     names = [name for name, arms in outcome.record["arms"].items() if arms]
     sections = [
-        Section(name, name, panels_of(outcome, name), " ".join((MEANING[name], _seen(name), _arms(outcome, name))))
+        Section(
+            name,
+            name,
+            panels_of(outcome, name),
+            " ".join((MEANING[name], _seen(name), _rank_course(outcome, name), _arms(outcome, name))),
+        )
         for name in names
     ]
     if "predicted_loss/barlow_twins/free" in outcome.arrays:
@@ -66,7 +71,7 @@ def page(outcome: Outcome) -> Page:
             0,
             Section(
                 "staircase",
-                "One mode after the other",
+                "Loss and eigenvalues of free Barlow Twins in time",
                 staircase(outcome),
                 "First seed of free Barlow Twins. Markers: loss and eigenvalues of C measured in training. Lines: their predicted curves. "
                 "Dotted: predicted step times.",
@@ -93,6 +98,18 @@ def page(outcome: Outcome) -> Page:
 
 def _seen(name: str) -> str:
     return PANELS.get(name, TRACE)
+
+
+def _rank_course(outcome: Outcome, name: str) -> str:
+    """The effective rank of each arm at the start, where it is lowest, and at the end, median over seeds."""
+    parts = []
+    for arm, rows in rows_of(outcome, name).items():
+        rank, time = np.median(rows["effective_rank"], 1), _time(rows)
+        low = int(rank.argmin())
+        parts.append(
+            f"{arm} {rank[0]:.2f} at the start, lowest {rank[low]:.2f} at t = {time[low]:.3g}, {rank[-1]:.2f} at the end"
+        )
+    return f"Effective rank, median over seeds: {'; '.join(parts)}."
 
 
 def _arms(outcome: Outcome, name: str) -> str:

@@ -28,7 +28,7 @@ def page(outcome: Outcome) -> Page:
     sections = [
         Section(
             "staircase",
-            "One eigenvalue after the other",
+            "Loss and eigenvalues in time",
             staircase(outcome),
             "First seed. Markers: loss and eigenvalues measured in training. Dotted: predicted step times."
             + (" Black: predicted curves." if "curves" in outcome.arrays else "")

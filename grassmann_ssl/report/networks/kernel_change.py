@@ -87,7 +87,7 @@ def _laziness_caption(record: dict[str, Any]) -> str:
     return (
         "Left: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
         f"diverged (t = {times}). Right: time at which the change reaches {lazy['left_at']:g}, and at which a network diverged. "
-        "Outputs grow as "
+        "Theory: outputs grow as "
         "exp(2|λ|t), λ the smallest eigenvalue of the trace loss in the kernel at the start, so that the kernel changes by exp(4|λ|t) "
         f"/ h and leaves the lazy regime after log(h)/(4|λ|); here λ = {lazy['lambda']:.3g}. Lines have the predicted slope and the "
         "height of the measurements."
@@ -184,7 +184,9 @@ def _laziness(outcome: Outcome) -> Figure:
                 label=f"theory: slope 1/(4|λ|) = {lazy['predicted_slope']:.2f}" if series == 0 else None,
             )
     if not np.isfinite(arrays["left"]).all(1).any():
-        axes[0, 1].text(0.5, 0.5, "stays lazy in this run", ha="center", transform=axes[0, 1].transAxes)
+        left = int(np.isfinite(arrays["left"]).sum())
+        text = f"{left} of {arrays['left'].size} networks leave the lazy regime,\nat no width all"
+        axes[0, 1].text(0.5, 0.5, text, ha="center", transform=axes[0, 1].transAxes)
         axes[0, 1].set_axis_off()
     axes[0, 1].set(xscale="log", xlabel="width h", ylabel=TIME, title="end of the lazy regime, against log h")
     axes[0, 1].set_xticks(widths, [f"{h:g}" for h in widths])

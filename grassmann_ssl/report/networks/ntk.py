@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +29,7 @@ FLOOR = 1e-17  # where a logarithmic axis puts 0
 TITLES = {"grouped": "grouped start: scalar kernel", "independent": "independent start: outputs share units"}
 LEGENDS = {
     "prediction": "network – prediction, kernel at the start",
-    "afterwards": "network – prediction, kernel after training",
+    "afterwards": "network – span of the kernel after training",
     "linearised": "network – linearised network",
     "closed_form": "linearised network – prediction",
 }
@@ -58,20 +60,49 @@ def page(outcome: Outcome) -> Page:
                 "step_times",
                 "Step times against width",
                 step_times(outcome),
-                "Every step of every network, and medians. With a scalar kernel both errors shrink as the kernel changes less, about as "
-                "1/h. With shared units the network still follows its linearisation, and the closed form, which takes the kernel for "
-                "scalar, misses h^(−1/2) of it.",
+                _step_times_caption(outcome),
             ),
             Section(
                 "agreement",
                 "Subspaces and kernels against width",
                 agreement(outcome),
-                "Left and middle: largest principal angle between spans of training embeddings, median and range over networks. A finite "
-                "start leaves an angle between linearised network and prediction at any width. Right: relative change of the kernel by "
-                "training, and share of it that is not scalar (0 to rounding for the grouped start), with the predicted slopes.",
+                "Left and middle: largest principal angle between spans of training embeddings, median and range over networks. By theory "
+                "a finite start leaves an angle between linearised network and prediction at any width. Right: relative change of the "
+                f"kernel by training, and share of it that is not scalar (grouped start: at most {_not_scalar(outcome):.1g}), with the "
+                "predicted slopes.",
             ),
         ),
     )
+
+
+def _step_times_caption(outcome: Outcome) -> str:
+    """What limits the agreement by theory, and what the medians of this run do."""
+    record, seen = outcome.record, []
+    for start in record["axes"]["start"]:
+        for name, reference in (("prediction", "theory"), ("linearised", "the linearised network")):
+            medians = record[start]["step_times"][name]["median_error"]
+            seen.append(f"{start} start, against {reference}: {_trend(record['config']['widths'], medians)}")
+    return (
+        "Every step of every network, and medians. By theory the kernel changes by 1/h, and with shared units (independent start) it is "
+        "scalar, as the closed form takes it, only up to h^(−1/2); the linearised network has the whole kernel. Medians measured: "
+        f"{'; '.join(seen)}."
+    )
+
+
+def _trend(widths: list[int], medians: list[float | None]) -> str:
+    """The medians of errors at the widths, and their power of h where they fall from each width to the next."""
+    text = ", ".join("–" if one is None else f"{100 * one:.2g} %" for one in medians)
+    known = [one for one in medians if one]
+    if len(known) < len(medians) or len(known) < 2:
+        return text
+    if any(b >= a for a, b in pairwise(known)):
+        return f"{text}, which do not fall with every width"
+    slope = np.polyfit(np.log(widths), np.log(known), 1)[0]
+    return f"{text}, about h^{slope:.2f}".replace("-", "−")
+
+
+def _not_scalar(outcome: Outcome) -> float:
+    return float(outcome.arrays["off_diagonal"][outcome.record["axes"]["start"].index("grouped")].max())
 
 
 def staircase(outcome: Outcome) -> Figure:

@@ -25,8 +25,8 @@ def page(outcome: Outcome) -> Page:
         "Width independence of constrained linear layers",
         f"Two linear layers M = W₁W₂ with orthonormal columns, W₁ (m, h) and W₂ (h, d), d = {config['dim']}, minimise the trace loss "
         f"tr(MᵀCM) of {config['objective']} on {config['data']} by Riemannian gradient descent, for the hidden widths "
-        f"h = {widths}. All widths start from the same M(0), {config['seeds']} random starts each. With Grassmannian gradients on both "
-        "factors M follows the flow of one layer, span M(t) = span(exp(−2Ct) M(0)), whatever h is; with the Euclidean metric of the "
+        f"h = {widths}. All widths start from the same M(0), {config['seeds']} random starts each. Theory: with Grassmannian gradients on "
+        "both factors M follows the flow of one layer, span M(t) = span(exp(−2Ct) M(0)), whatever h is; with the Euclidean metric of the "
         "Stiefel manifold it does not (Esser, Mukherjee & Ghoshdastidar, arXiv 2309.02011; laws derived in "
         "theory.constrained and theory.two_layer). Time t = learning rate × step. Data, widths, rates and starts are our settings.",
         tuple(
@@ -57,10 +57,10 @@ def _captions(outcome: Outcome) -> list[tuple[str, str]]:
             f"Right: its largest value against the learning rate. {order}",
         ),
         (
-            "Every mode has its own rate",
+            "Angles and rates, mode by mode",
             "Left: principal angles between the learned subspace and the bottom-d eigenspace of C, first start: lines from the law "
-            "T_ij(t) = T_ij(0) exp(−2(λ_{d+i} − λ_j)t) of the tangent coordinates. An angle stays up near a saddle; "
-            "what is left between late points and lines is the finite learning rate. "
+            "T_ij(t) = T_ij(0) exp(−2(λ_{d+i} − λ_j)t) of the tangent coordinates, by which an angle stays up near a saddle; measured "
+            f"within {grassmann['max_angle_error']:.2g} rad of it at all times. "
             "Right: measured rate of every T_ij against the predicted one, median over starts: "
             f"{grassmann['rate_ratio']:.4f} times as large (median).",
         ),
@@ -68,7 +68,8 @@ def _captions(outcome: Outcome) -> list[tuple[str, str]]:
             "The same with the Euclidean metric",
             "Left: excess loss over its minimum, median over starts, with the Euclidean metric (markers) against the flow predicted for "
             "each width (lines); wide grey: one layer. Right: how much sooner than one layer the excess falls to a tenth. Grassmannian "
-            f"metric: {steps['grassmann']}. Euclidean metric: {steps['stiefel']} (predicted {steps['law']}); 1 at h = d and 1.5 at h = m.",
+            f"metric: {steps['grassmann']}. Euclidean metric: {steps['stiefel']} (predicted {steps['law']}; by theory 1 at h = d and "
+            "1.5 at h = m).",
         ),
         (
             "One free layer beside it",

@@ -47,8 +47,9 @@ def page(outcome: Outcome) -> Page:
         caption = (
             "Cells: the simulated verdict. Black line: where theory's verdict changes"
             + (", the stable manifold of the saddle" if config["axes"] == "ps" and config["eta"] else "")
-            + f". Simulation and theory differ in {counts['differing']} of {counts['cells']:,} cells (hatched in the close-up), "
-            + f"{counts['differing_not_crossed']} of them not crossed by the line."
+            + f". Simulation and theory differ in {counts['differing']} of {counts['cells']:,} cells"
+            + (" (hatched in the close-up)" if counts["differing"] else "")
+            + f", {counts['differing_not_crossed']} of them not crossed by the line."
         )
     else:
         caption = (

@@ -22,8 +22,9 @@ def page(outcome: Outcome) -> Page:
         f"{config['seeds']} networks each, t = {config['until']:g}. Time is t = learning rate × step."
     )
     ends = (
-        "Markers: strength (W Wᵀ)ᵢᵢ of every feature at the end, median over networks. Lines: the stable fixed point; dotted: the weight "
-        "decay 1/(4(1 + σᵢ²)) above which a feature is dropped. Weight decay keeps the features that augmentation changes least."
+        "Markers: strength (W Wᵀ)ᵢᵢ of every feature at the end, median over networks. Lines: theory, the stable fixed point, and 0 where "
+        "the feature is dropped; they break where it jumps. Dotted: the weight decay 1/(4(1 + σᵢ²)) above which theory drops a feature. "
+        + _kept(outcome)
     )
     return Page(
         "Setting the predictor instead of training it",
@@ -40,17 +41,37 @@ def page(outcome: Outcome) -> Page:
     )
 
 
+def _kept(outcome: Outcome) -> str:
+    """Whether features were dropped in the order of their augmentation variance, the largest first, in every network."""
+    kept = outcome.arrays["measured"][:, -1] > outcome.record["alive_above"]  # (arms, etas, seeds, m)
+    ordered = kept[..., np.argsort(outcome.record["config"]["variance"])]
+    against = int((~ordered[..., :-1] & ordered[..., 1:]).any(-1).sum())
+    total = int(np.prod(kept.shape[:-1]))
+    if not against:
+        return f"Where a feature was dropped, so were all of larger σᵢ², in all {total} networks."
+    return f"In {against} of {total} networks a feature was dropped and one of larger σᵢ² kept."
+
+
 def _ends(outcome: Outcome) -> Figure:
-    config, measured, predicted = outcome.record["config"], outcome.arrays["measured"], outcome.arrays["predicted"]
+    config, measured, curves = outcome.record["config"], outcome.arrays["measured"], outcome.arrays["curves"]
     figure, axes = panels(1, 3, width=13.5, height=4.2)
     for k, title in enumerate(TITLES):
         for j, variance in enumerate(config["variance"]):
             order = np.argsort(config["eta"])
             eta = np.array(config["eta"])[order]
-            axes[0, k].plot(eta, predicted[k][order, j], **line(j), lw=1)
+            curve = curves[k, :, j]
+            for part in (curve > 0, curve == 0):
+                axes[0, k].plot(outcome.arrays["curve_eta"], np.where(part, curve, np.nan), **line(j), lw=1)
             points(axes[0, k], eta, np.median(measured[k, -1][order, :, j], -1), j, f"σ² = {variance:g}")
-            axes[0, k].axvline(1 / (4 * (1 + variance)), color=line(j)["color"], lw=0.8, ls=":")
-        axes[0, k].set(title=title, xlabel="weight decay η", ylabel="strength of a feature" if k == 0 else None)
+            axes[0, k].axvline(outcome.arrays["thresholds"][j], color=line(j)["color"], lw=0.8, ls=":")
+        low, high = min(config["eta"]), max(config["eta"])
+        pad = 0.05 * (high - low) or 0.05
+        axes[0, k].set(
+            xlim=(low - pad, high + pad),
+            title=title,
+            xlabel="weight decay η",
+            ylabel="strength of a feature" if k == 0 else None,
+        )
     axes[0, 0].legend(**LEGEND)
     return figure
 

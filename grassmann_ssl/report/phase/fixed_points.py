@@ -26,10 +26,15 @@ def page(outcome: Outcome) -> Page:
         f"s = p²/α_p at p*₋ ± {config['offset']:g} τ/(1 + σ²), simulated by Runge-Kutta 4 until they have settled. "
         "Time is t = learning rate × step."
     )
+    collapsed, beyond = (
+        sum(result[name] for result in outcome.record["panels"])
+        for name in ("starts_beyond_collapsing", "starts_beyond")
+    )
     caption = (
         "Lines: closed forms, stable (solid) and unstable (dashed). Markers: where simulated modes end, from just above (circles) and "
-        "just below (squares) the unstable fixed point, dots: their starts. Beyond the critical weight decay (dotted) the origin is the "
-        "only fixed point, and both starts collapse. α_p moves the strength s = p²/α_p of a fixed point, not p."
+        "just below (squares) the unstable fixed point, dots: their starts. Theory: beyond the critical weight decay (dotted) the origin "
+        "is the only fixed point; α_p moves the strength s = p²/α_p of a fixed point, not p. "
+        f"Beyond it {collapsed} of {beyond} simulated modes collapsed."
     )
     return Page(
         "Fixed points against weight decay", lede, (Section("fixed_points", "Fixed points", _figure(outcome), caption),)

@@ -20,7 +20,8 @@ def page(outcome: Outcome) -> Page:
     )
     caption = (
         "Markers: gradient descent of the whole network, median over its modes; bands: range over modes. Lines: eqs. (11)-(13), "
-        "the same. Left: the smallest alignment margin K of eq. (17); where it is positive (above the dotted line) eigenspaces align. "
+        "the same. Left: the smallest alignment margin K of eq. (17); by theory eigenspaces align where it is positive, above the dotted "
+        "line. "
         "Middle and right: eigenvalues of the predictor and of F."
     )
     count = len(config["eta"])

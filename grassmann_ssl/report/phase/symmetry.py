@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
@@ -22,13 +23,22 @@ def page(outcome: Outcome) -> Page:
     )
     caption = (
         "Markers: simulated networks, median; bands: range. Lines: eqs. (2)-(3), the same. Left: symmetric part, right: "
-        "antisymmetric part. Weight decay removes the antisymmetric part."
+        f"antisymmetric part; its share of the symmetric one, median, {_shares(outcome)}."
     )
     return Page(
         "Does the predictor become symmetric?",
         lede,
         (Section("symmetry", "Two parts of W_p", _figure(outcome), caption),),
     )
+
+
+def _shares(outcome: Outcome) -> str:
+    """The antisymmetric part over the symmetric one at the start and at the end, median over networks, per weight decay."""
+    parts = (outcome.arrays[f"measured_{name}"] for name in ("antisymmetric", "symmetric"))
+    anti, whole = (part[[0, -1]] for part in parts)  # (2, etas, seeds)
+    start, end = np.median(anti / np.maximum(whole, np.finfo(float).tiny), -1)
+    etas = outcome.record["config"]["eta"]
+    return "; ".join(f"from {a:.2g} to {b:.1e} at η = {eta:g}" for eta, a, b in zip(etas, start, end, strict=True))
 
 
 def _figure(outcome: Outcome) -> Figure:

@@ -179,7 +179,7 @@ def test_the_flow_error_is_of_first_order_in_the_learning_rate(tmp_path):
     errors = []
     for k, lr in enumerate((0.08, 0.04, 0.02)):
         config = small(tmp_path / str(k), objectives=("linear_noncontrastive",), arms=("grassmann",), dim=8, seeds=4, lr=lr,
-                       steps=round(80 / lr))  # fmt: skip
+                       steps=round(20 / lr))  # fmt: skip
         errors.append(run(config).record["agreement"]["linear_noncontrastive"]["flow"]["max_projector_error"])
     ratios = np.array(errors[:-1]) / errors[1:]
     assert np.abs(ratios - 2).max() < 0.1  # the next order contributes O(lr lambda), 4 % at lr = 0.08
@@ -214,9 +214,8 @@ def test_collapse_slope_needs_the_asymptotic_regime():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["photos", "gaussian"])
-def test_other_data_run_too(tmp_path, data):
-    result = run(small(tmp_path / "run", data=data, objectives=OBJECTIVES)).record
+def test_photos_run_too(tmp_path):
+    result = run(small(tmp_path / "run", data="photos", objectives=OBJECTIVES)).record
     assert set(result["arms"]) == set(OBJECTIVES)
 
 

@@ -19,7 +19,7 @@ def views(noise, n=120):
     return x + scale * e, x + scale * other
 
 
-def end(kind, noise, decay, steps=4000, lr=0.05, start=0.9, **settings):
+def end(kind, noise, decay, steps=1000, lr=0.05, start=0.9, **settings):
     """Eigenvalues of F where gradient descent with weight decay ends; L is twice the J of the theory, and so is its decay."""
     m = len(noise)
     encoder = nn.Linear(m, m, bias=False).double()

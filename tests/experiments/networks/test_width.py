@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import theory
 from grassmann_ssl.experiments.networks.layers import descend
-from grassmann_ssl.experiments.networks.width import WidthConfig, factors
+from grassmann_ssl.experiments.networks.width import WidthConfig, factors, width
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.run import run
@@ -220,9 +220,9 @@ def test_the_run_folder_is_complete_and_open(outcome):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 4.0}
-    runs = [run(WidthConfig(out=tmp_path / str(i), seed=seed, **settings)) for i, seed in enumerate((4, 4, 5))]
+    runs = [width(WidthConfig(seed=seed, **settings)) for seed in (4, 4, 5)]
     assert all(np.array_equal(runs[0].arrays[name], runs[1].arrays[name]) for name in runs[0].arrays)
     assert not np.array_equal(runs[0].arrays["angles"], runs[2].arrays["angles"])
 

@@ -117,9 +117,9 @@ def test_memory_does_not_change_the_map():
     ids=str,
 )
 def test_four_horizons_change_no_verdict_but_on_the_boundary(settings):
-    config = BasinConfig(cells=32, **settings)
+    config = BasinConfig(cells=16, **settings)
     until, steps = schedule(config)
-    one, four = (simulate_cells(config, k * until, k * steps, CPU).collapsed.reshape(32, 32) for k in (1, 4))
+    one, four = (simulate_cells(config, k * until, k * steps, CPU).collapsed.reshape(16, 16) for k in (1, 4))
     c = corners(config)
     mixed = np.stack([c[1:, 1:], c[1:, :-1], c[:-1, 1:], c[:-1, :-1]])
     crossed = mixed.any(0) & ~mixed.all(0)

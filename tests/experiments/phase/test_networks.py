@@ -113,12 +113,12 @@ def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
 
 @pytest.mark.slow
 def test_features_are_kept_as_predicted(tmp_path):
-    outcome = run(DirectPredConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=120.0))
+    outcome = run(DirectPredConfig(out=tmp_path / "run", seeds=2, eta=(0.05, 0.15, 0.3), until=100.0))
     for arm in outcome.record["arms"].values():
         assert arm["as_predicted"] == arm["features"] == 24 and arm["strength_error"] < 1e-3
     predicted = outcome.arrays["predicted"]
     assert 0 < (predicted > 0).sum() < predicted.size
-    small = run(DirectPredConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=200.0))
+    small = run(DirectPredConfig(out=tmp_path / "small", seeds=2, start=0.1, eta=(0.05, 0.15), until=100.0))
     for name, arm in small.record["arms"].items():  # below the unstable fixed point of all but the first setting
         assert arm["as_predicted"] == arm["features"], name
     assert small.arrays["predicted"].sum() < predicted[:, :2].sum()

@@ -83,7 +83,7 @@ def test_a_wrong_rule_is_found_out(tmp_path, monkeypatch):
     assert panel["differing"] > 0 and panel["conservation_error"] > 0.05
 
 
-QUICK = {"eta": (0.01,), "starts": (4, 3)}
+QUICK = {"eta": (0.15,), "starts": (4, 3)}
 
 
 @pytest.mark.slow
