@@ -170,6 +170,9 @@ def spectral_numbers(
     shares = np.linspace(0, 1, len(truth))
     ratios = np.stack([np.interp(np.linspace(0, 1, d), shares, _ratio(draw, truth)) for draw in draws])
     band: Array = spectrum / np.exp(np.quantile(ratios, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0))
+    # The k largest eigenvalues have no more than the whole variance.
+    most = variance.high if math.isfinite(variance.high) else float(spectrum.sum())
+    band[1] = np.maximum(np.minimum(band[1], most / np.arange(1, d + 1)), spectrum)
     return numbers, band
 
 
