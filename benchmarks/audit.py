@@ -28,8 +28,10 @@ NAME = "audit"
 PAGE = "docs/audit.md"
 DIMENSIONS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 RATIOS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 20, 64)  # N / D
-WORK = 2**33  # N D min(N, D) of the largest sample
-VARIANTS = 5  # populations of every family and dimension: entries, dtype, mean, basis and scale are drawn
+WORK = 2**32  # N D min(N, D) of the largest sample
+VARIANTS = (
+    5  # populations of every family and dimension, fewer above 512: entries, dtype, mean, basis and scale are drawn
+)
 PAIRS = ((8192, 512), (4096, 2048), (512, 2048), (50_000, 2048))
 
 Array = NDArray[np.float64]
@@ -119,7 +121,7 @@ def populations(dimensions: tuple[int, ...], variants: int, seed: int = 0) -> li
     rng = np.random.default_rng(seed)
     found = []
     for d in dimensions:
-        for _ in range(variants):
+        for _ in range(max(1, min(variants, 512 * variants // d))):
 
             def drawn(family: str, spectrum: Array, **more: Any) -> Population:
                 dtype = torch.float32 if rng.random() < 0.7 else torch.float16
