@@ -58,8 +58,9 @@ class Judgement:
     growing: bool = False
 
     def __str__(self) -> str:
+        used = f"{self.dimensions_used:.4g} [{self.low:.4g}, {self.high:.4g}]"
         numbers = (
-            f"{self.dimensions_used:.4g} [{self.low:.4g}, {self.high:.4g}] of {self.dimension} dimensions used, "
+            f"{used if math.isfinite(self.dimensions_used) else 'unknown'} of {self.dimension} dimensions used, "
             f"{self.live_least} to {self.live_most} live, concentration {self.concentration:.4g}"
         )
         way = "growing" if self.growing else "falling"

@@ -162,7 +162,8 @@ class CollapseMonitor:
                 )
             (self.update if judge else self.add)(output)
 
-        self._handle = known[name].register_forward_hook(keep)
+        # Compilers of the model are not to look inside.
+        self._handle = known[name].register_forward_hook(torch.compiler.disable(keep))
         return self
 
     def detach(self) -> None:

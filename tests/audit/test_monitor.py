@@ -9,6 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from grassmann_ssl.audit import CollapseError, CollapseMonitor, CollapseWarning, audit_embeddings
 from grassmann_ssl.audit.trend import trend_of
@@ -112,6 +114,27 @@ def test_memory_is_constant():
     assert sizes == {100 * 32 * 4 + 100 * 8}
 
 
+class Largest(TorchDispatchMode):
+    """Entries of the largest tensor made inside."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):
+        made = function(*given, **(named or {}))
+        sizes = [x.numel() for x in tree_leaves(made) if isinstance(x, torch.Tensor)]
+        self.entries = max([self.entries, *sizes])
+        return made
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 2000), (400, 30)])
+def test_a_judgement_forms_no_matrix_of_the_larger_side(n, d):
+    monitor = CollapseMonitor(rows=n)
+    monitor.add(rows_of(n, d, dtype=torch.float32))
+    with Largest() as largest:
+        monitor.judge()
+    assert largest.entries <= max(n * d, 20 * min(n, d) ** 2)
+
+
 def test_keeping_rows_never_waits_for_the_device():
     monitor = CollapseMonitor(rows=5)
     for _ in range(3):  # on the meta device there are no values to wait for
@@ -200,6 +223,16 @@ def test_complete_collapse_does_not_wait():
     monitor.update(torch.ones(8, 4))
     with pytest.raises(CollapseError, match=r"step 3: complete"):
         monitor.update(torch.ones(8, 4))
+
+
+def test_complete_collapse_settles():
+    monitor = warmed(on_collapse=lambda one: None)
+    for step in range(LATE, 1500, 50):
+        monitor.update(torch.ones(64, 40), step=step)
+        if 350 < step < 600:
+            assert monitor.state == "changing" and not monitor.judgements[-1].growing
+    assert monitor.state == "settled"
+    assert str(monitor.judgements[-1]).startswith("step 1450: complete: unknown of 40 dimensions used")
 
 
 def test_a_rank_that_is_low_at_the_start_is_too_early_to_judge():
@@ -337,6 +370,24 @@ def test_it_takes_the_outputs_of_a_submodule_in_training():
     with monitor.attach(model, "projector"), pytest.raises(KeyError):
         raise KeyError
     assert not model.projector._forward_hooks
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # torch's own, where a graph ends at a hook
+def test_a_compiled_model_is_watched_too():
+    """Whatever is compiled, the monitor is not: one graph before it, none of its own, and none anew at later steps."""
+    torch._dynamo.reset()
+    model, x = Model(), rows_of(40, dtype=torch.float32)
+    monitor = CollapseMonitor(every=1)
+    graphs = []
+    with monitor.attach(model, "projector"):
+        compiled = torch.compile(model, backend=lambda graph, given: graphs.append(graph) or graph.forward)
+        for _ in range(10):
+            z = compiled(x)
+    assert len(monitor.judgements) == 10 and len(graphs) <= 2
+    assert_is_the_audit(monitor.judgements[0], z.detach())
 
 
 def test_rows_are_only_kept_where_steps_end_by_hand():
