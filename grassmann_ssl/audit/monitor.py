@@ -163,7 +163,8 @@ class CollapseMonitor:
             (self.update if judge else self.add)(output)
 
         # Compilers of the model are not to look inside.
-        self._handle = known[name].register_forward_hook(torch.compiler.disable(keep))
+        hook = torch.compiler.disable(keep)  # type: ignore[no-untyped-call]  # torch gives it no types
+        self._handle = known[name].register_forward_hook(hook)
         return self
 
     def detach(self) -> None:

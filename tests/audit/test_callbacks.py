@@ -119,7 +119,7 @@ def test_lightning_ends_on_collapse(tmp_path):
     raising = LightningCollapse("network.projector", on_collapse="raise")
     with pytest.raises(CollapseError, match=r"^step 3: complete"):
         fit(lightning.pytorch, raising, tmp_path, dead=True)
-    assert raising.monitor._handle is None
+    raising.monitor.attach(nn.Linear(2, 2), "")  # refused where it is still attached
 
 
 @pytest.mark.slow
