@@ -8,12 +8,23 @@ from typing import Annotated
 import torch
 import tyro
 
-from benchmarks import basin_map, choices, closed_forms, encoder_step, losses, momentum_step, precision, solvers, table
+from benchmarks import (
+    basin_map,
+    choices,
+    closed_forms,
+    encoder_step,
+    losses,
+    momentum_step,
+    monitor,
+    precision,
+    solvers,
+    table,
+)
 from benchmarks.harness import environment
 
 CASES = {
     case.NAME: case
-    for case in (momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step)
+    for case in (momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step, monitor)
 }
 
 
@@ -22,7 +33,7 @@ class Config:
     """Time our code against its peers, side by side in one process with one torch thread."""
 
     cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CASE ...")] = tuple(CASES)
-    """cases to run: momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step; default: all"""
+    """cases to run: momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step, monitor; default: all"""
     device: str = "cpu"
     """torch device: cpu, cuda, cuda:1, ..."""
     out: Path = table.RESULTS
