@@ -16,6 +16,7 @@ from benchmarks import (
     encoder_step,
     losses,
     momentum_step,
+    monitor,
     precision,
     solvers,
     table,
@@ -24,7 +25,18 @@ from benchmarks.harness import environment
 
 CASES = {
     case.NAME: case
-    for case in (momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step, audit)
+    for case in (
+        momentum_step,
+        closed_forms,
+        solvers,
+        precision,
+        choices,
+        basin_map,
+        losses,
+        encoder_step,
+        audit,
+        monitor,
+    )
 }
 
 
@@ -32,8 +44,8 @@ CASES = {
 class Config:
     """Time our code against its peers, side by side in one process with one torch thread."""
 
-    cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CASE ...")] = tuple(CASES)
-    """cases to run: momentum_step, closed_forms, solvers, precision, choices, basin_map, losses, encoder_step, audit; default: all"""
+    cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(CASES) + "} ...")] = tuple(CASES)
+    """cases to run, of those in brackets; default: all"""
     device: str = "cpu"
     """torch device: cpu, cuda, cuda:1, ..."""
     out: Path = table.RESULTS

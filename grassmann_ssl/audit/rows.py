@@ -97,11 +97,11 @@ def finite_rows(z: Tensor) -> Tensor:
 
 
 def in_range(rows: Tensor) -> tuple[Tensor, float]:
-    """Rows whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
+    """Rows of the same dtype whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
     least, most = rows.aminmax()
     largest = float(torch.maximum(-least, most))
     if largest == 0 or 1e-4 < largest < 1e4:
         return rows, 1.0
     power = math.floor(math.log2(largest))
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return torch.ldexp(wide, torch.tensor(-power)), 2.0**power
+    half = power // 2  # in two steps, each of which is in the range of float32
+    return rows * 2.0**-half * 2.0 ** (half - power), 2.0**power

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    audit,
     basin_map,
     choices,
     closed_forms,
@@ -14,11 +15,13 @@ from benchmarks import (
     harness,
     losses,
     momentum_step,
+    monitor,
     precision,
     solvers,
     table,
 )
 from benchmarks.__main__ import CASES, main
+from grassmann_ssl.audit import audit_embeddings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -86,6 +89,8 @@ def small(case):
         basin_map: lambda: basin_map.run(CPU, 1, cells=16, sample=10, target=1e-3),
         losses: lambda: losses.run(CPU, 1, {"VICReg": ((12, 5),)}, target=1e-3),
         encoder_step: lambda: encoder_step.run(CPU, 1, encoder="conv", batch=8, size=8, hidden=16, dim=4, target=1e-3),
+        audit: lambda: audit.run(CPU, 1, (16,), 1, ((40, 8),), target=1e-3),
+        monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 
@@ -115,6 +120,13 @@ def test_a_solver_that_misses_is_not_reported(monkeypatch):
     monkeypatch.setattr(solvers, "ours", lambda kind, loss, start: (start, 1))
     with pytest.raises(RuntimeError, match="off the eigenspace"):
         solvers.run(CPU, 1, shape=(40, 3))
+
+
+@pytest.mark.slow
+def test_a_monitor_that_differs_from_the_audit_is_not_timed(monkeypatch):
+    monkeypatch.setattr(monitor, "audit_embeddings", lambda z: audit_embeddings(z[1:]))
+    with pytest.raises(RuntimeError, match="nothing was timed"):
+        monitor.run(CPU, 1, batch=4, size=8, target=1e-3)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
