@@ -113,7 +113,7 @@ assert history.kind.iloc[-1] == "none" and history.dimensions_used.iloc[-1] > 6
 # %%
 labels = torch.tensor([0] * 240 + [1] * 240 + [2] * 20)
 rare = healthy.clone()
-rare[labels == 2] = rare[-1]
+rare[labels == 2] = rare[-1].clone()
 assert audit_embeddings(rare).kind == "none"
 by_class = audit_embeddings(rare, labels=labels)
 assert by_class.kinds == ("class",) and by_class.verdict.classes == ("2",)

@@ -12,21 +12,49 @@ GRID = 80  # atoms of the spectrum to be found
 POINTS = 60  # real parts at which the equation is asked to hold
 SUM = 100.0  # weight of the two sums, which are known, against one point of the equation
 DRAWS = 20  # simulated samples for an interval
+GAP = 4.0  # ratio of neighbouring sample eigenvalues that a spectrum without a gap does not show
 SIDE = 128  # smaller side of a simulated sample
 
 
 def population_spectrum(sample: Array, n: float, d: int, *, total: float | None = None) -> Array:
     """Eigenvalues (D,), decreasing, of a population's covariance, from those of a sample with n degrees of freedom, for any n / D.
 
+    Where the sample's eigenvalues have a gap, a factor of 4 or more, those above it and those below it are two samples: of the bulk below
+    with k fewer degrees of freedom, and of k spikes, each without what the bulk adds to it, l = -1/v(l_sample), v the Stieltjes transform
+    of the bulk (Bai & Ding 2012). Each is solved by `_continuous`. `total` is an unbiased estimate of the variance, by default the
+    sum of the sample's eigenvalues, of which `sample` holds the min(n, D) largest. Entries are assumed to be independent in some basis.
+    """
+    values = np.sort(sample)[::-1]
+    total = float(values.sum()) if total is None else total
+    positive = values[values > 0]
+    if not positive.size or not total > 0:
+        return np.zeros(d)
+    gaps = positive[:-1] / positive[1:]
+    gaps = gaps[: int(n / 2)]  # the smallest of a square sample lie far apart
+    k = int(gaps.argmax()) + 1 if gaps.size else 0
+    if not k or gaps[k - 1] < GAP or n - k < 4:
+        return _continuous(positive, n, d, total)
+    spikes, bulk = positive[:k], positive[k:]
+    rest = n - k
+    count = max(round(rest), len(bulk))
+    v = ((1 / (bulk - spikes[:, None])).sum(1) - (count - len(bulk)) / spikes) / count
+    below = float(bulk.sum()) * n / rest
+    above = max(total - below, float(spikes.sum()) / 2)
+    found = [
+        population_spectrum(-1 / v, n, k, total=above),
+        population_spectrum(bulk * n / rest, rest, d - k, total=below),
+    ]
+    return np.sort(np.concatenate(found))[::-1]
+
+
+def _continuous(positive: Array, n: float, d: int, total: float) -> Array:
+    """The same for positive eigenvalues (k,), decreasing, without a gap.
+
     The limit of the sample's spectrum obeys z = -1/v(z) + (D/n) sum_k w_k t_k / (1 + t_k v(z)), v the Stieltjes transform of the
     eigenvalues of the n x n Gram matrix / n, w_k the share of eigenvalues t_k of the population (Marchenko & Pastur 1967). It is
     linear in w: at points z around the sample's eigenvalues it is solved for w >= 0 on a grid of t by least squares, with sum w = 1 and
-    D sum w_k t_k = `total`, an unbiased estimate of the variance; by default the sum of the sample's eigenvalues, of which `sample` holds
-    the min(n, D) largest, one of them positive. Entries are assumed to be independent in some basis.
-    Source: El Karoui 2008, Ann. Stat. 36, 2757.
+    D sum w_k t_k = total. Source: El Karoui 2008, Ann. Stat. 36, 2757.
     """
-    values = np.sort(sample)[::-1]
-    positive = values[values > 0]
     largest, least = positive[0], positive[-1]
     ratio = d / n
     # The Gram matrix has n eigenvalues: where D < n, n - D of them are 0.
@@ -39,11 +67,9 @@ def population_spectrum(sample: Array, n: float, d: int, *, total: float | None 
     size = np.abs(z)
     equation = ratio * grid / (1 + grid * v[:, None]) / size[:, None]
     target = (z + 1 / v) / size
-    mean = (values.sum() if total is None else total) / d
     turned = slice(0, 2 * POINTS)  # on the negative axis everything is real
-    system = np.concatenate(
-        [equation.real, equation.imag[turned], np.full((1, len(grid)), SUM), SUM * grid[None] / mean]
-    )
+    sums = [np.full((1, len(grid)), SUM), SUM * d / total * grid[None]]
+    system = np.concatenate([equation.real, equation.imag[turned], *sums])
     weights, _ = nnls(system, np.concatenate([target.real, target.imag[turned], [SUM, SUM]]), maxiter=100 * len(grid))
     return quantiles(grid, weights / weights.sum(), d)
 

@@ -43,6 +43,14 @@ def test_ranks_of_the_population_are_found_where_the_samples_are_far_off(name, n
         assert entropy_rank(samples[0]) / entropy_rank(truth) - 1 < -0.35
 
 
+@pytest.mark.parametrize("d", [64, 600])
+def test_modes_far_above_the_rest_are_counted(d):
+    truth = np.r_[0.9, 0.8, 0.7, 0.65, 0.6, np.full(d - 5, 1e-5)]
+    found = population_spectrum(sampled(truth, 512), 512, d)
+    assert (found > 1e-3).sum() == 5 and np.allclose(found[:5], truth[:5], rtol=0.2)
+    assert np.allclose(np.median(found), 1e-5, rtol=0.1)
+
+
 def test_the_dead_half_is_seen():
     found = population_spectrum(sampled(law("half dead", 256), 512), 512, 256)
     assert (found > 1e-5).sum() == pytest.approx(128, abs=2)
