@@ -42,7 +42,6 @@ audit.frame()[["value", "low", "high", "sample", "meaning"]].round(3)
 
 # %%
 audit.plot()
-plt.show()
 
 # %% [markdown]
 # ## Rank 3 of 64
@@ -130,7 +129,6 @@ few = audit_embeddings(torch.randn(256, 512))
 assert few.kind == "none" and few["dimensions_used"].low > 450
 print(few)
 few.plot()
-plt.show()
 
 # %% [markdown]
 # Where rows are too few to decide, the audit says so, and how many would tell.
