@@ -19,6 +19,7 @@
 # and fewer rows than dimensions.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import torch
 
