@@ -265,10 +265,11 @@ def measured(summary: dict[str, Any]) -> str:
         parts.append(f"open: {'; '.join(dict.fromkeys(summary['open']))}")
     if summary["live_bounds"]:
         used = f"{_over_seeds(summary['dimensions_used'], 1, 2)}" if summary["dimensions_used"] else "unknown"
+        what = "z" if summary["judged"] == "z" else "z/|z|"
         low, high = summary["live_bounds"]
         live = f"{low}" if low == high else f"{low} to {high}"
         parts.append(
-            f"dimensions used {used} of {summary['dimensions']}, {live} live, over {summary['judged_rows']:,} rows"
+            f"{used} of {summary['dimensions']} dimensions of {what} used, {live} live, over {summary['judged_rows']:,} rows"
         )
     parts += [f"{name} {_over_seeds(summary[name], 100, 1)} %" for name in PROBES if summary[name]]
     for name, what in (("rank_z", "z"), ("directions_rank", "z/|z|")):
