@@ -14,7 +14,7 @@ Where things are, from the ground up:
     objectives            losses by name, `objective`, from views and, where there is a closed form, from population moments; `OBJECTIVES`
     objectives.penalties  `weight_decay`, `orthogonality`, `variance`, `sliced_normality`
     data                  digits, photos, Gaussian pairs; local files by `load` and `image_folder`; views, population moments
-    metrics               `SecondMoments`, ranks, probes, steps over training, `collapse_verdict`, `embedding_verdict`
+    metrics               `SecondMoments`, ranks, probes, steps over training
     audit                 `audit_embeddings`: did embeddings collapse, how, how sure is that; the same over time: `CollapseMonitor`; `judge`
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
@@ -34,12 +34,12 @@ __version__ = "0.1.0"
 
 # Module -> the names of it that are found here; a module's own name stands for the module.
 _HOMES = {
-    "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings"),
+    "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings", "judge"),
     "data": ("data", "image_folder"),
     "experiments": ("experiments",),
     "manifolds": ("GeneralizedGrassmann", "Grassmann", "Stiefel", "manifolds"),
     "manifolds.checks": ("checks",),
-    "metrics": ("SecondMoments", "collapse_verdict", "embedding_verdict", "metrics"),
+    "metrics": ("SecondMoments", "metrics"),
     "nn": ("GrassmannLinear", "JointEmbedding", "constrain", "constrain_model", "constraints", "feature_orthonormal", "nn"),
     "objectives": ("objective", "objectives"),
     "objectives.penalties": ("penalties",),
@@ -72,14 +72,13 @@ if TYPE_CHECKING:
     from grassmann_ssl.audit import CollapseError as CollapseError
     from grassmann_ssl.audit import CollapseMonitor as CollapseMonitor
     from grassmann_ssl.audit import audit_embeddings as audit_embeddings
+    from grassmann_ssl.audit import judge as judge
     from grassmann_ssl.data import image_folder as image_folder
     from grassmann_ssl.manifolds import GeneralizedGrassmann as GeneralizedGrassmann
     from grassmann_ssl.manifolds import Grassmann as Grassmann
     from grassmann_ssl.manifolds import Stiefel as Stiefel
     from grassmann_ssl.manifolds import checks as checks
     from grassmann_ssl.metrics import SecondMoments as SecondMoments
-    from grassmann_ssl.metrics import collapse_verdict as collapse_verdict
-    from grassmann_ssl.metrics import embedding_verdict as embedding_verdict
     from grassmann_ssl.nn import JointEmbedding as JointEmbedding
     from grassmann_ssl.nn import constrain_model as constrain_model
     from grassmann_ssl.nn.constrain import GrassmannLinear as GrassmannLinear

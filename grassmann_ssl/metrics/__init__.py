@@ -1,13 +1,6 @@
-"""Moments and spectra of embeddings, ranks, probes, steps over training, and the collapse verdict."""
+"""Moments and spectra of embeddings, ranks, probes, and steps over training."""
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
-from grassmann_ssl.metrics.collapse import (
-    COLLAPSE_RULE,
-    DIRECTIONS_RULE,
-    CollapseVerdict,
-    collapse_verdict,
-    directions_verdict,
-)
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, linear_cka, subspace_angles_to, uniformity
 from grassmann_ssl.metrics.probes import LogisticProbe, RidgeProbe, knn_accuracy, logistic_probe, ridge_probe
@@ -20,13 +13,8 @@ from grassmann_ssl.metrics.ranks import (
     spectral_summary,
 )
 from grassmann_ssl.metrics.steps import Steps, detect_steps, eigenvalue_steps, first_crossing
-from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 
 __all__ = [
-    "COLLAPSE_RULE",
-    "DIRECTIONS_RULE",
-    "CollapseVerdict",
-    "EmbeddingVerdict",
     "LogisticProbe",
     "RidgeProbe",
     "SecondMoments",
@@ -34,12 +22,9 @@ __all__ = [
     "Steps",
     "alignment",
     "alpha_req",
-    "collapse_verdict",
     "detect_steps",
-    "directions_verdict",
     "effective_rank",
     "eigenvalue_steps",
-    "embedding_verdict",
     "first_crossing",
     "knn_accuracy",
     "lidar",

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from scipy import stats
 
+from grassmann_ssl.audit import Rule
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
@@ -19,7 +20,8 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
-KINDS = ("none", "dimensional", "complete", "diverged")
+COLLAPSED = ("complete", "directional", "dimensional")
+KINDS = ("none", *COLLAPSED, "undecided", "diverged")
 FIXED = ("seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "steps", "records")
 
 
@@ -110,9 +112,15 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
             break
         rows += of_seed
         arrays |= arrays_of_seed
-    summaries = [_summary(config, arm, rows) for arm in config.arms]
-    record = {"probes": list(PROBES), "arms": summaries, "runs": rows, "interrupted": interrupted}
-    columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in ("arm", "seed", "kind", *_NUMBERS)}
+    summaries = [summary_of(config, arm, rows) for arm in config.arms]
+    rule = Rule()
+    record = {
+        "collapse_rule": str(rule), "thresholds": asdict(rule), "probes": list(PROBES), "arms": summaries, "runs": rows,
+        "interrupted": interrupted,
+    }  # fmt: skip
+    columns = {name: np.array([row[name] for row in rows]) for name in ("arm", "seed", "kind")}
+    for name in _NUMBERS:
+        columns[name] = np.array([math.nan if row.get(name) is None else row[name] for row in rows])
     return run.finish(_findings(config, record), record, columns, arrays)
 
 
@@ -152,16 +160,25 @@ def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -
             raise ConfigError(f"arm {arm!r}: {error}") from None
 
 
-_NUMBERS = (*PROBES, "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step")
+_NUMBERS = (
+    *PROBES, "dimensions_used", "rank_z", "rank_h", "directions_rank", "least_over_largest", "steps_detected", "seconds_per_step",
+)  # fmt: skip
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    ranks = record["ranks"]
+    ranks, verdict = record["ranks"], record["verdict"]
     probes = record["probes"] or {}
+    used, live = (verdict["numbers"][name] for name in ("dimensions_used", "live_dimensions"))
     return {
-        "kind": record["verdict"]["kind"],
+        "kind": verdict["kind"],
+        "kinds": verdict["kinds"],
+        "open": verdict["open"],
         "judged": record["judged"],
-        "dimensions": record["verdict"]["dimensions"],
+        "judged_rows": verdict["rows"],
+        "dimensions": verdict["dimensions"],
+        "dimensions_used": used["value"],
+        "dimensions_used_interval": [used["low"], used["high"]],
+        "live_bounds": [round(live["low"]), round(live["high"])],
         **{name: probes[name]["accuracy"] for name in PROBES if name in probes},
         "rank_z": ranks["z"]["effective_rank"],
         "rank_h": ranks["h"]["effective_rank"],
@@ -172,16 +189,24 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+_UNTRAINED = {"judged": None, "judged_rows": None, "dimensions": 0, "features": 0}
+
+
+def summary_of(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Kinds, means and tests of one arm over its seeds. Undecided seeds count neither as collapsed nor as decided."""
     own = [row for row in rows if row["arm"] == arm]
     base = {row["seed"]: row for row in rows if row["arm"] == config.arms[0]}
     kinds = {kind: sum(row["kind"] == kind for row in own) for kind in KINDS}
-    collapsed = kinds["dimensional"] + kinds["complete"]
-    judged = len(own) - kinds["diverged"]
+    collapsed = sum(kinds[kind] for kind in COLLAPSED)
+    decided = collapsed + kinds["none"]
     summary: dict[str, Any] = {"arm": arm, "kinds": kinds, "seeds": len(own), "means": list(_NUMBERS)}
-    summary["collapse_interval"] = list(wilson_interval(collapsed, judged)) if judged else None
-    whole = next((row for row in own if row["kind"] != "diverged"), {"judged": None, "dimensions": 0, "features": 0})
-    summary |= {name: whole[name] for name in ("judged", "dimensions")}
+    summary |= {"collapsed": collapsed, "decided": decided}
+    summary["collapse_interval"] = list(wilson_interval(collapsed, decided)) if decided else None
+    bounds = np.array([row["live_bounds"] for row in own if "live_bounds" in row])
+    summary["live_bounds"] = [int(bounds[:, 0].min()), int(bounds[:, 1].max())] if len(bounds) else None
+    summary["open"] = [f"{kind} ({why})" for row in own for kind, why in row.get("open", {}).items()]
+    whole = next((row for row in own if row["kind"] != "diverged"), _UNTRAINED)
+    summary |= {name: whole[name] for name in ("judged", "judged_rows", "dimensions")}
     for name in _NUMBERS:
         values = np.array([row[name] for row in own if row.get(name) is not None])
         summary[name] = _mean(values, *_range(name, values, whole)) if len(values) else None
@@ -193,7 +218,7 @@ def _summary(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any]]
 
 
 def _range(name: str, values: np.ndarray, row: dict[str, Any]) -> tuple[float, float]:
-    """The range of a number of `_NUMBERS`: shares in [0, 1], times above 0, ranks in [1, d], counts in [0, d].
+    """The range of a number of `_NUMBERS`: shares in [0, 1], times above 0, ranks and dimensions used in [1, d], counts in [0, d].
 
     The rank of a spectrum that vanishes is 0: with one of those ranks are in [0, d].
     """
@@ -201,7 +226,7 @@ def _range(name: str, values: np.ndarray, row: dict[str, Any]) -> tuple[float, f
         return 0.0, math.inf
     if name in PROBES or name == "least_over_largest":
         return 0.0, 1.0
-    least = 1.0 if "rank" in name and values.all() else 0.0
+    least = 1.0 if ("rank" in name or name == "dimensions_used") and values.all() else 0.0
     return least, float(row["features" if name == "rank_h" else "dimensions"])
 
 
@@ -224,15 +249,28 @@ def _paired(differences: np.ndarray) -> float | None:
 
 def _findings(config: CompareEncodersConfig, record: dict[str, Any]) -> list[Finding]:
     """One line per arm, of measurements alone: no theory predicts them."""
-    return [Finding(one["arm"] or "defaults", None, _measured(one), _against(one)) for one in record["arms"]]
+    return [Finding(one["arm"] or "defaults", None, measured(one), _against(one)) for one in record["arms"]]
 
 
-def _measured(summary: dict[str, Any]) -> str:
+def measured(summary: dict[str, Any]) -> str:
+    """What was measured of an arm, in words."""
     kinds, interval = summary["kinds"], summary["collapse_interval"]
-    counted = f"collapsed in {kinds['dimensional'] + kinds['complete']} of {summary['seeds'] - kinds['diverged']}"
+    counted = f"collapsed in {summary['collapsed']} of {summary['decided']}"
     parts = [counted + (f" ({_span(interval[0], interval[1], 100, 0)} %)" if interval else "")]
+    if kinds["undecided"]:
+        parts[0] += f", undecided in {kinds['undecided']}"
     if kinds["diverged"]:
         parts[0] += f", diverged in {kinds['diverged']}"
+    if summary["open"]:
+        parts.append(f"open: {'; '.join(dict.fromkeys(summary['open']))}")
+    if summary["live_bounds"]:
+        used = f"{_over_seeds(summary['dimensions_used'], 1, 2)}" if summary["dimensions_used"] else "unknown"
+        what = "z" if summary["judged"] == "z" else "z/|z|"
+        low, high = summary["live_bounds"]
+        live = f"{low}" if low == high else f"{low} to {high}"
+        parts.append(
+            f"{used} of {summary['dimensions']} dimensions of {what} used, {live} live, over {summary['judged_rows']:,} rows"
+        )
     parts += [f"{name} {_over_seeds(summary[name], 100, 1)} %" for name in PROBES if summary[name]]
     for name, what in (("rank_z", "z"), ("directions_rank", "z/|z|")):
         if summary[name]:

@@ -8,24 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grassmann_ssl.audit import Audit, Number, audit_embeddings
 from grassmann_ssl.data.augment import as_floating
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm
 from grassmann_ssl.experiments.encoders.fitting import Trained, seen_views
+from grassmann_ssl.experiments.encoders.guarantees import guarantees, lag_observed
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
-from grassmann_ssl.metrics.pairs import alignment, uniformity
 from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
-from grassmann_ssl.metrics.ranks import SpectralSummary, spectral_summary
+from grassmann_ssl.metrics.ranks import SpectralSummary, eigenvalues, spectral_summary
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, detect_steps, eigenvalue_steps
-from grassmann_ssl.metrics.verdict import EmbeddingVerdict, embedding_verdict
 from grassmann_ssl.nn.feature_orthonormal import feature_lag
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
 
-JUDGED = 2048  # most images from which ranks and verdicts are estimated
+JUDGED = 2048  # most images that are judged: a cap of the cost alone, the audit is right for any number
 LIDAR_VIEWS = 8
 
 
@@ -33,14 +33,12 @@ LIDAR_VIEWS = 8
 class Judgement:
     """The evaluation of a trained encoder. Probes are of the representation h; None without labels."""
 
-    verdict: EmbeddingVerdict
+    verdict: dict[str, Any]
     z: SpectralSummary
     directions: SpectralSummary
     h: SpectralSummary
     lidar_h: float
     lidar_z: float
-    alignment: float
-    uniformity: float
     probes: dict[str, float] | None
     tested: int
 
@@ -50,22 +48,7 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     images = split.train[:JUDGED]
     views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(LIDAR_VIEWS)]
     seen = [embeddings(arm.method, view) for view in views]
-    first, second = seen[:2]
-    moments = {name: SecondMoments.of(rows) for name, rows in first.items()}
-    lag = None
-    if arm.feature_layer is not None:
-        with arm.features_of_last_layer() as caught:
-            embeddings(arm.method, views[0])
-        lag = feature_lag(arm.feature_layer, torch.cat(caught))
-    pixels = SecondMoments.of(views[0].flatten(1))
-    reference = float(pixels.covariance.diagonal().mean())
-    verdict = embedding_verdict(
-        moments["z"],
-        constraint_rank=arm.constraint_rank,
-        feature_lag=lag,
-        input_variance=reference,
-        directions=moments["directions"] if arm.loss.directional else None,
-    )
+    moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
     count = max(2, min(len(images), 512))
 
@@ -73,17 +56,77 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
         return torch.stack([rows[name][:count] for rows in seen], 1)
 
     return Judgement(
-        verdict,
+        _verdict(arm, views[0], seen[0]["z"], seen[1]["z"]),
         summaries["z"],
         summaries["directions"],
         summaries["h"],
         float(lidar(stacked("h"))),
         float(lidar(stacked("z"))),
-        float(alignment(first["z"], second["z"])),
-        float(uniformity(first["z"])),
         _probes(arm, split),
         len(split.test),
     )
+
+
+def collapse_verdict(config: TrainConfig, arm: Arm, split: Split) -> dict[str, Any]:
+    """The verdict of `judge` alone, as it is recorded."""
+    images = split.train[:JUDGED]
+    views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(2)]
+    first, second = (embeddings(arm.method, view)["z"] for view in views)
+    return _verdict(arm, views[0], first, second)
+
+
+def _verdict(arm: Arm, view: Tensor, z: Tensor, z_positive: Tensor) -> dict[str, Any]:
+    """The collapse audit of z, or of z / ||z|| where the loss sees directions only, and what the constraint guarantees.
+
+    Without labels: the losses do not see them, and a class that is one point is what some of them seek.
+    """
+    pixels = float(SecondMoments.of(view.flatten(1)).covariance.diagonal().mean())
+    directional = arm.loss.directional
+    audit = audit_embeddings(
+        z, z_positive=z_positive, directions=directional, input_variance=None if directional else pixels
+    )
+    sample = eigenvalues(SecondMoments.of(z), center=True)
+    least, largest = float(sample[-1]), float(sample[0])
+    observed = [
+        _dimensions(audit, "z / ||z||" if directional else "z"),
+        f"mean variance of z per dimension {float(sample.mean()) / pixels:.3g} of that of the input",
+    ]
+    if directional:
+        observed.append(f"variance of z / ||z|| {_with_interval(audit['spread'])}, 1 on the whole sphere")
+    if arm.feature_layer is not None:
+        with arm.features_of_last_layer() as caught:
+            embeddings(arm.method, view)
+        observed += lag_observed(feature_lag(arm.feature_layer, torch.cat(caught)), least, largest)
+    return {
+        "kind": audit.kind,
+        "kinds": list(audit.kinds),
+        "judgement": audit.judgement,
+        "open": dict(audit.verdict.open),
+        "hard": audit.verdict.hard,
+        "soft": audit.verdict.soft,
+        "rule": str(audit.rule),
+        "thresholds": asdict(audit.rule),
+        "rows": audit.rows,
+        "dimensions": audit.dimension,
+        "confidence": audit.confidence,
+        "numbers": {one.name: {end: getattr(one, end) for end in ("value", "low", "high")} for one in audit.numbers},
+        "guaranteed": list(guarantees(arm.constraint_rank, arm.feature_layer is not None)),
+        "observed": observed,
+    }
+
+
+def _dimensions(audit: Audit, what: str) -> str:
+    """Dimensions used and alive, with what bounds them."""
+    live = audit["live_dimensions"]
+    bounds = "" if live.low == live.high else f" (between {live.low:.0f} and {live.high:.0f})"
+    return (
+        f"{_with_interval(audit['dimensions_used'])} of {audit.dimension} dimensions of {what} used, {live.value:.0f}{bounds} live, over "
+        f"{audit.rows:,} rows"
+    )
+
+
+def _with_interval(one: Number) -> str:
+    return "unknown" if one.value is None else f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
 
 
 def _probes(arm: Arm, split: Split) -> dict[str, float] | None:
@@ -112,15 +155,13 @@ def collect(
     learned = sorted(t for eigenvalue in found for t in eigenvalue.times[:1])
     seen = "directions" if trained.arm.loss.directional else "z"
     record = {
-        "verdict": asdict(judged.verdict),
+        "verdict": judged.verdict,
         "judged": seen,
         "ranks": {
             name: {key: _plain(value) for key, value in asdict(getattr(judged, name)).items() if key != "spectrum"}
             for name in ("z", "directions", "h")
         },
         "lidar": {"h": judged.lidar_h, "z": judged.lidar_z},
-        "alignment": judged.alignment,
-        "uniformity": judged.uniformity,
         "probes": None
         if judged.probes is None
         else {
@@ -155,15 +196,19 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def verdict_in_words(verdict: dict[str, Any]) -> str:
+    """A recorded verdict with what was observed."""
+    return "; ".join([verdict["judgement"], *verdict["observed"]])
+
+
 def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
     """The findings of a training run."""
-    verdict, ranks = record["verdict"], record["ranks"]
-    guaranteed, observed = ("; ".join(verdict[name]) for name in ("guaranteed", "observed"))
+    ranks = record["ranks"]
     lines = [
         Finding(
             "collapse",
-            guaranteed or "nothing is guaranteed of the last layer",
-            verdict["kind"] + (f": {observed}" if observed else ""),
+            "; ".join(record["verdict"]["guaranteed"]) or "nothing is guaranteed of the last layer",
+            verdict_in_words(record["verdict"]),
         ),
         Finding(
             f"ranks of z, d = {config.dim}",

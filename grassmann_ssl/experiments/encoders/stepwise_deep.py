@@ -12,6 +12,7 @@ from torch import nn
 import theory
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
+from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
@@ -145,6 +146,7 @@ def _objective(
     span = arrays["outputs"] = _outputs(trained.arm, config, split)
     kernels = {when: _kernel(arm, config, split) for when, arm in (("before", before), ("after", trained.arm))}
     record = {
+        "verdict": evaluation.collapse_verdict(settings, trained.arm, split),
         "judged": "directions" if trained.arm.loss.directional else "z",
         "steps_of_z": found["z"],
         "steps_of_directions": found["directions"],
@@ -204,6 +206,7 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
                 f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
             )
         )
+        lines.append(Finding(f"{name}: collapse", None, evaluation.verdict_in_words(one["verdict"])))
         lines += [
             Finding(
                 f"{name}: overlap of the embedding with the top modes of the tangent kernel {when} training",

@@ -3,55 +3,80 @@
 from typing import Any
 
 import numpy as np
-import torch
 
 import theory
 from grassmann_ssl.experiments.linear import measure
 from grassmann_ssl.experiments.linear.predictions import Prediction
-from grassmann_ssl.metrics import collapse_verdict, first_crossing
+from grassmann_ssl.experiments.linear.verdicts import kinds_of, live_dimensions, unfinished
+from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.training import Trajectory
 
 Arrays = dict[str, np.ndarray]
+KINDS = ("none", "dimensional", "complete", "unfinished")
+HALF = 0.5  # of the rise of an eigenvalue of C to 1: its step
 
 
-def arm_result(trajectory: Trajectory, spectra: Arrays, input_variance: float, constrained: bool) -> dict[str, Any]:
-    """The `arms.<objective>.<arm>` record: the end state of the arm over its seeds."""
-    verdict = collapse_verdict(
-        torch.as_tensor(spectra["covariance_eigenvalues"][-1]), input_variance, 2 * trajectory.log_norm[-1].double()
-    )
-    kinds = verdict.kinds()
-    seeds = sum(kinds.values())
+def predicted_step_times(initial: np.ndarray, prediction: Prediction) -> np.ndarray | None:
+    """Step times (S, d) of free Barlow Twins from its start (S, m, d), in increasing order; None where theory has none."""
+    if not prediction.objective.rotation_invariant:
+        return None
+    aligned = theory.stepwise.aligned_initialisation(initial, prediction.cross)
+    return np.sort(theory.stepwise.step_times(aligned.singular_values, aligned.gamma), axis=-1)
+
+
+def arm_result(
+    trajectory: Trajectory,
+    spectra: Arrays,
+    input_variance: float,
+    constrained: bool,
+    predicted_steps: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The `arms.<objective>.<arm>` record: the end state of the arm over its seeds.
+
+    With `predicted_steps` (S, d), the times of the steps in increasing order, arms whose steps are still to come are unfinished.
+    """
+    end, log_scale = spectra["covariance_eigenvalues"][-1], 2 * trajectory.log_norm[-1].double().numpy()
+    judged = kinds_of(end, input_variance, log_scale)
+    steps = {}
+    if predicted_steps is not None:
+        judged = unfinished(judged, end, input_variance, log_scale, predicted_steps, end=float(trajectory.time[-1]))
+        steps = {
+            "steps_learned": (spectra["cross_eigenvalues"][-1] >= HALF).sum(-1).tolist(),
+            "steps_predicted": np.isfinite(predicted_steps).sum(-1).tolist(),
+        }
+    kinds = {kind: judged.count(kind) for kind in KINDS}
+    seeds, collapsed = len(judged), kinds["dimensional"] + kinds["complete"]
     return {
         "learning_rate": trajectory.learning_rate,
         "steps": int(trajectory.step[-1]),
         "horizon": float(trajectory.time[-1]),
         "wall_time_s": round(trajectory.wall_time, 3),
-        "collapsed": 2 * int(verdict.collapsed.sum()) > seeds,
-        "collapsed_seeds": int(verdict.collapsed.sum()),
+        "collapsed": 2 * collapsed > seeds,
+        "collapsed_seeds": collapsed,
         "seeds": seeds,
         "kind": max(kinds, key=lambda kind: kinds[kind]),
         "kinds": kinds,
+        "kind_of_seed": judged,
+        **steps,
         "effective_rank": float(np.median(spectra["effective_rank"][-1])),
         "rankme": float(np.median(spectra["rankme"][-1])),
         "weight_effective_rank": float(np.median(spectra["weight_effective_rank"][-1])),
-        "live_dimensions": float(np.median(verdict.live_dimensions.numpy())),
+        "live_dimensions": float(np.median(live_dimensions(end))),
         "log_norm": float(np.median(trajectory.log_norm[-1].numpy())),
         "loss": float(np.median(trajectory.loss[-1].numpy())),
         "orthonormality_error": float(spectra["orthonormality_error"][-1].max()) if constrained else None,
     }
 
 
-def step_times(
-    time: np.ndarray, cross_eigenvalues: np.ndarray, initial: np.ndarray, prediction: Prediction
-) -> dict[str, Any]:
+def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, predicted: np.ndarray | None) -> dict[str, Any]:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
-    `initial` (S, m, d). Errors are largest for nearly simultaneous modes, whose sorted eigenvalues repel
-    each other. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
+    `predicted` (S, d), as `predicted_step_times` returns them. Errors are largest for nearly simultaneous modes, whose sorted
+    eigenvalues repel each other. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
     predicted step that was not seen leaves the error null, with a reason.
     """
-    measured = first_crossing(time, cross_eigenvalues, 0.5)
-    if not prediction.objective.rotation_invariant:
+    measured = first_crossing(time, cross_eigenvalues, HALF)
+    if predicted is None:
         return {
             "predicted": None,
             "measured": _listed(measured),
@@ -60,12 +85,8 @@ def step_times(
             "median_relative_error": None,
             "reason": "only the first step time is known for lambda other than 1",
         }
-    aligned = theory.stepwise.aligned_initialisation(initial, prediction.cross)
-    predicted = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
-    inside = predicted < time[-1]
     # Eigenvalues are sorted, so the k-th to rise is compared with the k-th predicted time.
-    predicted = np.sort(predicted, axis=-1)
-    inside = np.sort(inside, axis=-1)[:, ::-1]
+    inside = predicted < time[-1]
     error = np.abs(measured - predicted) / np.where(np.isfinite(predicted) & (predicted > 0), predicted, np.nan)
     missed = int((inside & np.isnan(error)).sum())
     counted = error[inside & ~np.isnan(error)]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.data import Moments
-from grassmann_ssl.metrics import COLLAPSE_RULE, collapse_verdict, effective_rank
+from grassmann_ssl.experiments.linear.verdicts import RULE, kinds_of, live_dimensions
+from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.objectives import objective, options_of, penalties
 from grassmann_ssl.registry import nearest
@@ -168,7 +169,7 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
                 for key, value in zip(rows, values, strict=True):
                     rows[key].append(value)
     metrics = {key: np.array(values) for key, values in rows.items()}
-    record = {"collapse_rule": COLLAPSE_RULE, "cells": cells}
+    record = {"collapse_rule": str(RULE), "cells": cells}
     return run.finish(_findings(config, cells), record, metrics, arrays)
 
 
@@ -184,15 +185,11 @@ def judge(
 
     Runs that are not finite are "diverged". Diverged and completely collapsed runs have effective rank 0.
     """
-    finite = np.isfinite(variances).all(-1)
-    safe = torch.tensor(np.where(finite[:, None], variances, 1.0))
-    verdict = collapse_verdict(safe, float(input_variance), torch.tensor(np.where(finite, log_scale, 0.0)))
-    kinds = np.where(verdict.complete, "complete", np.where(verdict.dimensional, "dimensional", "none"))
-    return (
-        np.where(finite, kinds, "diverged").tolist(),
-        np.where(finite & ~verdict.complete.numpy(), effective_rank(safe).numpy(), 0.0),
-        np.where(finite & ~verdict.complete.numpy(), verdict.live_dimensions.numpy(), 0),
-    )
+    kinds = kinds_of(variances, float(input_variance), log_scale)
+    there = ~np.isin(kinds, ("complete", "diverged"))
+    safe = np.where(there[:, None], variances, 1.0)
+    ranks = effective_rank(torch.tensor(safe)).numpy()
+    return kinds, np.where(there, ranks, 0.0), np.where(there, live_dimensions(safe), 0)
 
 
 def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> np.ndarray | None:

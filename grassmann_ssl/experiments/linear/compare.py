@@ -16,7 +16,7 @@ from grassmann_ssl.experiments.linear import summary
 from grassmann_ssl.experiments.linear.initialisation import horizon_steps, initialisation_law
 from grassmann_ssl.experiments.linear.judged import Judged, input_variance, judge
 from grassmann_ssl.experiments.linear.predictions import PREDICTED, LearningRate, Prediction, predict
-from grassmann_ssl.metrics import COLLAPSE_RULE
+from grassmann_ssl.experiments.linear.verdicts import RULE
 from grassmann_ssl.objectives import Objective, objective, options_of
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
@@ -145,7 +145,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
             "gamma": problem.predictions[config.objectives[0]].gamma.tolist(),
             "input_variance": input_variance(problem.moments),
         },
-        "collapse_rule": COLLAPSE_RULE,
+        "collapse_rule": str(RULE),
         "learning_rates": _nested({key: asdict(rate) for key, rate in problem.rates.items()}),
         "arms": {name: {} for name in config.objectives},
         "agreement": {name: {"subspace": {}} for name in config.objectives},

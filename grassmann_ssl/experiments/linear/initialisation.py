@@ -57,6 +57,8 @@ def initialisation_law(
     w = trajectory.weights.double()
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moments.cross @ w)).flip(-1).numpy()
     medians = np.median(angles, axis=-1)
+    start = initial.double().cpu().numpy()
+    predicted = [agreement.predicted_step_times(scale * start, prediction) for scale in scales]
     # Rounding errors of eps at weights near 1 excite every mode: smaller scales have no effect.
     fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
     exponent = measure.exponent(np.array(scales)[fitted], medians[fitted]) if fitted.sum() > 1 else None
@@ -69,9 +71,7 @@ def initialisation_law(
         "measured_exponent": None if exponent is None else float(exponent),
         "fitted_scales": np.array(scales)[fitted].tolist(),
         "step_time_errors": [
-            agreement.step_times(time, eigenvalues[:, k], scale * initial.double().cpu().numpy(), prediction)[
-                "max_relative_error"
-            ]
-            for k, scale in enumerate(scales)
+            agreement.step_times(time, eigenvalues[:, k], times)["max_relative_error"]
+            for k, times in enumerate(predicted)
         ],
     }

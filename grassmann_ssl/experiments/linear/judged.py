@@ -45,7 +45,12 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
         rows = _rows(name, arm, kept, measure.spectra(kept, moments), None, None)
         return Judged(end, {}, rows, _drawn(prediction, arm, kept))
     spectra = measure.spectra(trajectory, moments)
-    end = agreement.arm_result(trajectory, spectra, input_variance(moments), constrained=arm != "free")
+    staircase, steps = arm == "free" and name == "barlow_twins", None
+    if staircase:
+        steps = agreement.predicted_step_times(trajectory.weights[0].double().numpy(), prediction)
+    end = agreement.arm_result(
+        trajectory, spectra, input_variance(moments), constrained=arm != "free", predicted_steps=steps
+    )
     agreements: dict[str, Any] = {}
     exact_end = flow_errors = angles = None
     if prediction.matrix is not None and arm == "grassmann":
@@ -63,9 +68,8 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
         agreements["collapse_slope"] = agreement.collapse_slope(
             time, spectra["singular_values"], prediction.matrix, trajectory.learning_rate
         )
-    if arm == "free" and name == "barlow_twins":
-        initial = trajectory.weights[0].double().numpy()
-        agreements["step_times"] = agreement.step_times(time, spectra["cross_eigenvalues"], initial, prediction)
+    if staircase:
+        agreements["step_times"] = agreement.step_times(time, spectra["cross_eigenvalues"], steps)
     rows = _rows(name, arm, trajectory, spectra, angles, flow_errors)
     return Judged(end, agreements, rows, _drawn(prediction, arm, trajectory))
 

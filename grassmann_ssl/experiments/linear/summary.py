@@ -10,11 +10,16 @@ from grassmann_ssl.runs import Finding, Table
 Record = dict[str, Any]
 HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
 NOTE = (
-    "collapse: {rule} What the constraint guarantees is the rank of W; that the embedding keeps its variance is observed, not guaranteed. "
+    "collapse: kinds over seeds, judged on the exact eigenvalues of the covariance of z at the end of the run. {rule}. "
+    "What the constraint guarantees is the rank of W; that the embedding keeps its variance is observed, not guaranteed. "
     "eff. rank: exponential of the entropy of the same eigenvalues, median over seeds. angle: largest principal angle between the final "
     "weights' column space and the subspace that theory predicts for infinite time (trace losses, free: between the leading left singular "
     "vector and the bottom eigenvector of C), largest over seeds. "
     "collapse slope: d log(σ₂/σ₁)/dt of free weights."
+)
+UNFINISHED = (
+    " unfinished: theory puts further steps after the end of the run, and the dimensions whose steps were due have not collapsed; "
+    "a step is learned when its eigenvalue of C passes ½."
 )
 
 
@@ -27,7 +32,10 @@ def table(record: Record) -> Table:
             angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
             rank = _number(end["effective_rank"])
             rows.append((objective, arm, _verdict(end), rank, _number(angle, 2), _theory(agreement, arm, angle)))
-    return Table("Verdicts", HEADER, tuple(rows), NOTE.format(rule=record["collapse_rule"]))
+    note = NOTE.format(rule=record["collapse_rule"])
+    if any("unfinished" in row[2] for row in rows):
+        note += UNFINISHED
+    return Table("Verdicts", HEADER, tuple(rows), note)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -35,10 +43,23 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _verdict(end: Record) -> str:
-    """The kinds of collapse and their counts over seeds."""
+    """The kinds of collapse and their counts over seeds, and how far those came that are unfinished."""
     if end["collapsed"] is None:
         return "diverged"
-    return ", ".join(f"{kind} {count}/{end['seeds']}" for kind, count in end["kinds"].items() if count)
+    text = ", ".join(f"{kind} {count}/{end['seeds']}" for kind, count in end["kinds"].items() if count)
+    return text + (f": {_steps(end)}" if end["kinds"]["unfinished"] else "")
+
+
+def _steps(end: Record) -> str:
+    """Learned and predicted steps of the unfinished seeds."""
+    own = [k for k, kind in enumerate(end["kind_of_seed"]) if kind == "unfinished"]
+    learned, predicted = ([end[name][k] for k in own] for name in ("steps_learned", "steps_predicted"))
+    return f"{_range(learned)} of {_range(predicted)} steps"
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _theory(agreement: Record, arm: str, angle: float | None) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from grassmann_ssl.metrics.collapse import COMPLETE, DEAD, SCATTER
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points, traced
 from grassmann_ssl.runs import Outcome
@@ -64,16 +63,13 @@ def _intervals(outcome: Outcome) -> str:
 
 
 def _spectra_caption(outcome: Outcome) -> str:
-    """Which spectrum was judged in which arm, and the limits of its kind."""
+    """Which spectrum was judged in which arm, and the rule."""
     arms = {
         kind: [one["arm"] or "defaults" for one in outcome.record["arms"] if one["judged"] == kind] for kind in JUDGED
     }
     which = "; ".join(f"{JUDGED[kind]} for {', '.join(names)}" for kind, names in arms.items() if names)
-    limits = f"Below the dotted line, {DEAD:g} of the largest, a dimension is dead."
-    if arms["z"]:
-        limits += f" Complete collapse of z: a mean below {COMPLETE:g} of the input's variance per dimension."
-    if arms["directions"]:
-        limits += f" Complete collapse of directions: a sum below {SCATTER:g}."
+    dead = outcome.record["thresholds"]["dead"]
+    limits = f"Below the dotted line, {dead:g} of the largest, a dimension is dead. {outcome.record['collapse_rule']}."
     return f"Eigenvalues on which collapse is judged, one line per seed: {which or 'none, all runs diverged'}. {limits}"
 
 
@@ -113,6 +109,7 @@ def spectra(outcome: Outcome) -> Figure:
     """Final spectra that were judged, of z or of its directions, one panel per arm."""
     count = len(outcome.record["arms"])
     columns = min(count, COLUMNS)
+    dead = outcome.record["thresholds"]["dead"]
     figure, axes = panels(-(-count // columns), columns, width=3.6 * columns, height=3.2)
     for panel in axes.flat[count:]:
         panel.set_visible(False)
@@ -129,6 +126,6 @@ def spectra(outcome: Outcome) -> Figure:
                 continue
             largest = values[-1, 0] if values[-1, 0] > 0 else 1.0
             traced(panel, np.arange(1, values.shape[1] + 1), np.maximum(values[-1], FLOOR * largest), index)
-            panel.axhline(DEAD * largest, color="0.4", lw=0.8, ls=":")
+            panel.axhline(dead * largest, color="0.4", lw=0.8, ls=":")
         panel.set(yscale="log", ylabel=f"eigenvalues of {JUDGED[one['judged']]}")
     return figure

@@ -23,14 +23,15 @@ def page(outcome: Outcome) -> Page:
         f"{config['objective']} on {config['data']}: constraint {config['constraint']}",
         f"Encoder {config['encoder']}, {record['parameters']:,} parameters, embedding dimension {config['dim']}, predictor "
         f"{config['predictor']}, constraint {config['constraint']} on {held}; {record['steps_done']} steps of {config['optimizer']} with "
-        f"batches of {config['batch']}. Collapse: {verdict['kind']}. {verdict['rule']}",
+        f"batches of {config['batch']}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
         (
             Section(
                 "training",
                 "Loss and spectrum of the embedding over time",
                 training(outcome),
                 "Eigenvalues of the covariance of z on fixed views of training images. Dotted: steps that were detected, "
-                f"{record['steps_detected']['count']} of them. Collapse was judged on {JUDGED[record['judged']]}.",
+                f"{record['steps_detected']['count']} of them. Collapse was judged on "
+                f"{JUDGED[record['judged']]}, over {verdict['rows']:,} rows.",
             ),
             Section(
                 "spectra",
@@ -69,8 +70,7 @@ def training(outcome: Outcome) -> Figure:
 
 def spectra(outcome: Outcome) -> Figure:
     """The last recorded spectra of z, of its directions, and of the representation."""
-    from grassmann_ssl.metrics.collapse import DEAD
-
+    dead = outcome.record["verdict"]["thresholds"]["dead"]
     figure, axes = panels(1, 1, width=6.5)
     panel = axes[0, 0]
     names = {"z": "embedding z", "directions": "z / ‖z‖", "h": "representation h"}
@@ -78,7 +78,7 @@ def spectra(outcome: Outcome) -> Figure:
         values = outcome.arrays[f"spectrum_{name}"][-1]
         largest = values[0] if values[0] > 0 else 1.0
         traced(panel, np.arange(1, len(values) + 1), np.maximum(values / largest, 1e-12), k, label)
-    panel.axhline(DEAD, color="black", lw=1, ls=":", label="dead below")
+    panel.axhline(dead, color="black", lw=1, ls=":", label="dead below")
     panel.set(xscale="log", yscale="log", xlabel="index k", ylabel="eigenvalue over the largest")
     panel.legend(**LEGEND)
     return figure

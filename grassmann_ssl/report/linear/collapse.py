@@ -24,7 +24,7 @@ def page(outcome: Outcome) -> Page:
         f"A linear model z = Wᵀx, m = {len(config['spectrum'])}, d = {config['dim']}, on Gaussian data: signal variances "
         f"{', '.join(f'{v:g}' for v in config['spectrum'])}, views by additive noise, inputs scaled so that their largest variance is 1. "
         f"Population gradients, {config['steps']:,} steps, {config['seeds']} seeds per cell. All settings are ours. "
-        + outcome.record["collapse_rule"],
+        f"Verdicts on exact eigenvalues: {outcome.record['collapse_rule']}.",
         (
             Section(
                 "verdicts",

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from grassmann_ssl.audit import Rule
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.experiments.encoders import compare_encoders
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
-from grassmann_ssl.metrics.intervals import mean_interval
+from grassmann_ssl.metrics.intervals import mean_interval, wilson_interval
 from grassmann_ssl.report import page_of
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import Outcome
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 ARMS = ("batch=32", "objective=vicreg,lr=0.005,dim=4,batch=32", "objective=vicreg,lr=1e9,batch=32")
 RANGES = {
-    "knn": (0, 1), "ridge": (0, 1), "logistic": (0, 1), "rank_z": (1, 8), "rank_h": (1, 256), "directions_rank": (1, 8),
+    "knn": (0, 1), "ridge": (0, 1), "logistic": (0, 1), "dimensions_used": (1, 8), "rank_z": (1, 8), "rank_h": (1, 256),
+    "directions_rank": (1, 8),
     "least_over_largest": (0, 1), "steps_detected": (0, 8), "seconds_per_step": (0, np.inf),
 }  # fmt: skip
 
@@ -81,7 +83,7 @@ def test_nothing_measured_is_called_predicted(three):
     assert three.findings[2].measured == "collapsed in 0 of 0, diverged in 3"
     counted = re.match(r"collapsed in (\d) of 3 \(", three.findings[0].measured)
     kinds = three.record["arms"][0]["kinds"]
-    assert int(counted[1]) == kinds["dimensional"] + kinds["complete"]
+    assert int(counted[1]) == kinds["dimensional"] + kinds["directional"] + kinds["complete"]
     assert re.search(r"rank of z [\d.]+ \[.*\] of 4; ", three.findings[1].measured)
 
 
@@ -99,5 +101,43 @@ def test_the_spectra_are_those_that_were_judged(three):
     assert f"cov z for {ARMS[1]}; cov z / ‖z‖ for {ARMS[0]}." in words(three)
     record = copy.deepcopy(three.record)
     record["arms"][0]["judged"] = "z"
-    changed = words(Outcome(record, three.metrics, three.arrays))
-    assert f"cov z for {ARMS[0]}, {ARMS[1]}." in changed and "‖z‖" not in changed
+    record["thresholds"]["dead"] = 0.037
+    outcome = Outcome(record, three.metrics, three.arrays)
+    assert f"cov z for {ARMS[0]}, {ARMS[1]}. Below the dotted line, 0.037 of" in words(outcome)
+    assert "cov z / ‖z‖" not in words(outcome) and three.record["collapse_rule"] == str(Rule()) in words(three)
+    panel = next(one.figure for one in page_of(outcome).sections if one.name == "spectra").axes[1]
+    (line,) = {tuple(line.get_ydata()) for line in panel.lines if line.get_linestyle() == ":"} - {
+        (0.037 * three.arrays[f"arm1_seed{k}_spectrum_z"][-1, 0],) * 2 for k in (1, 2)
+    }
+    assert line[0] == 0.037 * three.arrays["arm1_seed0_spectrum_z"][-1, 0]
+
+
+def rows_of_kinds(*kinds):
+    """Rows of one arm, one of each kind in turn, with nothing else measured."""
+    row = {"arm": "batch=32", "judged": "z", "judged_rows": 96, "dimensions": 8, "features": 64, "live_bounds": [7, 8]}
+    open_ = {"dimensional": "too few rows"}
+    rows = [
+        row | {"seed": k, "kind": kind, "open": open_ if kind == "undecided" else {}} for k, kind in enumerate(kinds)
+    ]
+    return [
+        {"arm": "batch=32", "seed": one["seed"], "kind": "diverged"} if one["kind"] == "diverged" else one
+        for one in rows
+    ]
+
+
+def test_undecided_seeds_count_neither_as_collapsed_nor_as_decided():
+    config = CompareEncodersConfig(arms=("batch=32",), seeds=6)
+    kinds = ("none", "undecided", "directional", "complete", "undecided", "diverged", "dimensional")
+    one = compare_encoders.summary_of(config, "batch=32", rows_of_kinds(*kinds))
+    assert one["kinds"] == {kind: kinds.count(kind) for kind in compare_encoders.KINDS}
+    assert (one["collapsed"], one["decided"]) == (3, 4)
+    assert one["collapse_interval"] == list(wilson_interval(3, 4)) and one["live_bounds"] == [7, 8]
+    said = compare_encoders.measured(one)
+    assert said.startswith(
+        "collapsed in 3 of 4 (30 to 95 %), undecided in 2, diverged in 1; open: dimensional (too few rows); "
+    )
+    assert "7 to 8 live, over 96 rows" in said
+    none = compare_encoders.summary_of(config, "batch=32", rows_of_kinds("undecided", "undecided"))
+    assert none["collapse_interval"] is None and compare_encoders.measured(none).startswith(
+        "collapsed in 0 of 0, undecided in 2"
+    )

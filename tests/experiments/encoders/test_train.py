@@ -1,8 +1,10 @@
 """The experiments `train` and `compare-encoders`: what trains, what is kept, several processes, refusals, and what a run leaves."""
 
+import copy
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,21 +14,25 @@ from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 from grassmann_ssl import cli
+from grassmann_ssl.audit import Rule, audit_embeddings
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders import compare_encoders, fitting
+from grassmann_ssl.experiments.encoders import compare_encoders, evaluation, fitting
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
 from grassmann_ssl.experiments.encoders.train_config import CHOICES, TrainConfig
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
+from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from grassmann_ssl.optim.table import OPTIMIZERS
+from grassmann_ssl.report import draw, page_of
 from grassmann_ssl.run import run
-from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.runs import ConfigError, Outcome
+from grassmann_ssl.runs.folder import write_json
 from grassmann_ssl.training.watch import Diverged
 from tests.commands import command
 from tests.readme import BIN, ROOT
@@ -309,6 +315,7 @@ def test_the_folder(tmp_path, few):
     assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == ["1.4"]
     assert record["verdict"]["guaranteed"][0] == "W has rank 8 by construction (64 features in)"
     assert outcome.findings[0].predicted == "; ".join(record["verdict"]["guaranteed"])
+    assert outcome.findings[0].measured == "; ".join([record["verdict"]["judgement"], *record["verdict"]["observed"]])
     assert set(record["probes"]) == {"knn", "ridge", "logistic"}
     assert all(0 <= p["interval"][0] <= p["accuracy"] <= p["interval"][1] <= 1 for p in record["probes"].values())
     frame = pd.read_parquet(folder / "metrics.parquet")
@@ -319,6 +326,67 @@ def test_the_folder(tmp_path, few):
     assert np.array_equal(outcome.arrays["spectrum_z"], again.arrays["spectrum_z"])
     rates = (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
     assert np.allclose(frame["time"], 0.05 * np.concatenate([[0], np.cumsum(rates)])[frame["step"]] / 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "directional"), [({}, True), ({"objective": "vicreg", "lr": 1e-3}, False)])
+def test_the_verdict_is_the_audit_of_the_views_that_were_judged(settings, directional, split):
+    config = quick(**settings)
+    arm = fit(config, split, ALONE).arm
+    views = [seen_views(split.train, arm.augmentation, config.seed, torch.device("cpu"), k) for k in (0, 1)]
+    z, z_positive = (embeddings(arm.method, view)["z"] for view in views)
+    pixels = float(views[0].flatten(1).double().var(0, correction=0).mean())
+    audit = audit_embeddings(
+        z, z_positive=z_positive, directions=directional, input_variance=None if directional else pixels
+    )
+    for verdict in (evaluation.judge(config, arm, split).verdict, evaluation.collapse_verdict(config, arm, split)):
+        assert (verdict["kind"], verdict["judgement"]) == (audit.kind, audit.judgement)
+        assert verdict["open"] == audit.verdict.open and verdict["rows"] == len(split.train)
+        assert verdict["rule"] == str(Rule()) and verdict["thresholds"] == asdict(Rule())
+        numbers = {name: (one["value"], one["low"], one["high"]) for name, one in verdict["numbers"].items()}
+        assert numbers == {one.name: (one.value, one.low, one.high) for one in audit.numbers}
+        assert {"alignment", "uniformity", "lidar"} <= set(numbers)
+        used = audit["dimensions_used"]
+        what = "z / ||z||" if directional else "z"
+        assert verdict["observed"][0].startswith(
+            f"{used.value:.3g} [{used.low:.3g}, {used.high:.3g}] of 8 dimensions of {what} used"
+        )
+        assert any("variance of z / ||z||" in line for line in verdict["observed"]) == directional
+
+
+@pytest.mark.slow
+def test_complete_collapse_of_z_is_relative_to_the_images(split):
+    config = quick(objective="vicreg", lr=1e-3)
+    arm = fit(config, split, ALONE).arm
+    with torch.no_grad():
+        for parameter in arm.method.projector.last.parameters():
+            parameter *= 1e-6
+    assert evaluation.collapse_verdict(config, arm, split)["kind"] == "complete"
+    assert evaluation.collapse_verdict(config, fit(quick(), split, ALONE).arm, split)["kind"] != "complete"
+
+
+@pytest.mark.slow
+def test_few_images_leave_the_verdict_open(split):
+    few = Split(split.train[:6], split.train_labels[:6], split.test, split.test_labels)
+    config = quick()
+    verdict = evaluation.collapse_verdict(config, fit(config, split, ALONE).arm, few)
+    assert verdict["kind"] == "undecided" and "independent rows" in verdict["open"]["dimensional"]
+    assert "open: " in evaluation.verdict_in_words(verdict)
+
+
+@pytest.mark.slow
+def test_the_page_draws_the_threshold_of_the_record(tmp_path, few):
+    outcome = run(quick(out=tmp_path / "run"))
+    record = copy.deepcopy(outcome.record)
+    record["verdict"]["thresholds"]["dead"] = 0.037
+    figure = page_of(Outcome(record, outcome.metrics, outcome.arrays)).sections[1].figure
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "dead below"]
+    assert set(line.get_ydata()) == {0.037}
+    assert str(Rule()) in page_of(outcome).lede and "over 96 rows" in page_of(outcome).sections[0].caption
+    del record["verdict"]["thresholds"]
+    write_json(tmp_path / "run" / "run.json", record)
+    with pytest.raises(ConfigError, match="'thresholds' is not in this run, and its page needs it"):
+        draw(tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -517,13 +585,14 @@ def arms_on_digits(tmp_path_factory):
 
 @pytest.mark.slow
 def test_without_predictor_and_constraint_every_seed_collapses(arms_on_digits):
-    assert arms_on_digits["free"]["kinds"]["complete"] == 2
+    """The loss sees directions only, and these become alike: a variance of z / ||z|| of 0.006 and 0.0075."""
+    assert arms_on_digits["free"]["kinds"]["directional"] == 2 and arms_on_digits["free"]["collapsed"] == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["grassmann", "feature", "directpred", "vicreg"])
 def test_with_one_of_them_none_does(arm, arms_on_digits):
-    assert arms_on_digits[arm]["kinds"]["none"] == 2
+    assert arms_on_digits[arm]["kinds"]["none"] == arms_on_digits[arm]["decided"] == 2
     assert arms_on_digits[arm]["ridge"]["mean"] > 0.93
 
 

@@ -1,6 +1,7 @@
 """The collapse experiment: verdicts against closed forms, the population it trains on, what it leaves, what it refuses."""
 
 import json
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear import collapse as experiment
 from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs
 from grassmann_ssl.run import run
@@ -148,6 +150,7 @@ def test_the_folder(outcome, tmp_path):
     same = run(CollapseConfig(out=tmp_path / "same", **(SMALL | {"steps": 20})))
     assert again.record["cells"] == same.record["cells"]
     assert len(outcome.findings) == 8
+    assert record["collapse_rule"] == str(Rule()) and str(Rule()) in unescape((folder / "report.html").read_text())
 
 
 @pytest.mark.parametrize(

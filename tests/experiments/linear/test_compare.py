@@ -1,6 +1,7 @@
 """The comparison as its users see it: the promised numbers on digits, the run folder, and refusals before any work."""
 
 import json
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 import theory
 from grassmann_ssl import cli
+from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
 from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
@@ -98,7 +100,7 @@ def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
 @pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
 def test_losses_with_a_scale_do_not_collapse(digits, name):
     for arm in ("free", "grassmann"):
-        assert digits[0].record["arms"][name][arm]["kinds"] == {"none": 20, "dimensional": 0, "complete": 0}
+        assert digits[0].record["arms"][name][arm]["kind_of_seed"] == ["none"] * 20
 
 
 @pytest.mark.slow
@@ -166,7 +168,7 @@ def test_the_report_stands_alone_and_opens_with_the_verdicts(digits):
     assert html.count("data:image/png;base64,") == len(OBJECTIVES) + 2
     assert 'src="http' not in html and "<link" not in html and "<script" not in html
     assert html.index("<h2>Verdicts</h2>") < html.index("<figure>")
-    assert "l_k &lt; 0.0001 l_1" in html  # the rule behind the verdicts, escaped
+    assert str(Rule()) in unescape(html)  # the rule behind the verdicts
     for name in OBJECTIVES:
         assert f"<h2>{name}</h2>" in html
 
@@ -205,6 +207,33 @@ def test_the_discrete_law_is_exact_for_the_projected_step_and_not_for_the_rieman
     assert differences[1] > 1e-4 and 1.8 < differences[0] / differences[1] < 2.2
 
 
+@pytest.mark.slow
+def test_barlow_twins_that_ends_before_its_last_step_is_unfinished_and_not_collapsed(tmp_path):
+    """The same run to four ends: the verdict follows the steps that theory puts before the end."""
+    settings = {"data": "gaussian", "spectrum": (1.0, 0.6, 0.3, 0.1), "init_scale": 1e-6, "lr": 0.02}
+    for steps, learned, kind in (
+        (100, 0, "unfinished"),
+        (450, 1, "unfinished"),
+        (700, 2, "unfinished"),
+        (1600, 3, "none"),
+    ):
+        folder = tmp_path / str(steps)
+        outcome = run(small(folder, objectives=("barlow_twins",), arms=("free",), steps=steps, **settings))
+        end = outcome.record["arms"]["barlow_twins"]["free"]
+        assert (
+            end["kind_of_seed"] == [kind] * 2
+            and end["steps_learned"] == [learned] * 2
+            and end["steps_predicted"] == [3, 3]
+        )
+        assert end["collapsed"] is False and end["collapsed_seeds"] == 0
+        times = np.array(outcome.record["agreement"]["barlow_twins"]["step_times"]["predicted"])
+        assert (times < end["horizon"]).sum(1).tolist() == [learned] * 2
+        said = outcome.table.rows[0][2]
+        assert said == (f"unfinished 2/2: {learned} of 3 steps" if kind == "unfinished" else "none 2/2")
+        assert ("unfinished: theory puts" in outcome.table.note) == (kind == "unfinished")
+        assert said in (folder / "report.html").read_text()
+
+
 def test_collapse_slope_needs_the_asymptotic_regime():
     time = np.linspace(0, 10, 101)
     singular = np.stack([np.ones((101, 1)), np.exp(-2.0 * time)[:, None]], -1)
@@ -234,7 +263,8 @@ def test_edge_dimensions_train_every_arm(edge):
         rows, weights = rows_of(edge, name)[arm], edge.arrays[f"weights/{name}/{arm}"]
         assert weights.shape == (2, 12, dim) and np.isfinite(weights).all()
         assert rows["singular_values"].shape == (61, 2, dim) and np.isfinite(rows["singular_values"]).all()
-        assert record["kinds"] == {"none": 2 * (arm == "grassmann"), "dimensional": 0, "complete": 2 * (arm == "free")}
+        early = "unfinished" if name == "barlow_twins" else "complete"  # 60 steps from weights of 1e-5
+        assert record["kind_of_seed"] == ["none" if arm == "grassmann" else early] * 2
         for rank in ("effective_rank", "rankme", "weight_effective_rank"):
             assert 1 - EPS <= record[rank] <= dim * (1 + 10 * EPS)
         if arm == "grassmann":
