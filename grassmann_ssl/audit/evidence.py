@@ -105,9 +105,6 @@ def pair_numbers(z: Tensor, positive: Tensor, units: Tensor | None, confidence: 
     def aligned(keep: Tensor) -> float:
         return float(alignment(z[keep], positive[keep]))
 
-    def uniform(keep: Tensor) -> float:
-        return float(uniformity(few[keep]))
-
     def rank(keep: Tensor) -> float:
         return float(lidar(torch.stack([few[keep], few_positive[keep]], 1)))
 
@@ -123,7 +120,7 @@ def pair_numbers(z: Tensor, positive: Tensor, units: Tensor | None, confidence: 
         ),
         number(
             "uniformity",
-            _jackknife(uniform, len(few), own, confidence),
+            _uniformity(few, own, confidence),
             None,
             f"log E exp(-2 |u - u'|^2), at most {PAIRED:,} rows",
             "lower is more uniform, 0 is collapse",
@@ -206,14 +203,41 @@ def _jackknife(
     function: Callable[[Tensor], float], n: int, units: Tensor | None, confidence: float, blocks: int = BLOCKS
 ) -> tuple[float, float, float]:
     """A function of the rows kept, with a jackknife interval over blocks of units."""
+    place = _places(n, units, blocks)
+    kept = [(place != block).nonzero()[:, 0] for block in range(int(place.max()) + 1)]
+    enough = min(len(rows) for rows in kept) >= 2
+    return _interval(function(torch.arange(n)), [function(rows) for rows in kept] if enough else [], confidence)
+
+
+def _uniformity(z: Tensor, units: Tensor | None, confidence: float) -> tuple[float, float, float]:
+    """`uniformity`, with a jackknife interval from the sums of exp(-2 |u - u'|^2) over pairs of blocks."""
+    u = on_sphere(z)
+    place = _places(len(z), units, BLOCKS).to(z.device)
+    member = torch.nn.functional.one_hot(place).to(u.dtype).T
+    lengths = torch.linalg.vecdot(u, u)
+    pairs = torch.exp(-2 * (lengths[:, None] + lengths - 2 * u @ u.T).clamp_min(0)).fill_diagonal_(0)
+    sums = (member @ pairs @ member.T).double()
+    size = member.sum(1).double()
+    counts = torch.outer(size, size) - size.diag()
+    rest = [m.sum() - 2 * m.sum(1) + m.diagonal() for m in (sums, counts)]
+    without = torch.log(rest[0] / rest[1]).tolist() if bool((rest[1] > 0).all()) else []
+    return _interval(float(uniformity(z)), without, confidence)
+
+
+def _places(n: int, units: Tensor | None, blocks: int) -> Tensor:
+    """The block of every row: units are kept together."""
     number = torch.arange(n) if units is None else torch.unique(units.cpu(), return_inverse=True)[1]
-    count = min(blocks, int(number.max()) + 1)
-    place = torch.randperm(int(number.max()) + 1, generator=torch.Generator().manual_seed(0))[number] % count
-    value = function(torch.arange(n))
-    kept = [(place != block).nonzero()[:, 0] for block in range(count)]
-    if count < 3 or min(len(rows) for rows in kept) < 2:
+    count = int(number.max()) + 1
+    return blocks_of(count, min(blocks, count))[number]
+
+
+def _interval(value: float, without: list[float], confidence: float) -> tuple[float, float, float]:
+    """A value with its interval from the same without each of the blocks; no bounds for fewer than three."""
+    count = len(without)
+    if count < 3:
         return value, -math.inf, math.inf
-    without = np.array([function(rows) for rows in kept])
-    deviation = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
-    reach = deviation * float(student.ppf((1 + confidence) / 2, count - 1))
+    away = np.array(without) - np.mean(without)
+    reach = math.sqrt((count - 1) / count * float((away**2).sum())) * float(
+        student.ppf((1 + confidence) / 2, count - 1)
+    )
     return value, value - reach, value + reach

@@ -6,8 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from grassmann_ssl.audit import CollapseError, Rule, audit_embeddings
+from grassmann_ssl.audit.moments import blocks_of
+from grassmann_ssl.metrics import uniformity
 from tests.profiles import examples
 
 
@@ -116,6 +119,16 @@ def test_positive_pairs_and_labels_add_their_numbers():
     assert (frame["low"].fillna(-np.inf) <= frame["value"].fillna(0)).all()
     assert audit["alignment"].value < 0.01 and audit["knn"].value > 0.9
     assert list(frame.columns) == ["value", "low", "high", "sample", "convention", "meaning"]
+
+
+def test_the_interval_of_uniformity_is_that_of_leaving_blocks_out():
+    z = normal(0, 60, 5)
+    number = audit_embeddings(z, z_positive=z)["uniformity"]
+    place = blocks_of(60, 20)
+    without = np.array([float(uniformity(z[place != block])) for block in range(20)])
+    deviation = np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum())
+    assert number.value == pytest.approx(float(uniformity(z)), rel=1e-6)
+    assert number.high - number.low == pytest.approx(2 * deviation * student.ppf(0.975, 19), rel=1e-4)
 
 
 def test_rows_that_are_not_finite_are_refused_or_counted():
