@@ -16,11 +16,15 @@ def lidar(z: Tensor, *, delta: float = 1e-4, eps: float = 1e-8) -> Float[Tensor,
     the views of sample i, m that over samples; exp(-sum_k p_k log p_k), p_k proportional to l_k + eps, l_k the d eigenvalues.
     At most min(d, n - 1) for eps = 0. Means of q views differ by chance also where samples do not: such directions have l = 1/q, and
     count. 0 where all m_i are equal up to rounding: complete collapse, never NaN. Invariant to rotations and shifts of z, but
-    not to its scale, because of delta. Raises ValueError for n < 2, q < 2, values that are not finite, delta <= 0 and eps < 0.
-    Deviation from the source: p sums to 1 exactly. Source: Thilak et al. 2024, arXiv 2312.04000.
+    not to its scale, because of delta. Raises ValueError for n < 2, q < 2, q > n (views first), values that are not finite, delta <= 0 and
+    eps < 0. Deviation from the source: p sums to 1 exactly. Source: Thilak et al. 2024, arXiv 2312.04000.
     """
     if z.ndim != 3 or z.shape[0] < 2 or z.shape[1] < 2:
         raise ValueError(f"z must have shape (n >= 2 samples, q >= 2 views, d), got {tuple(z.shape)}")
+    if z.shape[1] > z.shape[0]:
+        raise ValueError(
+            f"z must have shape (n samples, q views, d) with n >= q, got {tuple(z.shape)}: are samples and views exchanged?"
+        )
     if not (delta > 0 and eps >= 0):
         raise ValueError(f"delta must be positive and eps at least 0, got delta = {delta}, eps = {eps}")
     if not torch.isfinite(z).all():

@@ -137,8 +137,8 @@ def rankme(
     published without. `eps`: 1e-7 in the source, 0 here: it adds entropy for every direction without variance (with 1e-5, rank 1 in 2048
     dimensions is 1.27). Moments have min(n, d) singular values. 0 where the whole spectrum is 0: all embeddings 0 or, with `center`, equal.
     Never NaN. A Gram matrix squares: singular values below sqrt(max(n, d) 2.2e-16) of the largest, 1e-6 for n = 10^4, count as 0
-    (`eigenvalues`). Raises ValueError for center=True with a spectrum, whose centring is decided already, for another `of`, for an eps
-    below 0, and as `eigenvalues`. Source: Garrido et al. 2023, arXiv 2210.02885.
+    (`eigenvalues`). Raises ValueError for center=True with a spectrum, whose centring is decided already, for spectra that do not
+    decrease or are negative, for another `of`, for an eps below 0, and as `eigenvalues`. Source: Garrido et al. 2023, arXiv 2210.02885.
     """
     if of not in ("singular", "eigen"):
         raise ValueError(f"of must be 'singular' or 'eigen', got {of!r}")
@@ -150,6 +150,14 @@ def rankme(
         raise ValueError("center must be False for a spectrum: give the moments, or the spectrum of centred embeddings")
     else:
         values = source.clamp_min(0)
+        # Rows of embeddings would be taken for spectra, one rank for each.
+        if not bool(
+            (source[..., :-1] >= source[..., 1:]).all() & (source >= -1e-6 * values.amax(-1, keepdim=True)).all()
+        ):
+            raise ValueError(
+                f"source must be moments or spectra that decrease and are not negative, got {tuple(source.shape)} values: "
+                "for embeddings give SecondMoments.of(z), or ask audit_embeddings"
+            )
     if of == "singular":
         values = values.sqrt()
     return _entropy_rank(values, eps)

@@ -17,7 +17,7 @@ def samples(n, q, signal, seed=0):
     return rng.standard_normal((n, 1, d)) * np.asarray(signal) + rng.standard_normal((n, q, d))
 
 
-@given(st.integers(2, 8), st.integers(2, 4), st.integers(1, 6), st.integers(0, 99))
+@given(st.integers(4, 8), st.integers(2, 4), st.integers(1, 6), st.integers(0, 99))
 def test_lidar_is_that_of_the_loops(n, q, d, seed):
     z = samples(n, q, np.linspace(0, 3, d), seed)
     for delta, eps in ((1e-4, 1e-8), (1.0, 0.0), (0.1, 1e-2)):
@@ -68,6 +68,8 @@ def test_bad_input_is_named():
     for bad in (z[:1], z[:, :1], z[0]):
         with pytest.raises(ValueError, match="z must have shape"):
             lidar(bad)
+    with pytest.raises(ValueError, match=r"n >= q, got \(2, 3, 4\): are samples and views exchanged"):
+        lidar(z.reshape(2, 3, 4))
     with pytest.raises(ValueError, match="delta must be positive"):
         lidar(z, delta=0.0)
     with pytest.raises(ValueError, match="z must be finite"):

@@ -228,5 +228,8 @@ def test_bad_input_is_named():
         spectral_summary(SecondMoments(2), center=False)
     with pytest.raises(ValueError, match="center must be False for a spectrum"):
         rankme(torch.ones(3), center=True)
+    for rows in (torch.tensor([[1.0, 2.0], [0.5, 0.1]]), torch.tensor([1.0, -0.1])):  # embeddings taken for a spectrum
+        with pytest.raises(ValueError, match="source must be moments or spectra that decrease and are not negative"):
+            rankme(rows)
     with pytest.raises(ValueError, match="eps must be at least 0"):
         rankme(torch.ones(3), eps=-1.0)

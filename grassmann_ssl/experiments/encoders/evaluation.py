@@ -53,7 +53,7 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     count = max(2, min(len(images), 512))
 
     def stacked(name: str) -> Tensor:
-        return torch.stack([rows[name][:count] for rows in seen], 1)
+        return torch.stack([rows[name][:count] for rows in seen[:count]], 1)
 
     return Judgement(
         _verdict(arm, views[0], seen[0]["z"], seen[1]["z"]),
