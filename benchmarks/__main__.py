@@ -10,6 +10,7 @@ import tyro
 
 from benchmarks import (
     audit,
+    audit_defaults,
     basin_map,
     choices,
     closed_forms,
@@ -35,6 +36,7 @@ CASES = {
         losses,
         encoder_step,
         audit,
+        audit_defaults,
         monitor,
     )
 }
@@ -78,6 +80,8 @@ def main() -> int:
         print(path)
         if config.out == table.RESULTS:
             table.rewrite(CASES[case], table.ROOT, table.RESULTS)
+            if CASES[case] is audit_defaults:
+                audit_defaults.picture({"records": records}, table.ROOT / audit_defaults.PICTURE)
     return 0
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import (
     audit,
+    audit_defaults,
     basin_map,
     choices,
     closed_forms,
@@ -90,6 +91,7 @@ def small(case):
         losses: lambda: losses.run(CPU, 1, {"VICReg": ((12, 5),)}, target=1e-3),
         encoder_step: lambda: encoder_step.run(CPU, 1, encoder="conv", batch=8, size=8, hidden=16, dim=4, target=1e-3),
         audit: lambda: audit.run(CPU, 1, (16,), 1, ((40, 8),), target=1e-3),
+        audit_defaults: lambda: audit_defaults.run(CPU, 1, (3, 4), 2, ("digits",)),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
