@@ -43,6 +43,7 @@ SMALL: dict[str, str] = {
     "kernel-change": "--widths 16 32 --seeds 2 --triplets 6 --horizon 2 --free-time 0.5 --spectrum 1.0 0.5 0.2 0.1",
     "ntk": "--pairs 24 --dim 2 --widths 16 64 --seeds 2 --init-scale 1e-3",
     "collapse": "--seeds 2 --spectrum 1.0 0.7 0.4 0.2 --dim 2 --noise 0.2 1.5 --steps 100 --slices 16",
+    "audit": "{folder}/compare/arrays.safetensors --array moments/cross",  # of the run of compare
 }
 PROVENANCE = frozenset({"date", "versions", "git_commit", "machine", "out"})
 TIME = re.compile(r"(^|_)(wall_time|seconds|ms)(_|$)")
@@ -76,7 +77,13 @@ def write(folder: Path, commands: tuple[str, ...]) -> list[str]:
     """Run each command in a process of its own, on one thread; the names of those that failed."""
     failed = []
     for command in commands:
-        line = [sys.executable, "-m", "grassmann_ssl.cli", command, *SMALL[command].split()]
+        line = [
+            sys.executable,
+            "-m",
+            "grassmann_ssl.cli",
+            command,
+            *SMALL[command].format(folder=folder.resolve()).split(),
+        ]
         line += ["--out", str(folder.resolve() / command), "--overwrite"]
         begin = time.perf_counter()
         done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

@@ -35,7 +35,10 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     verdict, said = one["verdict"], outcome.findings[1]
     assert verdict["rows"] == 256 and verdict["dimensions"] == 4 and verdict["kind"] == "none"
     assert said.quantity == "barlow_twins: collapse" and said.predicted is None
-    assert said.measured.startswith("none; ") and "of 4 dimensions of z used, 4 live, over 256 rows" in said.measured
+    assert (
+        said.measured.startswith("no collapse; ")
+        and "of 4 dimensions of z used, 4 live, over 256 rows" in said.measured
+    )
     folder = tmp_path / "run"
     assert json.loads((folder / "run.json").read_text())["runs"] == outcome.record["runs"]
     assert {"steps.png", "kernel.png", "report.html"} <= {p.name for p in folder.iterdir()}
