@@ -104,6 +104,33 @@ def test_estimates_are_unbiased_and_intervals_cover(name, n, d):
     assert 0.83 <= covered <= 1
 
 
+@pytest.mark.parametrize("far", [100.0, 1e4, 1e6])
+def test_one_row_far_away_makes_the_interval_wide(far):
+    """Its distance says nothing of the others, and the estimate hangs on it."""
+    z = torch.cat([rows(0, 1000, 32) - 2, torch.full((1, 32), far, dtype=torch.float64)])
+    used = sample_of(z).dimensions_used(0.95)
+    assert used.low < 25 and used.high == 32
+
+
+@given(st.integers(0, 2**31), st.integers(12, 60), st.integers(1, 40), st.integers(1, 3))
+@examples(30)
+def test_pairs_of_blocks_add_up(seed, n, d, each):
+    """Without a block: the sums over the units of the others."""
+    z, units = rows(seed, n * each, d), torch.arange(n * each) // each
+    sample = sample_of(z, None if each == 1 else units)
+    place = module.blocks_of(n, len(sample.sizes))
+    x = z.reshape(n, each, d) - torch.tensor(sample.mean)
+    products = torch.einsum("gid,hjd->gihj", x, x)
+    squares, inner = products.square().mean((1, 3)), products.mean((1, 3))
+    shift = -(inner.sum() - inner.trace()) / (n * (n - 1))
+    table = squares + 2 * shift * inner + shift**2
+    table.fill_diagonal_(0)
+    for block in range(len(sample.sizes)):
+        kept = place != block
+        found = sample.pairs.sum() - 2 * sample.pairs[block].sum() + sample.pairs[block, block]
+        assert found == pytest.approx(float(table[kept][:, kept].sum()), rel=1e-7, abs=1e-7 * float(table.sum()))
+
+
 def test_fewer_rows_than_four_units_tell_nothing_of_the_dimensions():
     for n in (2, 3):
         used = sample_of(rows(0, n, 4)).dimensions_used(0.95)
