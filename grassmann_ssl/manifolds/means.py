@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.manifolds.orthonormal import householder_qr
+from grassmann_ssl.manifolds.orthonormal import householder_qr, refined
 from grassmann_ssl.precision import FULL, no_autocast
 
 
@@ -59,7 +59,8 @@ def frechet_mean(
 
 def _iterate(points: Tensor, weights: Tensor, tolerance: float, max_iterations: int) -> Mean:
     manifold = Grassmann()
-    mean, iterations = _dominant_subspace(points * weights.sqrt()), 0
+    start, iterations = _dominant_subspace(points * weights.sqrt()), 0
+    mean = refined(start, start.mH @ start)  # eigenvectors are orthonormal to some ten eps
     while True:
         logarithms = manifold.logmap(mean.unsqueeze(-3), points)
         step = (weights * logarithms).sum(-3)
