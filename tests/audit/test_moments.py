@@ -45,7 +45,9 @@ def test_both_sides_of_the_gram_matrix_are_one(seed, n, d, dtype):
     other = torch.cat([z, z.new_zeros(n, n)], 1)  # D > N now, the rest as it was
     a, b = sample_of(z), sample_of(other)
     eps = 50 * n * torch.finfo(dtype).eps
-    assert np.allclose([a.total, a.square, a.squared], [b.total, b.square, b.squared], rtol=eps, atol=eps * a.squared)
+    # Unbiased, tr S^2 is a difference of numbers as large as the squares of the rows.
+    size = float((z - z.mean(0)).square().sum()) ** 2
+    assert np.allclose([a.total, a.square, a.squared], [b.total, b.square, b.squared], rtol=eps, atol=eps * size)
     k = min(n, d)
     assert np.allclose(a.eigenvalues[:k], b.eigenvalues[:k], atol=eps * a.eigenvalues[0])
 
