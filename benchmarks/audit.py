@@ -28,7 +28,7 @@ NAME = "audit"
 PAGE = "docs/audit.md"
 DIMENSIONS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 RATIOS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 20, 64)  # N / D
-WORK = 2**32  # N D min(N, D) of the largest sample
+WORK = 2**30  # N D min(N, D) of the largest sample
 VARIANTS = (
     5  # populations of every family and dimension, fewer above 512: entries, dtype, mean, basis and scale are drawn
 )
