@@ -67,8 +67,20 @@ class Population:
         if self.cone:
             # Far from the origin z/||z|| varies by the spread across the mean, over the length of the mean.
             return judge(self.spectrum, mean=self.cone * np.sqrt(total))
-        within = {str(k): share * total for k, share in enumerate(self.classes)}
-        return judge(self.spectrum, classes=within)
+        if not self.classes:
+            return judge(self.spectrum)
+        # All classes have an isotropic covariance, and the covariance of their centres adds to its mean.
+        away = self.centres().numpy()
+        away = away - away.mean(0)
+        whole = float(np.mean(self.classes)) * self.spectrum
+        whole[: len(away)] += np.linalg.eigvalsh(away @ away.T / len(away))[::-1].clip(min=0)
+        return judge(whole, classes={str(k): share * total for k, share in enumerate(self.classes)})
+
+    def centres(self) -> Tensor:
+        """Centres (C, D) of the classes: they carry the variance that the classes do not."""
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        drawn = torch.randn(len(self.classes), self.dimension, generator=generator, dtype=torch.float64)
+        return drawn * (1 - float(np.mean(self.classes))) ** 0.5
 
     def rows(self, n: int) -> tuple[Tensor, Tensor | None]:
         """A sample of n rows, and the labels of its classes."""
@@ -84,11 +96,9 @@ class Population:
             z = z * (3 / chi).sqrt()  # variance 1
         labels = None
         if self.classes:
-            # Class centres carry what the classes do not.
             labels = torch.randint(len(self.classes), (n,), generator=generator)
             share = torch.tensor(self.classes, dtype=torch.float64)
-            centres = torch.randn(len(self.classes), d, generator=generator, dtype=torch.float64)
-            z = share.sqrt()[labels, None] * z + (1 - share.mean()).sqrt() * centres[labels]
+            z = share.sqrt()[labels, None] * z + self.centres()[labels]
         z = z * root
         for _ in range(3):
             mirror = F.normalize(torch.randn(d, generator=generator, dtype=torch.float64), dim=0)
