@@ -44,7 +44,7 @@ class Population:
     student  entries of Student's t with 5 degrees of freedom instead of Gaussian ones
     mean     of every dimension, in units of the root mean square deviation
     cone     judged by directions: length of the mean over that of the spread; 0 where z is judged
-    classes  variance of each class over that of the whole; () where there are none
+    classes  variance within each class over the sum of the spectrum; () where there are none
     """
 
     family: str
