@@ -157,7 +157,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         above.axvline(row["threshold"], color="black", ls="--", lw=1)
         above.set(
             xscale="log" if score != "live" else "linear",
-            title=title,
+            title=title.replace(" of ", " of\n"),
             yticks=[0, 1],
             yticklabels=["collapses", "does not"],
         )
