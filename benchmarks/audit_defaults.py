@@ -41,13 +41,20 @@ SCORES = {"spread": "spread", "share of dimensions used": "used", "share of live
 
 
 def run(
-    device: torch.device, repeats: int, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS, data: tuple[str, ...] = DATA
+    device: torch.device,
+    repeats: int,
+    seeds: tuple[int, ...] = SEEDS,
+    steps: int = STEPS,
+    data: tuple[str, ...] = DATA,
+    encoders: tuple[str, ...] = tuple(ENCODERS),
+    models: CollapseConfig | None = None,
 ) -> list[dict[str, Any]]:
     """One record per trained encoder and per cell and seed of the linear models; `repeats` is not used, since nothing is timed."""
     records = []
     for source in data:
         split = load_split(source, torch.Generator().manual_seed(1)).to(device)
-        for name, (collapses, settings) in ENCODERS.items():
+        for name in encoders:
+            collapses, settings = ENCODERS[name]
             for seed in seeds:
                 config = TrainConfig.of(data=source, seed=seed, steps=steps, batch=64, records=2, **settings)
                 arm = fit(config, split, Process(0, 1, device)).arm
@@ -63,12 +70,11 @@ def run(
                         "found": audit.kind,
                     }
                 )
-    return records + linear(seeds)
+    return records + linear(models or CollapseConfig(seeds=len(seeds)), seeds)
 
 
-def linear(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
+def linear(config: CollapseConfig, seeds: tuple[int, ...]) -> list[dict[str, Any]]:
     """Cells off the boundary: collapsed where theory has a variance that is exactly 0, or one that outgrows all others."""
-    config = CollapseConfig(seeds=len(seeds))
     outcome = collapse(config)
     boundary = {(c["objective"], c["constraint"], c["noise"]) for c in outcome.record["cells"] if c["on_boundary"]}
     inputs, records = Inputs.of(config), []

@@ -23,9 +23,13 @@ from benchmarks import (
 )
 from benchmarks.__main__ import CASES, main
 from grassmann_ssl.audit import audit_embeddings
+from grassmann_ssl.experiments.linear.collapse import CollapseConfig
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+FEW_MODELS = CollapseConfig(
+    objectives=("squared_vicreg",), constraints=("free", "stiefel"), noise=(0.1, 2.0), seeds=2, steps=100
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,9 @@ def small(case):
         losses: lambda: losses.run(CPU, 1, {"VICReg": ((12, 5),)}, target=1e-3),
         encoder_step: lambda: encoder_step.run(CPU, 1, encoder="conv", batch=8, size=8, hidden=16, dim=4, target=1e-3),
         audit: lambda: audit.run(CPU, 1, (16,), 1, ((40, 8),), target=1e-3),
-        audit_defaults: lambda: audit_defaults.run(CPU, 1, (3, 4), 2, ("digits",)),
+        audit_defaults: lambda: audit_defaults.run(
+            CPU, 1, (3, 4), 2, ("digits",), ("negative cosine alone", "VICReg"), FEW_MODELS
+        ),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
