@@ -206,6 +206,7 @@ def test_bad_options_are_refused_at_once(make):
         make("projector", patience=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "missing"), [("lightning", "pytorch_lightning"), ("transformers", "accelerate")])
 def test_a_missing_library_is_named_with_what_brings_it(name, missing):
     code = f"import sys; sys.modules.update({{{name!r}: None, {missing!r}: None}}); import grassmann_ssl.audit.{name}"
@@ -214,6 +215,7 @@ def test_a_missing_library_is_named_with_what_brings_it(name, missing):
     assert done.returncode == 1 and re.search(rf"^ImportError: {re.escape(needed)}$", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_audit_imports_neither():
     code = "import sys, grassmann_ssl.audit; print({'lightning', 'pytorch_lightning', 'transformers', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

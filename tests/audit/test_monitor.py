@@ -273,7 +273,7 @@ def spaced(start, stop):
     return at
 
 
-@pytest.mark.parametrize("d", [64, 600])
+@pytest.mark.parametrize("d", [64, pytest.param(600, marks=pytest.mark.slow)])
 def test_growth_in_steps_is_changing_and_its_modes_are_counted(d):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the rank is low enough for a verdict all the time, but it grows
