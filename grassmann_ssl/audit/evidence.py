@@ -9,11 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor
 
-from grassmann_ssl.audit.moments import BLOCKS, CHUNK, FEWEST, Sample, blocks_of, numbered, sample_of, wide
+from grassmann_ssl.audit.moments import (
+    BLOCKS,
+    FEWEST,
+    Sample,
+    blocks_of,
+    jackknife_reach,
+    numbered,
+    sample_of,
+    wide,
+    without_each,
+)
 from grassmann_ssl.audit.numbers import Number, number
+from grassmann_ssl.audit.rows import CHUNK
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.pairs import alignment, on_sphere, uniformity
@@ -79,8 +89,7 @@ def concentration(z: Tensor, units: Tensor | None, confidence: float) -> list[Nu
     value, low, high = spread(), 0.0, 1.0
     if blocks >= FEWEST:
         kept = np.array([spread(block) for block in range(blocks)])
-        deviation = math.sqrt((blocks - 1) / blocks * float(((kept - kept.mean()) ** 2).sum()))
-        reach = deviation * float(student.ppf((1 + confidence) / 2, blocks - 1))
+        reach = jackknife_reach(kept, confidence)
         low, high = value - reach, value + reach
     value, low, high = (min(max(v, 0.0), 1.0) for v in (value, low, high))
     return [
@@ -219,7 +228,7 @@ def _uniformity(z: Tensor, units: Tensor | None, confidence: float) -> tuple[flo
     sums = (member @ pairs @ member.T).double()
     size = member.sum(1).double()
     counts = torch.outer(size, size) - size.diag()
-    rest = [m.sum() - 2 * m.sum(1) + m.diagonal() for m in (sums, counts)]
+    rest = [without_each(m) for m in (sums, counts)]
     without = torch.log(rest[0] / rest[1]).tolist() if bool((rest[1] > 0).all()) else []
     return _interval(float(uniformity(z)), without, confidence)
 
@@ -233,11 +242,7 @@ def _places(n: int, units: Tensor | None, blocks: int) -> Tensor:
 
 def _interval(value: float, without: list[float], confidence: float) -> tuple[float, float, float]:
     """A value with its interval from the same without each of the blocks; no bounds for fewer than three."""
-    count = len(without)
-    if count < 3:
+    if len(without) < 3:
         return value, -math.inf, math.inf
-    away = np.array(without) - np.mean(without)
-    reach = math.sqrt((count - 1) / count * float((away**2).sum())) * float(
-        student.ppf((1 + confidence) / 2, count - 1)
-    )
+    reach = jackknife_reach(np.array(without), confidence)
     return value, value - reach, value + reach

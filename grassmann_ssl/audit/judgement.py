@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grassmann_ssl.audit.decide import judge_sample
+from grassmann_ssl.audit.evidence import concentration
 from grassmann_ssl.audit.moments import sample_of
 from grassmann_ssl.audit.rows import finite_rows, in_range
 from grassmann_ssl.audit.rule import Rule
@@ -84,11 +85,10 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
         nan = math.nan
         return Judgement(step, len(rows), left_out, d, "undecided", (), nan, 1.0, float(d), 0, d, nan, nan), None
     rows, scale = in_range(rows)
-    u = on_sphere(rows)
-    sample = sample_of(u if directions else rows)
+    sample = sample_of(on_sphere(rows) if directions else rows)
     judged = judge_sample(sample, rule, directions=directions)
     verdict, live = judged.verdict, judged.live
-    used = sample.dimensions_used(CONFIDENCE)
+    used, along = sample.dimensions_used(CONFIDENCE), concentration(rows, None, CONFIDENCE)[0]
     square = 1.0 if directions else scale**2
     found = Judgement(
         step=step,
@@ -103,13 +103,6 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
         live_least=live.least,
         live_most=live.most,
         total_variance=sample.total * square,
-        concentration=_concentration(u),
+        concentration=math.nan if along.value is None else along.value,
     )
     return found, judged.spectrum * square
-
-
-def _concentration(u: Tensor) -> float:
-    """|E u| of directions u (N, D), N >= 2, without the bias of N."""
-    mean = u.double().mean(0)
-    spread = float((u - mean).square().sum()) / (len(u) - 1)
-    return math.sqrt(1 - min(max(spread, 0.0), 1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
+from grassmann_ssl.audit.rows import CHUNK
+
 Array = NDArray[np.float64]
 
 BLOCKS = 20
 EXACT = 256  # a Gram matrix of at most this side is formed in float64
 BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together
 FULL = 8  # rows per dimension from which the rank of a sample is not asked again of half of it
-CHUNK = 2**24  # entries of rows that are centred at a time
 SUMMED = 4096  # rows that are summed before float64 takes over
 UNITS = 4  # fewest independent units from which the dimensions used are estimated,
 FEWEST = 12  # and from which blocks of them tell an interval
@@ -91,11 +93,11 @@ class Sample:
         """Half the width of the interval of log PR, infinite where the blocks do not tell it, and the bias of log PR."""
         count = len(self.sizes)
         whole = self.traces.sum(), self.pairs.sum()
-        without = [m.sum() - 2 * m.sum(0) + m.diagonal() for m in (self.traces, self.pairs)]
+        without = [without_each(m) for m in (self.traces, self.pairs)]
         if count < FEWEST or min(*whole, *without[0], *without[1]) <= 0:
             return math.inf, 0.0
         logs, kept = np.log(without[0] / without[1]), math.log(whole[0] / whole[1])
-        first = (count - 1) / count * float(((logs - logs.mean()) ** 2).sum())
+        first = jackknife_variance(logs)
         # h_bc = m + e_b + e_c + r_bc: r is what comes from pairs alone.
         off = ~np.eye(count, dtype=bool)
         scale = self.counts.sum() / np.where(off, self.counts, 1)
@@ -114,9 +116,7 @@ class Sample:
         if not self.total > 0 or len(self.sizes) < 2:
             return Estimate(max(self.total, 0.0), 0.0, float("inf") if len(self.sizes) < 2 else 0.0)
         logs = np.log((self.blocks.sum() - self.blocks) / (self.sizes.sum() - self.sizes))
-        count = len(logs)
-        deviation = np.sqrt((count - 1) / count * ((logs - logs.mean()) ** 2).sum())
-        reach = float(np.exp(deviation * student.ppf((1 + confidence) / 2, count - 1)))
+        reach = math.exp(jackknife_reach(logs, confidence))
         return Estimate(self.total, self.total / reach, self.total * reach)
 
 
@@ -137,6 +137,22 @@ class _Parts:
     outer: float  # |sum s_g s_g^T|^2
     fourth: float  # sum |s_g|^4
     mixed: float  # sum |s_g|^2 tr A_g
+
+
+def without_each(table: Any) -> Any:
+    """Sums (B,) of a symmetric table (B, B) of pairs of blocks without each block; of numpy or torch."""
+    return table.sum() - 2 * table.sum(0) + table.diagonal()
+
+
+def jackknife_variance(without: Array) -> float:
+    """Variance of a number from its values (B,) without each of the blocks: (B - 1)/B sum (t_b - mean)^2."""
+    return (len(without) - 1) / len(without) * float(((without - without.mean()) ** 2).sum())
+
+
+def jackknife_reach(without: Array, confidence: float) -> float:
+    """Half the width of its interval, with Student's quantile at B - 1 degrees of freedom."""
+    quantile = float(student.ppf((1 + confidence) / 2, len(without) - 1))
+    return math.sqrt(jackknife_variance(without)) * quantile
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from grassmann_ssl.audit.decide import Live
 from grassmann_ssl.audit.moments import Sample
 from grassmann_ssl.audit.rule import participation, share_used
 from grassmann_ssl.audit.spectrum import simulated
-from grassmann_ssl.metrics.ranks import alpha_req
+from grassmann_ssl.metrics.ranks import alpha_req, effective_rank
 
 Array = NDArray[np.float64]
 
@@ -53,11 +53,7 @@ def number(
 
 def entropy_rank(spectrum: Array) -> float:
     """exp(-sum p log p), p the shares of a spectrum; 0 where it is 0. Source: Roy & Vetterli 2007."""
-    positive = spectrum[spectrum > 0]
-    if not positive.size:
-        return 0.0
-    p = positive / positive.sum()
-    return float(np.exp(-(p * np.log(p)).sum()))
+    return float(effective_rank(torch.from_numpy(np.ascontiguousarray(spectrum))))
 
 
 def _rankme(spectrum: Array) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 2**24
+CHUNK = 2**24  # entries of rows that are worked on at a time
 
 
 def as_rows(z: Any, tokens: str | None = None, groups: Any = None, name: str = "z") -> tuple[Tensor, Tensor | None]:
