@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from grassmann_ssl.metrics.ranks import participation_ratio
 
 Array = NDArray[np.float64]
 
@@ -82,11 +85,7 @@ def share_used(dimensions_used: float, d: int) -> float:
 
 def participation(spectrum: Array) -> float:
     """Dimensions used PR = (sum l)^2 / sum l^2 of a spectrum; 0 where all of it is 0."""
-    largest = spectrum.max(initial=0.0)
-    if largest <= 0:
-        return 0.0
-    scaled = spectrum / largest  # squares of a spectrum near 1e-200 would underflow
-    return float(scaled.sum() ** 2 / (scaled**2).sum())
+    return float(participation_ratio(torch.from_numpy(np.ascontiguousarray(spectrum))))
 
 
 def judge(
