@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
 export OMP_NUM_THREADS ?= 1
+# Bytecode is kept: compiling the tests anew, with their assertions taken apart, costs each of pytest's processes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check coverage fuzz lint notebook picture benchmark
 

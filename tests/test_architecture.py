@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -27,10 +28,15 @@ def module_name(path):
 
 
 MODULES = {
-    module_name(path): ast.parse(path.read_text())
+    module_name(path): path
     for package in ("benchmarks", "grassmann_ssl", "tests", "theory")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
+
+
+@cache
+def tree_of(name):
+    return ast.parse(MODULES[name].read_text())
 
 
 def imports(tree):
@@ -53,7 +59,7 @@ def room(name):
 
 def edges():
     return (
-        {(name, other) for name, tree in MODULES.items() for other in imports(tree) if other in MODULES}
+        {(name, other) for name in MODULES for other in imports(tree_of(name)) if other in MODULES}
         - {(name, name) for name in MODULES}
         - UPWARD
     )
@@ -72,7 +78,7 @@ def circle(pairs):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.")])
 def test_lower_never_imports_higher(name):
-    for other in imports(MODULES[name]):
+    for other in imports(tree_of(name)):
         package, _, rest = other.partition(".")
         if package == "theory":
             assert room(name) == "experiments", f"{name} imports theory"
@@ -84,15 +90,15 @@ def test_lower_never_imports_higher(name):
 @pytest.mark.parametrize(("name", "other"), sorted(UPWARD))
 def test_an_import_of_a_higher_room_is_late(name, other):
     """It is there, and inside functions alone."""
-    inside = {node for top in ast.walk(MODULES[name]) if isinstance(top, ast.FunctionDef) for node in ast.walk(top)}
-    found = [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.ImportFrom) and node.module == other]
+    inside = {node for top in ast.walk(tree_of(name)) if isinstance(top, ast.FunctionDef) for node in ast.walk(top)}
+    found = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.ImportFrom) and node.module == other]
     assert found and set(found) <= inside
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.report")])
 def test_a_page_is_drawn_from_the_record_alone(name):
     """Not even for types: what a page needs of an experiment is in its record."""
-    assert not [other for other in imports(MODULES[name]) if other.startswith(("theory", "grassmann_ssl.experiments"))]
+    assert not [other for other in imports(tree_of(name)) if other.startswith(("theory", "grassmann_ssl.experiments"))]
 
 
 def test_every_room_is_known():
@@ -130,10 +136,11 @@ def private_definitions(tree):
 
 def test_nothing_private_is_used_elsewhere():
     """A private name stays in its file, a private module in its room. Names of others, such as torch's, are not ours to judge."""
-    own = {name: set(private_definitions(tree)) for name, tree in MODULES.items()}
+    own = {name: set(private_definitions(tree_of(name))) for name in MODULES}
     ours = set().union(*own.values())
     found = []
-    for name, tree in MODULES.items():
+    for name in MODULES:
+        tree = tree_of(name)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("grassmann_ssl", "theory"):
                 elsewhere = room(node.module) != room(name)
@@ -155,7 +162,7 @@ def test_nothing_private_is_used_elsewhere():
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "theory"])
 def test_theory_needs_only_numpy_and_scipy(name):
     allowed = set(sys.stdlib_module_names) | {"numpy", "scipy", "theory"}
-    assert {module.split(".")[0] for module in imports(MODULES[name])} <= allowed
+    assert {module.split(".")[0] for module in imports(tree_of(name))} <= allowed
 
 
 @pytest.mark.slow
