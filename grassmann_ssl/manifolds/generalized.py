@@ -5,6 +5,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
+from grassmann_ssl.manifolds.tall import norm
 from grassmann_ssl.precision import FULL, in_full_precision, no_autocast
 
 
@@ -79,8 +80,7 @@ class GeneralizedGrassmann(Grassmann):
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        norm: Tensor = torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
-        return norm
+        return norm(self.whiten(u), keepdim)
 
     @in_full_precision
     def projx(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
 from grassmann_ssl.manifolds.subspaces import logarithm, procrustes, squared_distance
+from grassmann_ssl.manifolds.tall import inner_products
 from grassmann_ssl.precision import in_full_precision
 
 
@@ -171,7 +172,7 @@ class Grassmann(OrthonormalMatrices):
         `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
         and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
         """
-        return self.proju(x, self.sharp(ehess) - u @ (x.mH @ egrad))
+        return self.proju(x, self.sharp(ehess) - u @ inner_products(x, egrad))
 
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

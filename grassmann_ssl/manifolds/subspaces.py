@@ -19,6 +19,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
+from grassmann_ssl.manifolds.tall import column_norms, double, inner_products, norm, triangle
 from grassmann_ssl.precision import FULL, Operation, no_autocast
 from grassmann_ssl.registry import nearest
 
@@ -106,8 +107,8 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     sum theta^2 = ||Y - X X^H Y||_F^2 + sum (theta^2 - sin^2 theta) with theta = arccos c: the first sum is accurate, and in the second the
     error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. No derivative.
     """
-    overlap = x.mH @ y
-    residual: Tensor = torch.linalg.matrix_norm(y - x @ overlap).square()
+    overlap = inner_products(x, y)
+    residual = norm(y - x @ overlap).square()
     angles: Tensor = torch.linalg.svdvals(overlap).clamp_max(1).acos()
     return residual + (angles.square() - angles.sin().square()).sum(-1)
 
@@ -145,7 +146,7 @@ def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Q is the unitary polar factor of Y^H X, with exact gradient also where singular values repeat; where the largest angle is pi/2 it is
     one of several. Raises as `principal_angles`. Source: Golub & Van Loan 2013, sec. 6.4.1.
     """
-    rotation: Tensor = _PolarFactor.apply(y.mH @ x)  # type: ignore[no-untyped-call]  # torch gives it no types
+    rotation: Tensor = _PolarFactor.apply(inner_products(y, x))  # type: ignore[no-untyped-call]  # torch gives it no types
     return y @ rotation, rotation
 
 
@@ -193,7 +194,7 @@ def complement(x: Tensor) -> Inexact[Tensor, " *b n m"]:
     if p == n:
         raise ValueError(f"x must have p < n: the complement of all of a space of dimension n = {n} has no basis")
     rest = torch.linalg.qr(x.detach(), mode="complete")[0][..., p:]
-    return cholesky_qr(rest - x @ (x.mH @ rest))  # what changes nothing but carries the derivative
+    return cholesky_qr(rest - x @ inner_products(x, rest))  # what changes nothing but carries the derivative
 
 
 @_on_bases("teacher", "student")
@@ -210,7 +211,7 @@ def geodesic_ema(teacher: Tensor, student: Tensor, decay: float) -> Inexact[Tens
     angles, directions, frame = relative_position(teacher, student)
     angles = ((1 - decay) * angles)[..., None, :]
     end = ((teacher @ frame) * angles.cos() + directions * angles.sin()) @ frame.mH
-    return 1.5 * end - 0.5 * end @ (end.mH @ end)  # Newton-Schulz: rounding would pile up over the updates
+    return 1.5 * end - 0.5 * end @ inner_products(end, end)  # Newton-Schulz: rounding would pile up over the updates
 
 
 class _PrincipalAngles(torch.autograd.Function):
@@ -232,7 +233,7 @@ class _PrincipalAngles(torch.autograd.Function):
         x, y = ctx.saved_tensors
         with no_autocast(x.device.type):
             angles, left, right, residual = _principal_frames(x, y)
-            forth = _unit(residual, torch.linalg.vector_norm(residual, dim=-2))
+            forth = _unit(residual, column_norms(residual))
             # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
             back = angles.sin()[..., None, :] * (x @ left) - angles.cos()[..., None, :] * forth
             there = (forth != 0).any(-2, keepdim=True)
@@ -266,8 +267,8 @@ class _PolarFactor(torch.autograd.Function):
 
 
 def _norm(values: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(values, dim=-1)
-    return norm
+    length: Tensor = torch.linalg.vector_norm(values, dim=-1)
+    return length
 
 
 def _sqrt(squared: Tensor) -> Tensor:
@@ -320,14 +321,14 @@ DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _wide(a: Tensor) -> Tensor:
-    return a.to(torch.complex128 if a.is_complex() else torch.float64)
+    return a.to(double(a.dtype))
 
 
 def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """X^H Y and the part of Y orthogonal to X; taken twice, it is so relative to its own size, and X need not be quite orthonormal."""
-    overlap = x.mH @ y
+    overlap = inner_products(x, y)
     residual = minus_product(y, x, overlap)
-    return overlap, minus_product(residual, x, x.mH @ residual)
+    return overlap, minus_product(residual, x, inner_products(x, residual))
 
 
 def _aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -335,20 +336,14 @@ def _aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     overlap, residual = _overlap_and_residual(x, y)
     basis, cosines, turn = torch.linalg.svd(_wide(overlap))
     residual = residual @ turn.mH.to(x.dtype)
-    sines = torch.linalg.vector_norm(residual, dim=-2)
+    sines = column_norms(residual)
     return torch.atan2(sines, cosines.to(sines.dtype)), sines, residual, basis.to(x.dtype)
-
-
-def _triangle(residual: Tensor) -> Tensor:
-    """The triangular factor of the residual: its Gram matrix would square small singular values away."""
-    mode = "reduced" if residual.requires_grad else "r"  # the derivative needs the other factor
-    return _wide(torch.linalg.qr(residual, mode=mode)[1])
 
 
 def _cosines_and_sines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both (..., p) in the order of increasing angles, in double precision."""
     overlap, residual = _overlap_and_residual(x, y)
-    return torch.linalg.svdvals(_wide(overlap)), torch.linalg.svdvals(_triangle(residual)).flip(-1)
+    return torch.linalg.svdvals(_wide(overlap)), torch.linalg.svdvals(_wide(triangle(residual))).flip(-1)
 
 
 def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -359,7 +354,7 @@ def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     """
     overlap, residual = _overlap_and_residual(x, y)
     left, cosines, right = torch.linalg.svd(_wide(overlap))
-    _, sines, other = torch.linalg.svd(_triangle(residual))
+    _, sines, other = torch.linalg.svd(_wide(triangle(residual)))
     difference = (other.mH * sines[..., None, :]) @ other - (right.mH * cosines[..., None, :]) @ right
     frame = torch.linalg.eigh(difference)[1]
     angles = torch.atan2(sines.flip(-1), cosines).to(x.real.dtype)
