@@ -132,6 +132,10 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         turn = self._turn(factor)
         return end, self.proju(end, v if turn is None else v @ turn)
 
+    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """V transported to the end of `retr`, as `retr_transp` does."""
+        return self.retr_transp(x, u, v)[1]
+
     @torch.no_grad()
     def step_(self, x: Tensor, u: Tensor, v: Tensor, rate: float | Tensor = 1.0) -> Tensor:
         """In place, for optimizers: X <- Retr_X(rate U), and V, which may be U, is written in the basis of the new point.
