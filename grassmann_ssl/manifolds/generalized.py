@@ -51,7 +51,7 @@ class GeneralizedGrassmann(Grassmann):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         given = self.b
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
+        super()._apply(fn, recurse)
         if self.b.dtype != given.dtype and not self.b.is_meta:
             b = given.to(self.b.device, torch.float32) if self.b.dtype in HALF else self.b
             self.replace(b)  # the factor of the old dtype has the rounding of the old one

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, distance, frechet_mean
+from grassmann_ssl.nn import constrain
+from grassmann_ssl.optim import RiemannianSGD
 from tests.manifolds.cases import ALL, cases, subspace_error, wide
 from tests.profiles import examples
 
@@ -209,3 +211,13 @@ def test_b_goes_where_its_module_goes():
     steep = GeneralizedGrassmann(torch.diag(torch.logspace(0, -10, 6, dtype=torch.float64)))
     with pytest.raises(ValueError, match=r"smallest eigenvalue is 1e-10 .* a ridge"):
         steep.float()
+
+
+def test_b_follows_the_dtype_of_a_constrained_layer():
+    layer = constrain(torch.nn.Linear(6, 2), manifold=GeneralizedGrassmann(torch.diag(torch.arange(1.0, 7.0))))
+    layer.double()
+    optimizer = RiemannianSGD(layer, lr=0.1)
+    layer(torch.ones(6, dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    assert layer.weight.manifold.manifold.b.dtype == torch.float64
+    assert layer.weight.manifold.check_point_on_manifold(layer.weight.detach(), atol=1e-13)
