@@ -1,7 +1,6 @@
 """The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n or C^n, each given by any orthonormal basis."""
 
 import math
-from typing import Any
 
 import geoopt
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
-from grassmann_ssl.manifolds.subspaces import logarithm, procrustes, squared_distance
+from grassmann_ssl.manifolds.subspaces import geodesic_distance, logarithm, procrustes, squared_distance
 from grassmann_ssl.manifolds.tall import inner_products
 from grassmann_ssl.precision import in_full_precision
 
@@ -79,15 +78,15 @@ class Grassmann(OrthonormalMatrices):
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance, the norm of the principal angles: (...,), or (..., 1, 1) with `keepdim`. Source: EAS98, sec. 4.3.
 
-        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there.
+        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there, to rounding.
         """
-        squared = self.dist2(x, y, keepdim=keepdim)
-        return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
+        distance = geodesic_distance(self.whiten(x), self.whiten(y))
+        return distance[..., None, None] if keepdim else distance
 
     @in_full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
-        squared: Tensor = _SquaredDistance.apply(self.whiten(x), self.whiten(y))  # type: ignore[no-untyped-call]  # torch gives it no types
+        squared = squared_distance(self.whiten(x), self.whiten(y))
         return squared[..., None, None] if keepdim else squared
 
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
@@ -207,23 +206,3 @@ class Grassmann(OrthonormalMatrices):
         if self.retraction == "polar":
             return None
         return torch.sub(1.5 * factor, factor @ (factor.mH @ factor), alpha=0.5)
-
-
-class _SquaredDistance(torch.autograd.Function):
-    """dist^2 with its gradient supplied, -2 Log: no singular value is differentiated, so it is exact at Y = X and equal angles."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return squared_distance(x, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = ctx.saved_tensors
-        factor = -2 * gradient[..., None, None]
-        return (factor * logarithm(x, y)).sum_to_size(x.shape), (factor * logarithm(y, x)).sum_to_size(y.shape)

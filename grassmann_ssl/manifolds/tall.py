@@ -40,9 +40,9 @@ def column_norms(u: Inexact[Tensor, " *b n p"]) -> Float[Tensor, " *b p"]:
     return lengths
 
 
-def triangle(u: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b p p"]:
+def triangle(u: Inexact[Tensor, " *b n p"], differentiable: bool = True) -> Inexact[Tensor, " *b p p"]:
     """The triangular factor of a QR decomposition, up to phases; of the triangles of the blocks where there are several."""
-    mode = "reduced" if u.requires_grad else "r"  # the derivative needs the other factor
+    mode = "reduced" if differentiable else "r"  # the derivative needs the other factor
     if u.shape[-2] > ROWS:
         blocks, rest = (torch.linalg.qr(part, mode=mode)[1] for part in _split(u))
         u = torch.cat([blocks.flatten(-3, -2), rest], -2)
