@@ -266,6 +266,12 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     ) -> tuple[bool, str | None]:
         if (reason := self._unsupported(x) or self._unsupported(u)) is not None:
             return False, reason
+        if (u.dtype, u.device) != (x.dtype, x.device) or u.shape[-2:] != x.shape[-2:]:
+            place = f"{tuple(x.shape[-2:])} of {x.dtype} on {x.device}"
+            return (
+                False,
+                f"the vector must have the shape of the point, {place}, got {tuple(u.shape)} of {u.dtype} on {u.device}",
+            )
         size = float(u.detach().abs().max()) if u.numel() else 0.0
         tolerance = max(atol, _rounding(x)) * max(1.0, size)
         return _within(u - self.proju(x, u), "the normal part of the vector", tolerance)

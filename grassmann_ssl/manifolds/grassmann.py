@@ -38,6 +38,7 @@ class Grassmann(OrthonormalMatrices):
         "sectional_curvature": ScalingInfo(-2),
         "ehess2rhess": ScalingInfo(),
         "random_tangent": ScalingInfo(),
+        "injectivity_radius": ScalingInfo(1),
     }
 
     @in_full_precision
@@ -78,7 +79,8 @@ class Grassmann(OrthonormalMatrices):
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance, the norm of the principal angles: (...,), or (..., 1, 1) with `keepdim`. Source: EAS98, sec. 4.3.
 
-        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there, to rounding.
+        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there, to rounding. NaN for matrices that are not
+        orthonormal (see `squared_distance`), which `Validated` names.
         """
         distance = geodesic_distance(self.whiten(x), self.whiten(y))
         return distance[..., None, None] if keepdim else distance
@@ -179,7 +181,6 @@ class Grassmann(OrthonormalMatrices):
         gaussian = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         return self.proju(x, self.unwhiten(gaussian))
 
-    @property
     def injectivity_radius(self) -> float:
         """pi/2: within it `logmap` inverts `expmap`."""
         return math.pi / 2

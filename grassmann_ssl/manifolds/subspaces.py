@@ -26,6 +26,9 @@ from grassmann_ssl.registry import nearest
 ROUNDING = 8
 """Sines of up to so many eps are rounding."""
 
+TOLERANCE = 0.05
+"""By so much sin^2 + cos^2 may differ from 1: points stored in half precision, or near the manifold only, still have angles."""
+
 
 def _on_bases(*names: str) -> Callable[[Operation], Operation]:
     """Check the bases, arguments of these names, and switch autocast off: in bfloat16 no angle has more than two digits."""
@@ -70,7 +73,8 @@ def principal_angles(x: Tensor, y: Tensor) -> Float[Tensor, " *b p"]:
     angles and at 0, wherever they are differentiable: sum_i theta_i^2 has -2 Log_X(Y). Second derivatives need distinct angles, none 0.
     Forward mode (jvp, jacfwd, hessian) gives the same; but torch takes the jvp of any autograd.Function for a constant, so that
     jacfwd(jacfwd(f)) is 0 here: take hessian(f).
-    Raises ValueError for shapes that do not match, TypeError for other dtypes. Source: BG73; KA02.
+    NaN where sin^2 + cos^2 differs from 1 by more than 5 %: X or Y is not orthonormal. Raises ValueError for shapes that do not match,
+    TypeError for other dtypes. Source: BG73; KA02.
     """
     angles: Tensor = _PrincipalAngles.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
     return angles
@@ -116,7 +120,8 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """The sum of squared principal angles (...,), to a relative error of a few eps also where it is tiny; its gradient is -2 Log_X(Y).
 
     sum theta^2 = ||Y - X X^H Y||_F^2 + sum (theta^2 - sin^2 theta) with theta = arccos c: the first sum is accurate, and in the second the
-    error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only.
+    error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. NaN where sin^2 + cos^2
+    differs from 1 by more than 5 %: X or Y is not orthonormal.
     """
     squared: Tensor = _SquaredDistance.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
     return squared
@@ -242,8 +247,10 @@ class _SquaredDistance(torch.autograd.Function):
     def forward(x: Tensor, y: Tensor) -> Tensor:
         overlap = inner_products(x, y)
         residual = norm(y - x @ overlap).square()
-        angles: Tensor = torch.linalg.svdvals(overlap).clamp_max(1).acos()
-        return residual + (angles.square() - angles.sin().square()).sum(-1)
+        cosines: Tensor = torch.linalg.svdvals(overlap)
+        angles = cosines.clamp_max(1).acos()
+        squared = residual + (angles.square() - angles.sin().square()).sum(-1)
+        return _of_bases(squared, residual + cosines.square().sum(-1), x.shape[-1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -272,7 +279,8 @@ class _PrincipalAngles(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
         cosines, sines = _cosines_and_sines(x, y)
-        return torch.atan2(sines, cosines).to(x.real.dtype)
+        angles = torch.atan2(sines, cosines).to(x.real.dtype)
+        return _of_bases(angles, cosines.square() + sines.square(), 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -303,6 +311,11 @@ def _directions(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
     back = angles.sin()[..., None, :] * (x @ left) - angles.cos()[..., None, :] * forth
     return forth, left, (forth != 0).any(-2, keepdim=True) * back, right
+
+
+def _of_bases(values: Tensor, squares: Tensor, expected: int) -> Tensor:
+    """The values, NaN where the sum of sin^2 + cos^2 shows matrices that are not orthonormal. An error would wait for the device."""
+    return torch.where((squares - expected).abs() <= TOLERANCE * expected, values, math.nan)
 
 
 def _real_inner(u: Tensor, v: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """geoopt's own optimizers, parameters and products work with our manifolds unchanged."""
 
+import math
+
 import geoopt
 import pytest
 import torch
@@ -96,6 +98,9 @@ def test_scaled_and_product(manifold):
     torch.testing.assert_close(scaled.retr_transp(x, u, u)[0], manifold.retr(x, u / 2))
     if isinstance(manifold, Grassmann):
         v = u / manifold.norm(x, u)
+        assert manifold.injectivity_radius() == math.pi / 2
+        for twice in (scaled, geoopt.Scaled(WeightLayout(manifold, transpose=True), 2.0)):
+            assert abs(twice.injectivity_radius() - math.pi) <= 1e-6
         torch.testing.assert_close(scaled.dist(x, scaled.expmap(x, v)), scaled.norm(x, v))
         torch.testing.assert_close(scaled.logmap(x, scaled.expmap(x, v)), v)
         y, w = manifold.random(7, 2, dtype=torch.float64), manifold.random_tangent(x)
