@@ -1,5 +1,6 @@
 """Common base of Gr(n, p) and St(n, p): orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
 
+import math
 from typing import Any
 
 import geoopt
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
+from grassmann_ssl.manifolds.tall import inner_products, norm
 from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, refusal
 from grassmann_ssl.registry import nearest
 
@@ -54,7 +56,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
     def gram(self, u: Tensor, v: Tensor) -> Tensor:
         """U^H B V (..., p, p), with B of `flat`."""
-        return u.mH @ self.flat(v)
+        return inner_products(u, self.flat(v))
 
     @in_full_precision
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
@@ -66,8 +68,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        norm: Tensor = torch.linalg.matrix_norm(u, keepdim=keepdim)
-        return norm
+        return norm(u, keepdim)
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         <V_i, V_j> - <A_i, A_j>, where X A_i is the normal part of V_i: the projections are never formed.
         """
         normal, flat, whole = (a.flatten(1) for a in (self._normal(x, v), self.flat(v), v))
-        return (whole.conj() @ flat.mT - normal.conj() @ normal.mT).real
+        return (inner_products(whole.mT, flat.mT) - normal.conj() @ normal.mT).real
 
     @in_full_precision
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
@@ -130,6 +131,10 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         end = candidate @ factor
         turn = self._turn(factor)
         return end, self.proju(end, v if turn is None else v @ turn)
+
+    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """V transported to the end of `retr`, as `retr_transp` does."""
+        return self.retr_transp(x, u, v)[1]
 
     @torch.no_grad()
     def step_(self, x: Tensor, u: Tensor, v: Tensor, rate: float | Tensor = 1.0) -> Tensor:
@@ -254,15 +259,21 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         wide = x.float() if x.dtype in HALF else x
         with no_autocast(x.device.type):
             error = self.gram(wide, wide) - torch.eye(x.shape[-1], dtype=wide.dtype, device=x.device)
-        return _within(error, "X^T X - I", max(atol, 4 * torch.finfo(x.dtype).eps))
+        return _within(error, "X^T X - I", max(atol, _rounding(x)))
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
         if (reason := self._unsupported(x) or self._unsupported(u)) is not None:
             return False, reason
+        if (u.dtype, u.device) != (x.dtype, x.device) or u.shape[-2:] != x.shape[-2:]:
+            place = f"{tuple(x.shape[-2:])} of {x.dtype} on {x.device}"
+            return (
+                False,
+                f"the vector must have the shape of the point, {place}, got {tuple(u.shape)} of {u.dtype} on {u.device}",
+            )
         size = float(u.detach().abs().max()) if u.numel() else 0.0
-        tolerance = max(atol, 4 * torch.finfo(x.dtype).eps) * max(1.0, size)
+        tolerance = max(atol, _rounding(x)) * max(1.0, size)
         return _within(u - self.proju(x, u), "the normal part of the vector", tolerance)
 
     def _unsupported(self, x: Tensor) -> str | None:
@@ -270,6 +281,12 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
     def _takes(self, dtype: torch.dtype) -> bool:
         return dtype in FULL or (dtype in HALF and self.stores_half)
+
+
+def _rounding(x: Tensor) -> float:
+    """What rounding leaves of X^H X = I: of the entries, and in float32 or float64 of sums over n rows, as other libraries take them."""
+    wide = torch.float32 if x.dtype in HALF else x.dtype
+    return max(4 * torch.finfo(x.dtype).eps, math.sqrt(x.shape[-2]) * torch.finfo(wide).eps)
 
 
 def _within(error: Tensor, name: str, tolerance: float) -> tuple[bool, str | None]:

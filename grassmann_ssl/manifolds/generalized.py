@@ -1,11 +1,14 @@
 """The generalized Grassmann manifold: subspaces by bases with W^H B W = I, for a positive definite B."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
-from grassmann_ssl.precision import FULL, in_full_precision, no_autocast
+from grassmann_ssl.manifolds.tall import norm
+from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast
 
 
 class GeneralizedGrassmann(Grassmann):
@@ -14,7 +17,8 @@ class GeneralizedGrassmann(Grassmann):
     With B the second moment of the inputs x, the outputs z = x^T X have the second moment I: full rank and unit variance of the
     embedding itself are guaranteed, not only of the weights. X -> L^H X, with B = L L^H, is an isometry to `Grassmann`, through which
     every formula carries over; n x n work is one product with B (steps) or one triangular product or solve with L (logarithm, distance).
-    B (..., n, n) Hermitian positive definite, float32, float64, complex64 or complex128, kept on its device; points must match it.
+    B (..., n, n) Hermitian positive definite, float32, float64, complex64 or complex128; points must match its device and dtype. It is a
+    buffer, which `.to` and `.double` of the manifold, or of a module that holds it, take along; `.half` leaves it in float32.
     Raises ValueError where B is not square, finite, Hermitian or definite; for a semi-definite B it says which ridge would mend it.
     """
 
@@ -45,6 +49,14 @@ class GeneralizedGrassmann(Grassmann):
         good = ((failed == 0) & torch.isfinite(factor).all(-1).all(-1))[..., None, None]
         self.b, self.factor = torch.where(good, b, self.b), torch.where(good, factor, self.factor)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        given = self.b
+        super()._apply(fn, recurse)
+        if self.b.dtype != given.dtype and not self.b.is_meta:
+            b = given.to(self.b.device, torch.float32) if self.b.dtype in HALF else self.b
+            self.replace(b)  # the factor of the old dtype has the rounding of the old one
+        return self
+
     @property
     def condition(self) -> Tensor:
         """The condition number of B (...,)."""
@@ -74,13 +86,12 @@ class GeneralizedGrassmann(Grassmann):
     def sharp(self, v: Tensor) -> Tensor:
         """B^{-1} V. Raises TypeError where V has another dtype than B."""
         self._require_dtype(v)
-        return torch.cholesky_solve(v, self.factor)
+        return torch.cholesky_solve(v, self.factor).contiguous()  # solvers store by columns
 
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        norm: Tensor = torch.linalg.matrix_norm(self.whiten(u), keepdim=keepdim)
-        return norm
+        return norm(self.whiten(u), keepdim)
 
     @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
@@ -91,12 +102,12 @@ class GeneralizedGrassmann(Grassmann):
     def random(self, *size, dtype=None, device=None, generator=None):  # type: ignore[no-untyped-def]
         """A point drawn uniformly in the metric of B, of B's dtype and device; `size` = (..., n, p)."""
         point = super().random(*size, dtype=dtype or self.b.dtype, device=device or self.b.device, generator=generator)
-        return type(point)(self.unwhiten(point.as_subclass(Tensor)).contiguous(), manifold=self)
+        return type(point)(self.unwhiten(point.as_subclass(Tensor)), manifold=self)
 
     def origin(self, *size, dtype=None, device=None, seed=42):  # type: ignore[no-untyped-def]
         """The B-orthonormal basis L^{-H} of the first p columns of the identity, of B's dtype and device; `seed` is unused."""
         point = super().origin(*size, dtype=dtype or self.b.dtype, device=device or self.b.device)
-        return type(point)(self.unwhiten(point.as_subclass(Tensor)).contiguous(), manifold=self)
+        return type(point)(self.unwhiten(point.as_subclass(Tensor)), manifold=self)
 
     def extra_repr(self) -> str:
         return f"n={self.b.shape[-1]}, condition={float(self.condition.max()):.3g}, {super().extra_repr()}"
@@ -116,7 +127,7 @@ class GeneralizedGrassmann(Grassmann):
         """L^{-H} V (..., n, p), the inverse of `whiten`. Raises TypeError where V has another dtype than B."""
         self._require_dtype(v)
         solution: Tensor = torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
-        return solution
+        return solution.contiguous()
 
     def _require_dtype(self, v: Tensor) -> None:
         if v.dtype != self.b.dtype:

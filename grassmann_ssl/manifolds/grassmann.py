@@ -1,7 +1,6 @@
 """The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n or C^n, each given by any orthonormal basis."""
 
 import math
-from typing import Any
 
 import geoopt
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
-from grassmann_ssl.manifolds.subspaces import logarithm, procrustes, squared_distance
+from grassmann_ssl.manifolds.subspaces import geodesic_distance, logarithm, procrustes, squared_distance
+from grassmann_ssl.manifolds.tall import inner_products
 from grassmann_ssl.precision import in_full_precision
 
 
@@ -38,6 +38,7 @@ class Grassmann(OrthonormalMatrices):
         "sectional_curvature": ScalingInfo(-2),
         "ehess2rhess": ScalingInfo(),
         "random_tangent": ScalingInfo(),
+        "injectivity_radius": ScalingInfo(1),
     }
 
     @in_full_precision
@@ -78,15 +79,16 @@ class Grassmann(OrthonormalMatrices):
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distance, the norm of the principal angles: (...,), or (..., 1, 1) with `keepdim`. Source: EAS98, sec. 4.3.
 
-        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there.
+        Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there, to rounding. NaN for matrices that are not
+        orthonormal (see `squared_distance`), which `Validated` names.
         """
-        squared = self.dist2(x, y, keepdim=keepdim)
-        return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
+        distance = geodesic_distance(self.whiten(x), self.whiten(y))
+        return distance[..., None, None] if keepdim else distance
 
     @in_full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
-        squared: Tensor = _SquaredDistance.apply(self.whiten(x), self.whiten(y))  # type: ignore[no-untyped-call]  # torch gives it no types
+        squared = squared_distance(self.whiten(x), self.whiten(y))
         return squared[..., None, None] if keepdim else squared
 
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ class Grassmann(OrthonormalMatrices):
         `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
         and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
         """
-        return self.proju(x, self.sharp(ehess) - u @ (x.mH @ egrad))
+        return self.proju(x, self.sharp(ehess) - u @ inner_products(x, egrad))
 
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -179,7 +181,6 @@ class Grassmann(OrthonormalMatrices):
         gaussian = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         return self.proju(x, self.unwhiten(gaussian))
 
-    @property
     def injectivity_radius(self) -> float:
         """pi/2: within it `logmap` inverts `expmap`."""
         return math.pi / 2
@@ -206,23 +207,3 @@ class Grassmann(OrthonormalMatrices):
         if self.retraction == "polar":
             return None
         return torch.sub(1.5 * factor, factor @ (factor.mH @ factor), alpha=0.5)
-
-
-class _SquaredDistance(torch.autograd.Function):
-    """dist^2 with its gradient supplied, -2 Log: no singular value is differentiated, so it is exact at Y = X and equal angles."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return squared_distance(x, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = ctx.saved_tensors
-        factor = -2 * gradient[..., None, None]
-        return (factor * logarithm(x, y)).sum_to_size(x.shape), (factor * logarithm(y, x)).sum_to_size(y.shape)

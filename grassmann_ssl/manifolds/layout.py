@@ -110,6 +110,11 @@ class WeightLayout(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no type
         """`inner` with `keepdim`, or entry by entry where the wrapped manifold is a product of its entries."""
         return self.to_weight(self._operate("component_inner", (x, u, v), {}))
 
+    def injectivity_radius(self) -> float:
+        """That of the wrapped manifold."""
+        radius: float = self.manifold.injectivity_radius()
+        return radius
+
     def geodesic(self, t: Tensor | float, x: Tensor, y: Tensor) -> Tensor:
         """The weight at time t of the shortest geodesic from X (t = 0) to Y (t = 1); t a number or (...,)."""
         return self.to_weight(self.manifold.geodesic(t, self.to_point(x), self.to_point(y)))

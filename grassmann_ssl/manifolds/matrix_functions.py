@@ -1,13 +1,15 @@
 """Products and p x p matrix functions that the closed forms are made of."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 DOUBLINGS = 2
-BLOCK, BLOCKS = 4, 4
+BLOCK, BLOCKS, ARC_BLOCKS = 4, 4, 6
 
 
 def _coefficients() -> list[list[float]]:
@@ -16,7 +18,17 @@ def _coefficients() -> list[list[float]]:
     return [row[BLOCK * i : BLOCK * (i + 1)] for row in series for i in range(BLOCKS)]
 
 
+def _arc_coefficients() -> list[list[float]]:
+    """Coefficients of arccos(c) (1 - c^2)^{-1/2} in powers of 2c - 1, in blocks; the series falls by 3 + 8^{1/2} each, from the pole -1."""
+    order = BLOCK * ARC_BLOCKS
+    t = np.polynomial.chebyshev.chebpts1(order)
+    series = np.polynomial.chebyshev.chebfit(t, np.arccos((1 + t) / 2) / np.sqrt((1 - t) * (3 + t) / 4), order - 1)
+    blocks: list[list[float]] = np.polynomial.chebyshev.cheb2poly(series).reshape(ARC_BLOCKS, BLOCK).tolist()
+    return blocks
+
+
 COEFFICIENTS = _coefficients()
+ARC_COEFFICIENTS = _arc_coefficients()
 
 
 def trigonometric(
@@ -49,6 +61,100 @@ def trigonometric(
         w = minus_product(w, w, v, 0.5)
         s = 4 * s
     return minus_product(identity, w, s), sinc, w
+
+
+def arc_ratio(c: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
+    """arccos(C) (I - C^2)^{-1/2}, that is theta / sin theta at cosines, for Hermitian C (..., p, p) with spectrum in [0, 1].
+
+    The function is analytic but for C = -I. A polynomial through Chebyshev points, by blocks of powers: to a few eps, and with derivatives
+    of any order at every C, repeated eigenvalues and the identity among them. Source: Higham 2008, sec. 4.2.
+    """
+    identity = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device).expand_as(c)
+    t = 2 * c - identity
+    square = t @ t
+    powers = torch.stack([identity, t, square, square @ t], dim=-3)
+    coefficients = torch.tensor(ARC_COEFFICIENTS, dtype=c.dtype, device=c.device)
+    *lower, total = torch.unflatten(coefficients @ powers.flatten(-2), -1, c.shape[-2:]).unbind(-3)
+    fourth = square @ square
+    result: Tensor = total
+    for block in reversed(lower):
+        result = minus_product(block, result, fourth, -1.0)
+    return result
+
+
+def unitary_factor(a: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
+    """U of the polar decomposition A = U (A^H A)^{1/2} of A (..., p, p): the nearest unitary matrix.
+
+    Derivatives divide by sums of singular values, never by differences: they exist to any order, in either mode, where A is regular.
+    Where it is singular U is one of several. Source: Higham 2008, ch. 8.
+    """
+    factor: Tensor = _UnitaryFactor.apply(a)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return factor
+
+
+class _UnitaryFactor(torch.autograd.Function):
+    """By SVD. With P = U^H A, dU = U K and P K + K P = U^H dA - dA^H U: a self-adjoint map, so that one formula serves both modes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor) -> Tensor:
+        left, _, right = torch.linalg.svd(a)
+        factor: Tensor = left @ right
+        return factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        # Not the output: torch's forward mode, nested, takes a saved one for a constant.
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        factor = unitary_factor(a)
+        skew = factor.mH @ gradient
+        turned: Tensor = factor @ _sylvester(factor.mH @ a, skew - skew.mH)
+        return turned
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return _UnitaryFactor.backward(ctx, tangent)
+
+
+def _sylvester(p: Tensor, m: Tensor) -> Tensor:
+    solution: Tensor = _Sylvester.apply(p, m)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return solution
+
+
+class _Sylvester(torch.autograd.Function):
+    """K with P K + K P = M, for Hermitian P; self-adjoint in M, and its derivatives are equations of the same kind."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, m: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh((p + p.mH) / 2)
+        sums = values[..., :, None] + values[..., None, :]
+        solution: Tensor = vectors @ ((vectors.mH @ m @ vectors) / sums) @ vectors.mH
+        return solution
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        p, m = ctx.saved_tensors
+        k, by_m = _sylvester(p, m), _sylvester(p, gradient)
+        return (-(by_m @ k.mH + k.mH @ by_m)).sum_to_size(p.shape), by_m.sum_to_size(m.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, p_moved: Tensor, m_moved: Tensor) -> Tensor:
+        p, m = ctx.saved_tensors
+        k = _sylvester(p, m)
+        return _sylvester(p, m_moved - p_moved @ k - k @ p_moved)
 
 
 def minus_product(u: Tensor, x: Tensor, a: Tensor, scale: float = 1.0) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import householder_qr, refined
+from grassmann_ssl.manifolds.tall import inner_products, norm
 from grassmann_ssl.precision import FULL, no_autocast
 
 
@@ -60,11 +61,11 @@ def frechet_mean(
 def _iterate(points: Tensor, weights: Tensor, tolerance: float, max_iterations: int) -> Mean:
     manifold = Grassmann()
     start, iterations = _dominant_subspace(points * weights.sqrt()), 0
-    mean = refined(start, start.mH @ start)  # eigenvectors are orthonormal to some ten eps
+    mean = refined(start, inner_products(start, start))  # eigenvectors are orthonormal to some ten eps
     while True:
         logarithms = manifold.logmap(mean.unsqueeze(-3), points)
         step = (weights * logarithms).sum(-3)
-        length = torch.linalg.matrix_norm(step)
+        length = norm(step)
         converged = length <= tolerance
         if iterations == max_iterations or bool(converged.all()):
             variance = (weights * logarithms.abs().square()).sum((-3, -2, -1))
@@ -81,7 +82,7 @@ def _dominant_subspace(points: Tensor) -> Tensor:
     n, p = points.shape[-2:]
     stacked = points.movedim(-3, -2).flatten(-2)
     if stacked.shape[-1] < n:
-        return householder_qr(stacked @ torch.linalg.eigh(stacked.mH @ stacked)[1][..., -p:])
+        return householder_qr(stacked @ torch.linalg.eigh(inner_products(stacked, stacked))[1][..., -p:])
     vectors: Tensor = torch.linalg.eigh(stacked @ stacked.mH)[1]
     return vectors[..., -p:].contiguous()
 

@@ -5,6 +5,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product
+from grassmann_ssl.manifolds.tall import ROWS, inner_products
 
 QUINTIC_STEPS = 4
 
@@ -50,7 +51,7 @@ def refined(x: Inexact[Tensor, " *b n p"], gram: Inexact[Tensor, " *b p p"]) -> 
 
 def cholesky_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
     """The Q factor, with positive diagonal of R, of a well-conditioned X (..., n, p); see `cholesky_factor` for its limits."""
-    return x @ cholesky_factor(x.mH @ x)
+    return x @ cholesky_factor(inner_products(x, x))
 
 
 def householder_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
@@ -62,4 +63,6 @@ def householder_qr(x: Inexact[Tensor, " *b n p"]) -> Inexact[Tensor, " *b n p"]:
     q, r = torch.linalg.qr(x)
     diagonal = torch.diagonal(r, dim1=-2, dim2=-1)
     phase = torch.where(diagonal == 0, torch.ones_like(diagonal), diagonal.sgn())
-    return (q * phase[..., None, :]).contiguous()
+    q = (q * phase[..., None, :]).contiguous()
+    # The rounding of reflections grows with n; a Newton-Schulz step undoes it and keeps the basis.
+    return q if q.shape[-2] <= ROWS else refined(q, inner_products(q, q))

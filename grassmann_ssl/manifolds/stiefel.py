@@ -5,6 +5,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
+from grassmann_ssl.manifolds.tall import inner_products
 from grassmann_ssl.precision import in_full_precision
 
 
@@ -25,7 +26,7 @@ class Stiefel(OrthonormalMatrices):
         """
         x, u = torch.broadcast_tensors(x, u)  # type: ignore[no-untyped-call]  # torch gives it no types
         p = x.shape[-1]
-        a, s = x.mH @ u, u.mH @ u
+        a, s = inner_products(x, u), inner_products(u, u)
         identity = torch.eye(p, dtype=x.dtype, device=x.device).expand(a.shape)
         block = torch.cat([torch.cat([a, -s], -1), torch.cat([identity, a], -1)], -2)
         columns = _exponential(block)[..., :p] @ _exponential(-a)
@@ -34,11 +35,11 @@ class Stiefel(OrthonormalMatrices):
     @in_full_precision
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
-        a = x.mH @ egrad
+        a = inner_products(x, egrad)
         return self.proju(x, ehess - u @ ((a + a.mH) / 2))
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
-        a = x.mH @ u
+        a = inner_products(x, u)
         return (a + a.mH) / 2  # AMS08 (Absil, Mahony, Sepulchre 2008), example 3.6.2
 
 

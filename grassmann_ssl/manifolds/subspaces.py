@@ -17,10 +17,17 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from grassmann_ssl.manifolds.matrix_functions import minus_product
+from grassmann_ssl.manifolds.matrix_functions import arc_ratio, minus_product, unitary_factor
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
+from grassmann_ssl.manifolds.tall import column_norms, double, inner_products, norm, triangle
 from grassmann_ssl.precision import FULL, Operation, no_autocast
 from grassmann_ssl.registry import nearest
+
+ROUNDING = 8
+"""Sines of up to so many eps are rounding."""
+
+TOLERANCE = 0.05
+"""By so much sin^2 + cos^2 may differ from 1: points stored in half precision, or near the manifold only, still have angles."""
 
 
 def _on_bases(*names: str) -> Callable[[Operation], Operation]:
@@ -64,7 +71,10 @@ def principal_angles(x: Tensor, y: Tensor) -> Float[Tensor, " *b p"]:
     The gradient is that of a function of the subspaces, horizontal: -sum_i g_i h_i r_i^H in X, where Log_X(Y) = sum_i theta_i h_i r_i^H
     with unit h_i, and h_i := 0 where theta_i is 0 to rounding. Symmetric functions of the angles have exact gradients at repeated
     angles and at 0, wherever they are differentiable: sum_i theta_i^2 has -2 Log_X(Y). Second derivatives need distinct angles, none 0.
-    Raises ValueError for shapes that do not match, TypeError for other dtypes. Source: BG73; KA02.
+    Forward mode (jvp, jacfwd, hessian) gives the same; but torch takes the jvp of any autograd.Function for a constant, so that
+    jacfwd(jacfwd(f)) is 0 here: take hessian(f).
+    NaN where sin^2 + cos^2 differs from 1 by more than 5 %: X or Y is not orthonormal. Raises ValueError for shapes that do not match,
+    TypeError for other dtypes. Source: BG73; KA02.
     """
     angles: Tensor = _PrincipalAngles.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
     return angles
@@ -77,7 +87,7 @@ def principal_vectors(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Where angles repeat, the vectors are one choice of several. Raises as `principal_angles`. Source: BG73.
     """
-    angles, left, right, _ = _principal_frames(x, y)
+    angles, left, right, _ = _principal_frames(x, y, differentiable=False)
     return angles, x @ left, y @ right
 
 
@@ -94,24 +104,37 @@ def relative_position(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def logarithm(x: Tensor, y: Tensor) -> Tensor:
-    """H diag(angles) R^H of `relative_position` (..., n, p), without forming the unit directions."""
-    angles, sines, aligned, basis = _aligned(x, y)
-    ratio = angles / sines.clamp_min(torch.finfo(x.dtype).tiny)
-    return (aligned * ratio[..., None, :]) @ basis.mH
+    """Log_X(Y) = H (theta / sin theta)(P) W^H (..., n, p), with the residual H = Y - X X^H Y and the polar decomposition X^H Y = W P.
+
+    With X^H Y = R cos(theta) Q^H this is H Q diag(theta / sin theta) R^H, which is BZA's; but no singular vector is left in it, so that
+    derivatives exist, in either mode and to any order, at equal angles and at 0. Horizontal relative to its own size.
+    """
+    overlap, residual = _overlap_and_residual(x, y)
+    wide = _wide(overlap)
+    factor = unitary_factor(wide)
+    cosines = factor.mH @ wide
+    return residual @ (arc_ratio((cosines + cosines.mH) / 2) @ factor.mH).to(x.dtype)
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of squared principal angles (...,), to a relative error of a few eps also where it is tiny, without single angles.
+    """The sum of squared principal angles (...,), to a relative error of a few eps also where it is tiny; its gradient is -2 Log_X(Y).
 
     sum theta^2 = ||Y - X X^H Y||_F^2 + sum (theta^2 - sin^2 theta) with theta = arccos c: the first sum is accurate, and in the second the
-    error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. No derivative.
+    error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. NaN where sin^2 + cos^2
+    differs from 1 by more than 5 %: X or Y is not orthonormal.
     """
-    overlap = x.mH @ y
-    residual: Tensor = torch.linalg.matrix_norm(y - x @ overlap).square()
-    angles: Tensor = torch.linalg.svdvals(overlap).clamp_max(1).acos()
-    return residual + (angles.square() - angles.sin().square()).sum(-1)
+    squared: Tensor = _SquaredDistance.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return squared
 
 
+def geodesic_distance(x: Tensor, y: Tensor) -> Tensor:
+    """The root of `squared_distance` (...,), with gradient 0 where that is rounding."""
+    squared = squared_distance(x, y)
+    apart = squared > x.shape[-1] * (ROUNDING * torch.finfo(squared.dtype).eps) ** 2
+    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), squared.detach().sqrt())
+
+
+@_on_bases("x", "y")
 def distance(x: Tensor, y: Tensor, kind: str = "geodesic") -> Float[Tensor, " *b"]:
     """Distance (...,) between span(X) and span(Y), a function of their principal angles theta, the largest of which is theta_p:
 
@@ -119,11 +142,13 @@ def distance(x: Tensor, y: Tensor, kind: str = "geodesic") -> Float[Tensor, " *b
     fubini-study arccos prod cos theta; procrustes 2 (sum sin^2(theta/2))^{1/2}; spectral 2 sin(theta_p/2);
     martin (-log prod cos^2 theta)^{1/2}, which is infinite at theta_p = pi/2 and no metric: the triangle inequality fails.
     Errors are a few eps, also of tiny distances: nothing is subtracted. Gradients are exact where the distance is differentiable, 0 at
-    span(X) = span(Y), where it is not, and 0 where it is infinite. Raises ValueError for unknown kinds, and as `principal_angles`.
-    Source: YL16, table 2.
+    span(X) = span(Y), where it is not, and 0 where it is infinite. Second derivatives of the geodesic distance exist where first ones do,
+    those of the others at distinct angles. Raises ValueError for unknown kinds, and as `principal_angles`. Source: YL16, table 2.
     """
     if kind not in DISTANCES:
         raise ValueError(f"kind must be one of {', '.join(DISTANCES)}, got {kind!r}{nearest(str(kind), DISTANCES)}")
+    if kind == "geodesic":  # not by single angles, which have no second derivatives where they are equal
+        return geodesic_distance(x, y)
     return DISTANCES[kind](principal_angles(x, y))
 
 
@@ -145,7 +170,7 @@ def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Q is the unitary polar factor of Y^H X, with exact gradient also where singular values repeat; where the largest angle is pi/2 it is
     one of several. Raises as `principal_angles`. Source: Golub & Van Loan 2013, sec. 6.4.1.
     """
-    rotation: Tensor = _PolarFactor.apply(y.mH @ x)  # type: ignore[no-untyped-call]  # torch gives it no types
+    rotation = unitary_factor(_wide(inner_products(y, x))).to(x.dtype)
     return y @ rotation, rotation
 
 
@@ -193,7 +218,7 @@ def complement(x: Tensor) -> Inexact[Tensor, " *b n m"]:
     if p == n:
         raise ValueError(f"x must have p < n: the complement of all of a space of dimension n = {n} has no basis")
     rest = torch.linalg.qr(x.detach(), mode="complete")[0][..., p:]
-    return cholesky_qr(rest - x @ (x.mH @ rest))  # what changes nothing but carries the derivative
+    return cholesky_qr(rest - x @ inner_products(x, rest))  # what changes nothing but carries the derivative
 
 
 @_on_bases("teacher", "student")
@@ -210,7 +235,40 @@ def geodesic_ema(teacher: Tensor, student: Tensor, decay: float) -> Inexact[Tens
     angles, directions, frame = relative_position(teacher, student)
     angles = ((1 - decay) * angles)[..., None, :]
     end = ((teacher @ frame) * angles.cos() + directions * angles.sin()) @ frame.mH
-    return 1.5 * end - 0.5 * end @ (end.mH @ end)  # Newton-Schulz: rounding would pile up over the updates
+    return 1.5 * end - 0.5 * end @ inner_products(end, end)  # Newton-Schulz: rounding would pile up over the updates
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """No singular value is differentiated: the derivatives, by `logarithm`, are exact at Y = X and at equal angles."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        overlap = inner_products(x, y)
+        residual = norm(y - x @ overlap).square()
+        cosines: Tensor = torch.linalg.svdvals(overlap)
+        angles = cosines.clamp_max(1).acos()
+        squared = residual + (angles.square() - angles.sin().square()).sum(-1)
+        return _of_bases(squared, residual + cosines.square().sum(-1), x.shape[-1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        factor = -2 * gradient[..., None, None]
+        with no_autocast(x.device.type):
+            return (factor * logarithm(x, y)).sum_to_size(x.shape), (factor * logarithm(y, x)).sum_to_size(y.shape)
+
+    @staticmethod
+    def jvp(ctx: Any, x_moved: Tensor, y_moved: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        with no_autocast(x.device.type):
+            return -2 * (_real_inner(logarithm(x, y), x_moved) + _real_inner(logarithm(y, x), y_moved)).sum(-1)
 
 
 class _PrincipalAngles(torch.autograd.Function):
@@ -221,53 +279,54 @@ class _PrincipalAngles(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
         cosines, sines = _cosines_and_sines(x, y)
-        return torch.atan2(sines, cosines).to(x.real.dtype)
+        angles = torch.atan2(sines, cosines).to(x.real.dtype)
+        return _of_bases(angles, cosines.square() + sines.square(), 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, y = ctx.saved_tensors
         with no_autocast(x.device.type):
-            angles, left, right, residual = _principal_frames(x, y)
-            forth = _unit(residual, torch.linalg.vector_norm(residual, dim=-2))
-            # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
-            back = angles.sin()[..., None, :] * (x @ left) - angles.cos()[..., None, :] * forth
-            there = (forth != 0).any(-2, keepdim=True)
+            forth, left, back, right = _directions(x, y)
             g = gradient[..., None, :]
-            by_x, by_y = -(g * forth) @ left.mH, -(g * there * back) @ right.mH
+            by_x, by_y = -(g * forth) @ left.mH, -(g * back) @ right.mH
         return by_x.sum_to_size(x.shape), by_y.sum_to_size(y.shape)
 
-
-class _PolarFactor(torch.autograd.Function):
-    """The unitary polar factor of A (..., p, p); its derivative divides by sums of singular values, never by differences."""
-
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(a: Tensor) -> Tensor:
-        left, _, right = torch.linalg.svd(_wide(a))
-        polar: Tensor = left @ right
-        return polar.to(a.dtype)
+    def jvp(ctx: Any, x_moved: Tensor, y_moved: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        with no_autocast(x.device.type):
+            forth, left, back, right = _directions(x, y)
+            return -(_real_inner(forth, x_moved @ left) + _real_inner(back, y_moved @ right))
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (a,) = ctx.saved_tensors
-        left, values, right = torch.linalg.svd(_wide(a))
-        g = left.mH @ _wide(gradient) @ right.mH
-        moved: Tensor = left @ ((g - g.mH) / (values[..., :, None] + values[..., None, :])) @ right
-        return moved.to(a.dtype)
+def _directions(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """H, A, K, B with d theta_i = -Re(h_i^H dX a_i) - Re(k_i^H dY b_i); h_i = k_i = 0 where theta_i is 0 to rounding."""
+    angles, left, right, residual = _principal_frames(x, y)
+    forth = _unit(residual, column_norms(residual))
+    # From V = U cos + H sin the other way round, U = V cos + K sin: no second residual is needed.
+    back = angles.sin()[..., None, :] * (x @ left) - angles.cos()[..., None, :] * forth
+    return forth, left, (forth != 0).any(-2, keepdim=True) * back, right
+
+
+def _of_bases(values: Tensor, squares: Tensor, expected: int) -> Tensor:
+    """The values, NaN where the sum of sin^2 + cos^2 shows matrices that are not orthonormal. An error would wait for the device."""
+    return torch.where((squares - expected).abs() <= TOLERANCE * expected, values, math.nan)
+
+
+def _real_inner(u: Tensor, v: Tensor) -> Tensor:
+    """Re u_i^H v_i of the columns (..., p)."""
+    product = (u.conj() * v).real if u.is_complex() else u * v
+    return product.sum(-2)
 
 
 def _norm(values: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(values, dim=-1)
-    return norm
+    length: Tensor = torch.linalg.vector_norm(values, dim=-1)
+    return length
 
 
 def _sqrt(squared: Tensor) -> Tensor:
@@ -320,14 +379,14 @@ DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _wide(a: Tensor) -> Tensor:
-    return a.to(torch.complex128 if a.is_complex() else torch.float64)
+    return a.to(double(a.dtype))
 
 
 def _overlap_and_residual(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """X^H Y and the part of Y orthogonal to X; taken twice, it is so relative to its own size, and X need not be quite orthonormal."""
-    overlap = x.mH @ y
+    overlap = inner_products(x, y)
     residual = minus_product(y, x, overlap)
-    return overlap, minus_product(residual, x, x.mH @ residual)
+    return overlap, minus_product(residual, x, inner_products(x, residual))
 
 
 def _aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -335,23 +394,19 @@ def _aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     overlap, residual = _overlap_and_residual(x, y)
     basis, cosines, turn = torch.linalg.svd(_wide(overlap))
     residual = residual @ turn.mH.to(x.dtype)
-    sines = torch.linalg.vector_norm(residual, dim=-2)
+    sines = column_norms(residual)
     return torch.atan2(sines, cosines.to(sines.dtype)), sines, residual, basis.to(x.dtype)
-
-
-def _triangle(residual: Tensor) -> Tensor:
-    """The triangular factor of the residual: its Gram matrix would square small singular values away."""
-    mode = "reduced" if residual.requires_grad else "r"  # the derivative needs the other factor
-    return _wide(torch.linalg.qr(residual, mode=mode)[1])
 
 
 def _cosines_and_sines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both (..., p) in the order of increasing angles, in double precision."""
     overlap, residual = _overlap_and_residual(x, y)
-    return torch.linalg.svdvals(_wide(overlap)), torch.linalg.svdvals(_triangle(residual)).flip(-1)
+    return torch.linalg.svdvals(_wide(overlap)), torch.linalg.svdvals(
+        _wide(triangle(residual, differentiable=False))
+    ).flip(-1)
 
 
-def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _principal_frames(x: Tensor, y: Tensor, differentiable: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Angles (..., p), unitary A and B (..., p, p) with (X A)^H Y B = diag(cos), and the residual of Y B, of lengths sin.
 
     The right singular vectors of the cosines tell small angles apart as badly as those of the sines do angles near pi/2. Both are
@@ -359,7 +414,7 @@ def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     """
     overlap, residual = _overlap_and_residual(x, y)
     left, cosines, right = torch.linalg.svd(_wide(overlap))
-    _, sines, other = torch.linalg.svd(_triangle(residual))
+    _, sines, other = torch.linalg.svd(_wide(triangle(residual, differentiable)))
     difference = (other.mH * sines[..., None, :]) @ other - (right.mH * cosines[..., None, :]) @ right
     frame = torch.linalg.eigh(difference)[1]
     angles = torch.atan2(sines.flip(-1), cosines).to(x.real.dtype)
@@ -368,5 +423,5 @@ def _principal_frames(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 def _unit(directions: Tensor, lengths: Tensor) -> Tensor:
     """Columns scaled to length 1; 0 where the length is rounding only."""
-    there = lengths > 8 * torch.finfo(lengths.dtype).eps
+    there = lengths > ROUNDING * torch.finfo(lengths.dtype).eps
     return directions * (there / torch.where(there, lengths, 1))[..., None, :]

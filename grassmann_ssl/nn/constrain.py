@@ -144,7 +144,7 @@ def _attach(module: Any) -> None:
     for name, layout in module._constraints.items():
         weight = getattr(module, name)
         if not weight.is_meta:
-            layout.to(weight.device)
+            layout.to(weight.device, weight.dtype)
         # Anything else, such as a sharded tensor, keeps its class: `constraints` knows its manifold.
         if type(weight) in (nn.Parameter, geoopt.ManifoldParameter):
             # In place, because an optimizer may hold this object.

@@ -471,7 +471,7 @@ def test_it_stands_in_for_the_manifold():
     x = validated.random(N, P, dtype=torch.float64)
     assert x.manifold is validated and geoopt.ManifoldParameter(x, manifold=Validated(Grassmann())).shape == (N, P)
     assert validated.origin(2, N, P).shape == (2, N, P)
-    assert validated.injectivity_radius == math.pi / 2 and validated.retraction == "cholesky-qr"
+    assert validated.injectivity_radius() == math.pi / 2 and validated.retraction == "cholesky-qr"
     assert not hasattr(validated, "no_such_thing") and not hasattr(Validated(geoopt.Sphere()), "ehess2rhess")
     assert copy.deepcopy(validated) == validated and hash(Validated(Grassmann())) == hash(validated)
     assert validated != Validated(G, atol=1e-3) and validated != G

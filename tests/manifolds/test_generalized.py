@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, distance, frechet_mean
+from grassmann_ssl.nn import constrain
+from grassmann_ssl.optim import RiemannianSGD
 from tests.manifolds.cases import ALL, cases, subspace_error, wide
 from tests.profiles import examples
 
@@ -185,3 +187,37 @@ def test_a_b_that_is_no_metric_is_refused():
         manifold.check_point_on_manifold(torch.eye(3)[:, :2])
     batch = GeneralizedGrassmann(torch.stack([good, 2 * good]))
     assert batch.random(2, 3, 1).shape == (2, 3, 1) and batch.condition.shape == (2,)
+
+
+def test_b_goes_where_its_module_goes():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            a = torch.randn(6, 60, generator=torch.Generator().manual_seed(0))
+            self.manifold = GeneralizedGrassmann(a @ a.mT / 60)
+            self.weight = geoopt.ManifoldParameter(self.manifold.random(6, 2), manifold=self.manifold)
+
+    model = Model().double()
+    b, factor = model.manifold.b, model.manifold.factor
+    assert b.dtype == factor.dtype == model.weight.dtype == torch.float64
+    assert (factor @ factor.mH - b).abs().max() <= 1e-15  # not the rounded factor of float32
+    assert model.manifold.check_point_on_manifold(model.weight.detach(), atol=1e-6)
+    assert model.manifold.check_point_on_manifold(model.manifold.random(6, 2), atol=1e-14)
+    model.float()
+    assert model.manifold.b.dtype == model.manifold.random(6, 2).dtype == torch.float32
+    model.half()
+    assert torch.equal(model.manifold.b, b.float()) and model.manifold.factor.dtype == torch.float32
+    assert model.to("meta").manifold.factor.is_meta
+    steep = GeneralizedGrassmann(torch.diag(torch.logspace(0, -10, 6, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"smallest eigenvalue is 1e-10 .* a ridge"):
+        steep.float()
+
+
+def test_b_follows_the_dtype_of_a_constrained_layer():
+    layer = constrain(torch.nn.Linear(6, 2), manifold=GeneralizedGrassmann(torch.diag(torch.arange(1.0, 7.0))))
+    layer.double()
+    optimizer = RiemannianSGD(layer, lr=0.1)
+    layer(torch.ones(6, dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    assert layer.weight.manifold.manifold.b.dtype == torch.float64
+    assert layer.weight.manifold.check_point_on_manifold(layer.weight.detach(), atol=1e-13)

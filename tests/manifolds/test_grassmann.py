@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, principal_angles
+from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, Validated, distance, principal_angles
 from tests.manifolds.cases import ALL, Case, cases, orthonormality_error, subspace_error, wide
 from tests.oracles import grassmann as oracle
 
@@ -493,3 +493,33 @@ def test_checks_say_why():
         with pytest.raises(ValueError, match="must have shape"):
             G.random(*size)
     assert Grassmann() == G and hash(Grassmann()) == hash(G)
+
+
+@given(cases(), cases())
+def test_a_vector_of_another_kind_is_not_tangent(case, other):
+    x, u = case.point(), other.horizontal(1.0)
+    for manifold in (G, Stiefel(), GeneralizedGrassmann(torch.eye(case.n, dtype=case.dtype))):
+        same = other.dtype == case.dtype and (other.n, other.p) == (case.n, case.p)
+        if same or (isinstance(manifold, GeneralizedGrassmann) and other.n != case.n):
+            continue
+        good, reason = manifold.check_vector_on_tangent(x, u, explain=True)
+        assert not good and "must have the shape of the point" in reason and str(other.dtype) in reason
+
+
+@given(cases(dtypes=ALL), st.sampled_from([0.0, 0.3, 0.9, 1.1, 30.0]))
+def test_matrices_that_are_not_orthonormal_have_no_angles(case, factor):
+    x, y = case.point(), case.point(1)
+    if factor == 0.0:
+        y = case.ambient() * 3 * torch.ones(case.p)  # a Gaussian matrix
+        if (torch.linalg.matrix_norm(y).square() / case.p - 1).abs().min() < 0.1:
+            return
+    else:
+        y = factor * y
+    for value in (G.dist(x, y), G.dist2(x, y), distance(x, y), distance(y, y)):
+        assert value.isnan().all()
+    assert principal_angles(x, y).isnan().any(-1).all()
+    with pytest.raises(ValueError, match=r"dist of .*: y is off the manifold"):
+        Validated(G).dist(x, y)
+    # what bfloat16 rounds is still a point
+    rounded = case.point(1).to(torch.complex64 if case.dtype.is_complex else torch.bfloat16).to(case.dtype)
+    assert (G.dist(x, rounded) - G.dist(x, case.point(1))).abs().max() <= 0.05 * case.p
