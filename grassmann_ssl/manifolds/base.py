@@ -137,7 +137,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         return self.retr_transp(x, u, v)[1]
 
     @torch.no_grad()
-    def step_(self, x: Tensor, u: Tensor, v: Tensor, rate: float | Tensor = 1.0) -> Tensor:
+    def step_(self, x: Tensor, u: Tensor, v: Tensor | None = None, rate: float | Tensor = 1.0) -> Tensor:
         """In place, for optimizers: X <- Retr_X(rate U), and V, which may be U, is written in the basis of the new point.
 
         V is not projected: `proju` of it is the vector that `retr_transp` gives, and the projection that the next gradient needs anyway
@@ -148,20 +148,21 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
             if not self.stores_half:
                 raise refusal(f"tensors of {self.name}.step_", x.dtype)
             wide = x.float()
-            length = self.step_(wide, u.float(), v.float(), rate)
+            length = self.step_(wide, u.float(), None, rate)
             x.copy_(wide)  # and V stays: what stores half keeps the basis
             return length
         with no_autocast(x.device.type):
             if self.retraction == "exponential":
                 step = rate * u
-                end, moved = self.expmap_transp(x, step, v)
+                end, moved = self.expmap_transp(x, step, u if v is None else v)
                 x.copy_(end)
-                v.copy_(moved)
+                if v is not None:
+                    v.copy_(moved)
                 return self.norm(x, step, keepdim=True)
             length = self.norm(x, u, keepdim=True) * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
             candidate, factor = self._candidate(x, u, rate, length)
             torch.matmul(candidate, factor, out=x)
-            if (turn := self._turn(factor)) is not None:
+            if v is not None and (turn := self._turn(factor)) is not None:
                 v.copy_(torch.matmul(v, turn, out=candidate))
             return length
 
@@ -219,11 +220,18 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         """Z = X + rate U, shortened where too long, and the factor T with Z T on the manifold."""
         polar = self.retraction == "polar"
         limit = torch.pi / 2 if polar else torch.finfo(u.dtype).eps ** -0.25
+        longest = limit
         if length is None:
             length = self.norm(x, u, keepdim=True)
-        candidate = torch.addcmul(x, u, rate * (limit / length.clamp_min(limit)))
+        elif x.is_cpu and length.numel():
+            longest = float(length.max())  # an optimizer's, on the host: most steps are short, which spares work
+        if longest < limit:
+            candidate = torch.addcmul(x, u, rate) if isinstance(rate, Tensor) else torch.add(x, u, alpha=rate)
+        else:
+            longest = limit
+            candidate = torch.addcmul(x, u, rate * (limit / length.clamp_min(limit)))
         gram = self.gram(candidate, candidate)
-        return candidate, polar_factor(gram) if polar else cholesky_factor(gram)
+        return candidate, polar_factor(gram, longest) if polar else cholesky_factor(gram)
 
     def _turn(self, factor: Tensor) -> Tensor | None:
         """What takes a vector to the basis of the point that the factor makes; None where that is the basis of X."""

@@ -206,4 +206,4 @@ class Grassmann(OrthonormalMatrices):
     def _turn(self, factor: Tensor) -> Tensor | None:
         if self.retraction == "polar":
             return None
-        return torch.sub(1.5 * factor, factor @ (factor.mH @ factor), alpha=0.5)
+        return minus_product(factor, factor, factor.mH @ factor, 0.5, 1.5)

@@ -1,13 +1,13 @@
 """Orthonormalisation: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
 
+import math
+
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.tall import ROWS, inner_products
-
-QUINTIC_STEPS = 4
 
 
 def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
@@ -24,24 +24,38 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     return inverse.mH
 
 
-def polar_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
+def polar_factor(gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2) -> Inexact[Tensor, " *b p p"]:
     """T = G^{-1/2} by Newton-Schulz: Z T is the orthonormal matrix nearest to Z, and T is a function of G, free of any basis.
 
-    With M = T G T, four steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l <= 1 <= L bound the spectrum:
-    exact to rounding while cond(G) <= 1 + (pi/2)^2.
-    Products only. G (..., p, p) with spectrum in about [1, 1 + (pi/2)^2], as of Z = X + U with U horizontal and ||U||_F <= pi/2.
+    With M = T G T, steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l <= 1 <= L bound the spectrum: exact to
+    rounding, in as many steps as `longest`, the largest ||U||_F, needs (four at pi/2).
+    Products only. G (..., p, p) with spectrum in about [1, 1 + longest^2], as of Z = X + U with U horizontal and ||U||_F <= longest.
     Source: Higham 2008, Functions of Matrices, sec. 8.3 (Pade family).
     """
     p = gram.shape[-1]
-    identity = torch.eye(p, dtype=gram.dtype, device=gram.device)
     # tr G - p = ||U||_F^2 bounds the spectrum above by 1 + ||U||_F^2; the midpoint 1 + ||U||_F^2 / 2 halves the distance to both ends.
     spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
-    start = (1 + spread / 2).rsqrt()
-    t, m = start * identity, start**2 * gram
-    for _ in range(QUINTIC_STEPS):
-        q = (15 * identity - 10 * m + 3 * (m @ m)) / 8
-        t, m = t @ q, q @ m @ q
+    middle = 1 + spread / 2
+    t, m = None, gram / middle
+    for last in (False,) * (quintic_steps(longest, gram.dtype) - 1) + (True,):
+        q = minus_product(m, m, m, -3 / 8, -10 / 8)
+        torch.diagonal(q, dim1=-2, dim2=-1).add_(15 / 8)
+        t = q if t is None else t @ q
+        m = m if last else q @ m @ q
+    t = t * middle.rsqrt()
     return (t + t.mH) / 2
+
+
+def quintic_steps(longest: float, dtype: torch.dtype) -> int:
+    """Newton-Schulz steps to rounding from ||U||_F <= `longest`: one at least, which removes the rounding error of X."""
+    eps = torch.finfo(dtype).eps
+    error = longest**2 / (2 + longest**2)
+    steps = 0
+    while steps == 0 or error > eps / 2:
+        # At m = 1 - error, the farther end of the spectrum, m (15 - 10 m + 3 m^2)^2 / 64 leaves this.
+        error = error**3 * (40 + 15 * error + 9 * error**2) / 64
+        steps += 1
+    return steps
 
 
 def refined(x: Inexact[Tensor, " *b n p"], gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b n p"]:

@@ -56,7 +56,7 @@ class RiemannianSGD(RiemannianOptimizer):
             return self._advance_elsewhere(group, manifold, x, gradient, states)
         if not momentum:
             u = manifold.egrad2rgrad(x, gradient)
-            return manifold.step_(x, u, u, -lr)
+            return manifold.step_(x, u, rate=-lr)
         buffer = states["momentum_buffer"]
         gradient = manifold.sharp(gradient)
         if not nesterov:
