@@ -18,6 +18,7 @@ from benchmarks import (
     losses,
     momentum_step,
     monitor,
+    optimizer_steps,
     precision,
     solvers,
     table,
@@ -28,6 +29,7 @@ CASES = {
     case.NAME: case
     for case in (
         momentum_step,
+        optimizer_steps,
         closed_forms,
         solvers,
         precision,

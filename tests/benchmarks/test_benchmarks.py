@@ -17,6 +17,7 @@ from benchmarks import (
     losses,
     momentum_step,
     monitor,
+    optimizer_steps,
     precision,
     solvers,
     table,
@@ -87,6 +88,7 @@ def small(case):
     """A case on a small problem, as the real one is recorded."""
     runs = {
         momentum_step: lambda: momentum_step.run(CPU, 1, shapes=((24, 3),), target=1e-3),
+        optimizer_steps: lambda: optimizer_steps.run(CPU, 1, ((12, 3),), (((12, 3), 2),), target=1e-3),
         closed_forms: lambda: closed_forms.run(CPU, 1, shapes=((24, 3), (2, 24, 3)), target=1e-3),
         solvers: lambda: solvers.run(CPU, 1, shape=(40, 3)),
         precision: lambda: precision.run(CPU, 1, steps=20),
