@@ -105,13 +105,13 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         eps (1 + ||U||_2^2). Beyond ||U||_F = eps^{-1/4} (54 in float32), where the largest angle is within 0.02 of pi/2, U is shortened
         to that length: the error stays below a few sqrt(eps), the next step removes it, and the factorization never breaks down.
         "polar": the orthonormal matrix nearest to X + U, by products only; beyond ||U||_F = pi/2 U is shortened to that length.
-        "exponential": `expmap`.
+        "exponential": `expmap` of the tangent part of U, since geoopt's SGRHMC steps along ambient vectors.
         The first two have the same span, of second order on the Grassmannian; on the Stiefel manifold the first is of first order. No
         column changes sign and nothing waits for the device. A U whose squared norm overflows (1e19 in float32) leaves X where it is.
         Source: AMS08, example 4.1.3.
         """
         if self.retraction == "exponential":
-            end: Tensor = self.expmap(x, u)
+            end: Tensor = self.expmap(x, self.proju(x, u))
             return end
         candidate, factor = self._candidate(x, u)
         return candidate @ factor
@@ -125,7 +125,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         1 - 3/8 ||U||_2^4, never above 1, and turns with the basis exactly; "polar" does not turn it.
         """
         if self.retraction == "exponential":
-            both: tuple[Tensor, Tensor] = self.expmap_transp(x, u, v)
+            both: tuple[Tensor, Tensor] = self.expmap_transp(x, self.proju(x, u), self.proju(x, v))
             return both
         candidate, factor = self._candidate(x, u)
         end = candidate @ factor

@@ -26,6 +26,7 @@ class GeneralizedGrassmann(Grassmann):
 
     def __init__(self, b: Tensor, retraction: str = "cholesky-qr") -> None:
         super().__init__(retraction)
+        self.reversible = False  # geoopt's samplers draw and weigh their momenta in the metric B = I
         self.replace(b)
 
     b: Tensor

@@ -22,7 +22,8 @@ class Grassmann(OrthonormalMatrices):
     retraction "cholesky-qr" returns: its span is that of every retraction of X + U, but the triangular factor turns its columns by
     O(||U||^2); vectors transported by `retr_transp` are turned with them. Any leading batch dimensions. In this metric
     the injectivity radius is pi/2 and the sectional curvature lies in [0, 2]. Closed forms go through p x p matrices (U^H U, X^H Y) only.
-    Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged.
+    Works with geoopt's optimizers, `ManifoldParameter`, `Scaled` and `ProductManifold` unchanged; with the retraction "exponential", which
+    is reversible, also with its samplers.
     Sources: EAS98 = Edelman, Arias, Smith 1998, SIAM J. Matrix Anal. 20, 303; AMS08 = Absil, Mahony, Sepulchre 2008; BZA =
     Bendokat, Zimmermann, Absil, arXiv 2011.13699.
     """
@@ -40,6 +41,11 @@ class Grassmann(OrthonormalMatrices):
         "random_tangent": ScalingInfo(),
         "injectivity_radius": ScalingInfo(1),
     }
+
+    def __init__(self, retraction: str = "cholesky-qr") -> None:
+        super().__init__(retraction)
+        # The step back along the transported vector ends at X, as geoopt's samplers ask.
+        self.reversible = retraction == "exponential"
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
