@@ -14,7 +14,7 @@ from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.manifolds.means import Mean, frechet_mean
-from grassmann_ssl.manifolds.stiefel import Stiefel
+from grassmann_ssl.manifolds.stiefel import CanonicalStiefel, Stiefel
 from grassmann_ssl.manifolds.subspaces import (
     basis,
     complement,
@@ -29,6 +29,7 @@ from grassmann_ssl.manifolds.subspaces import (
 from grassmann_ssl.manifolds.validated import Validated
 
 __all__ = [
+    "CanonicalStiefel",
     "GeneralizedGrassmann",
     "Grassmann",
     "Mean",

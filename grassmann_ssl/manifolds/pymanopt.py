@@ -39,7 +39,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, TorchBackend
-from grassmann_ssl.manifolds.stiefel import Stiefel
+from grassmann_ssl.manifolds.stiefel import CanonicalStiefel, Stiefel
 from grassmann_ssl.registry import nearest
 
 try:
@@ -88,7 +88,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
 
         Raises NotImplementedError on other manifolds than Grassmann and Stiefel.
         """
-        if not isinstance(self.manifold, Grassmann | Stiefel):
+        if not isinstance(self.manifold, Grassmann | Stiefel | CanonicalStiefel):
             raise NotImplementedError(f"the typical distance on {self} is not known")
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
 
@@ -287,7 +287,7 @@ def reference_problem(
 
 def _dimension(manifold: geoopt.Manifold, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     reals = 2 if dtype.is_complex else 1
-    if not isinstance(manifold, Grassmann | Stiefel):
+    if not isinstance(manifold, Grassmann | Stiefel | CanonicalStiefel):
         return reals * math.prod(shape)
     *batch, n, p = shape
     if isinstance(manifold, Grassmann):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
+from grassmann_ssl.manifolds import CanonicalStiefel, GeneralizedGrassmann, Grassmann, Stiefel
 from grassmann_ssl.manifolds.checks import (
     check_gradient,
     check_hessian,
@@ -69,7 +69,15 @@ def point(manifold=G, batch=(), dtype=torch.float64, seed=0):
 
 
 B = torch.eye(N, dtype=torch.float64) + symmetric(seed=2) @ symmetric(seed=2) / 20
-MANIFOLDS = [G, Grassmann("polar"), Grassmann("exponential"), GeneralizedGrassmann(B), Stiefel(), Stiefel("polar")]
+MANIFOLDS = [
+    G,
+    Grassmann("polar"),
+    Grassmann("exponential"),
+    GeneralizedGrassmann(B),
+    Stiefel(),
+    Stiefel("polar"),
+    CanonicalStiefel(),
+]
 PEERS = [geoopt.EuclideanStiefel(), geoopt.EuclideanStiefelExact(), geoopt.Euclidean(2)]
 
 
@@ -222,6 +230,8 @@ def test_manifolds_keep_their_promises(manifold):
     needs_log = {name for name in found if "log" in name or "dist" in name}
     if isinstance(manifold, Grassmann):
         assert missing == set()
+    elif isinstance(manifold, Stiefel | CanonicalStiefel):
+        assert missing == {"parallel_transport isometric"}
     elif not isinstance(manifold, geoopt.Euclidean):
         assert missing == needs_log | {"parallel_transport isometric"}
 

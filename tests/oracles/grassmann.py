@@ -27,12 +27,14 @@ def projector(x):
     return x @ np.linalg.pinv(x)
 
 
-def stiefel_geodesic(x, u, steps=2000):
-    """Integrate the geodesic equation X'' = -X (X'^T X') of the Euclidean metric by RK4."""
+def stiefel_geodesic(x, u, steps=2000, canonical=False):
+    """Integrate the geodesic equation of the Euclidean or the canonical metric by RK4; Edelman, Arias, Smith 1998, (2.7) and (2.41)."""
 
     def rate(state):
-        position, velocity = state
-        return np.stack([velocity, -position @ (velocity.T @ velocity)])
+        x, v = state
+        if not canonical:
+            return np.stack([v, -x @ (v.T @ v)])
+        return np.stack([v, -v @ v.T @ x - x @ ((x.T @ v) @ (x.T @ v) + v.T @ v)])
 
     state, h = np.stack([x, u]), 1 / steps
     for _ in range(steps):
