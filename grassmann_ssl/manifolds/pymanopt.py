@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, TorchBackend
+from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, ProductBackend, TorchBackend
 from grassmann_ssl.manifolds.stiefel import CanonicalStiefel, Stiefel
 from grassmann_ssl.registry import nearest
 
@@ -50,6 +50,7 @@ except ImportError as error:
     ) from error
 
 from pymanopt.autodiff import Function
+from pymanopt.manifolds import Product
 from pymanopt.manifolds.manifold import Manifold
 
 
@@ -86,8 +87,15 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
     def typical_dist(self) -> float:
         """sqrt(p), times sqrt(k) for k leading indices, as in pymanopt: the scale of trust regions.
 
-        Raises NotImplementedError on other manifolds than Grassmann and Stiefel.
+        On geoopt's Euclidean sqrt(dim), on its Sphere pi sqrt(k), on a product the root of the sum of squares. Raises NotImplementedError
+        on other manifolds than these, Grassmann and Stiefel.
         """
+        if isinstance(self.manifold, geoopt.Euclidean):
+            return math.sqrt(math.prod(self.shape))
+        if isinstance(self.manifold, geoopt.Sphere):
+            return math.pi * math.sqrt(math.prod(self.shape[:-1]))
+        if isinstance(self.manifold, geoopt.ProductManifold):
+            return math.hypot(*(self._part(i).typical_dist for i in range(self.manifold.n_manifolds)))
         if not isinstance(self.manifold, Grassmann | Stiefel | CanonicalStiefel):
             raise NotImplementedError(f"the typical distance on {self} is not known")
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
@@ -115,7 +123,21 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
     def euclidean_to_riemannian_hessian(
         self, point: Tensor, euclidean_gradient: Tensor, euclidean_hessian: Tensor, tangent_vector: Tensor
     ) -> Tensor:
-        return self._call("ehess2rhess", point, euclidean_gradient, euclidean_hessian, tangent_vector)
+        tensors = point, euclidean_gradient, euclidean_hessian, tangent_vector
+        if isinstance(self.manifold, geoopt.Euclidean):
+            return euclidean_hessian
+        if isinstance(self.manifold, geoopt.Sphere):  # AMS08 (Absil, Mahony, Sepulchre 2008), sec. 5.4.1
+            radial = (point * euclidean_gradient).sum(-1, keepdim=True)
+            return self._call("proju", point, euclidean_hessian - radial * tangent_vector)
+        if not isinstance(self.manifold, geoopt.ProductManifold):
+            return self._call("ehess2rhess", *tensors)
+        parts = [
+            self._part(i).euclidean_to_riemannian_hessian(
+                *(self.manifold.take_submanifold_value(t, i) for t in tensors)
+            )
+            for i in range(self.manifold.n_manifolds)
+        ]
+        return torch.cat([part.flatten(point.ndim - 1) for part in parts], -1)
 
     def retraction(self, point: Tensor, tangent_vector: Tensor) -> Tensor:
         return self._call("retr", point, tangent_vector)
@@ -146,6 +168,11 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         vector = self.projection(point, torch.randn_like(point))
         return vector / max(self.norm(point, vector), torch.finfo(point.dtype).tiny)
 
+    def _part(self, i: int) -> "TorchManifold":
+        """The i-th factor of a geoopt.ProductManifold."""
+        shape = (*self.shape[:-1], *self.manifold.shapes[i])
+        return TorchManifold(self.manifold.manifolds[i], shape, dtype=self.dtype, device=self.device)
+
     def _call(self, operation: str, *tensors: Tensor) -> Tensor:
         method = getattr(self.manifold, operation, None)
         try:
@@ -158,17 +185,27 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return result.as_subclass(Tensor)
 
 
-def torch_function(manifold: TorchManifold) -> Callable[[Callable[[Tensor], Tensor]], Function]:
+def torch_function(manifold: TorchManifold | Product) -> Callable[[Callable[..., Tensor]], Function]:
     """Decorator: a loss X (shape) -> real scalar tensor, as the cost of a `pymanopt.Problem` on this manifold.
+
+    On a `pymanopt.manifolds.Product` of these manifolds the loss takes one tensor for each of them, all of one dtype and device.
 
     Derivatives by autograd, on the device of the point; value, gradient and Hessian at a point share one forward pass. The loss may be any
     callable, an nn.Module too; its parameters get no `.grad`. Raises TypeError for another manifold. Errors of the loss: `TorchBackend`.
     """
-    if not isinstance(manifold, TorchManifold):
-        raise TypeError(
-            f"manifold must be a TorchManifold, got {type(manifold).__name__}; for pymanopt's: reference_problem"
-        )
-    return lambda loss: Function(function=loss, manifold=manifold, backend=TorchBackend())
+    factors = manifold.manifolds if isinstance(manifold, Product) else (manifold,)
+    for factor in factors:
+        if not isinstance(factor, TorchManifold):
+            raise TypeError(
+                f"manifold must be a TorchManifold, got {type(factor).__name__}; for pymanopt's: reference_problem"
+            )
+
+    def decorated(loss: Callable[..., Tensor]) -> Function:
+        shapes = [factor.shape for factor in factors]
+        backend = ProductBackend(shapes) if isinstance(manifold, Product) else TorchBackend()
+        return Function(function=loss, manifold=manifold, backend=backend)
+
+    return decorated
 
 
 @dataclass(frozen=True)
@@ -286,6 +323,9 @@ def reference_problem(
 
 
 def _dimension(manifold: geoopt.Manifold, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    if isinstance(manifold, geoopt.ProductManifold):
+        parts = zip(manifold.manifolds, manifold.shapes, strict=True)
+        return sum(_dimension(part, (*shape[:-1], *own), dtype) for part, own in parts)
     reals = 2 if dtype.is_complex else 1
     if not isinstance(manifold, Grassmann | Stiefel | CanonicalStiefel):
         return reals * math.prod(shape)

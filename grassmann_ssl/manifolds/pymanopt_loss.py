@@ -1,6 +1,8 @@
 """A torch loss in the role of a pymanopt backend: value, gradient and Hessian of one point from one forward pass."""
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +122,45 @@ class TorchBackend:
         return derivative
 
 
+class ProductBackend(TorchBackend):
+    """`TorchBackend` for a product of manifolds: one point for each factor, which the loss takes one by one, as pieces of one vector."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.shapes = shapes
+        self._joined: list[tuple[tuple[Tensor, ...], tuple[int, ...], Tensor]] = []
+
+    def prepare_function(self, function: Callable[..., Tensor]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def of_vector(vector: Tensor) -> Tensor:
+            return function(*self._split(vector))
+
+        return super().prepare_function(of_vector)
+
+    def value(self, *points: Tensor) -> float:
+        return super().value(self._join(points))
+
+    def gradient(self, *points: Tensor) -> list[Tensor]:
+        return self._split(super().gradient(self._join(points)))
+
+    def hessian(self, *tensors: Tensor) -> list[Tensor]:
+        points, vectors = tensors[: len(self.shapes)], tensors[len(self.shapes) :]
+        return self._split(super().hessian(self._join(points), _vector(vectors)))
+
+    def _split(self, vector: Tensor) -> list[Tensor]:
+        pieces = torch.split(vector, [math.prod(shape) for shape in self.shapes])
+        return [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def _join(self, points: tuple[Tensor, ...]) -> Tensor:
+        """The points as one vector: the same one for the same points, by which an evaluation is known again."""
+        versions = tuple(point._version for point in points)
+        for known, at, vector in self._joined:
+            if at == versions and all(a is b for a, b in zip(known, points, strict=True)):
+                return vector
+        self._joined = [(points, versions, _vector(points)), *self._joined][:KEPT]
+        return self._joined[0][-1]
+
+
 class NumpyBackend(TorchBackend):
     """`TorchBackend` for pymanopt's own manifolds: numpy arrays outside, torch tensors of the shape `shape` on `device` inside."""
 
@@ -149,6 +190,10 @@ class NumpyBackend(TorchBackend):
         if self._last is None or not torch.equal(self._last, point):
             self._last = point
         return self._last
+
+
+def _vector(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def _checked(loss: Callable[..., Any], output: Any) -> Tensor:

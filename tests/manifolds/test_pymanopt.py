@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import grassmann_ssl.manifolds.pymanopt as module
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
+from grassmann_ssl.manifolds.checks import check_hessian
 from grassmann_ssl.manifolds.pymanopt import METHODS, TorchManifold, reference_problem, solve, torch_function
 from grassmann_ssl.manifolds.pymanopt_loss import TorchBackend
 
@@ -563,3 +564,89 @@ def test_without_pymanopt_the_import_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, module.__name__)
     with pytest.raises(ImportError, match=r"pip install 'pymanopt>=2\.2\.1'"):
         importlib.import_module(module.__name__)
+
+
+def two_eigenspaces(a, b):
+    """A loss of two subspaces that sees them together: both dominant eigenspaces at once, with a coupling that vanishes there."""
+    c, d = hermitian(8), hermitian(6)
+
+    def loss(x, y):
+        own = -(x.mT @ c @ x).diagonal().sum() - (y.mT @ d @ y).diagonal().sum()
+        return own + 0.1 * own.square() / 100
+
+    best = float(torch.linalg.eigvalsh(c)[-a:].sum() + torch.linalg.eigvalsh(d)[-b:].sum())
+    return loss, -best + 0.1 * best**2 / 100
+
+
+@pytest.mark.parametrize("method", [pymanopt.optimizers.TrustRegions, pymanopt.optimizers.ConjugateGradient])
+def test_products_of_pymanopt_take_a_loss_of_several_points(method):
+    loss, best = two_eigenspaces(3, 2)
+    factors = [TorchManifold(Grassmann(), (8, 3)), TorchManifold(Stiefel("polar"), (6, 2))]
+    product = pymanopt.manifolds.Product(factors)
+    function = torch_function(product)(loss)
+    torch.manual_seed(0)
+    found = method(verbosity=0, max_iterations=500).run(
+        pymanopt.Problem(product, function), initial_point=product.random_point()
+    )
+    assert abs(found.cost - best) <= 1e-8 and all(isinstance(part, torch.Tensor) for part in found.point)
+    backend = function._backend
+    assert method is not pymanopt.optimizers.TrustRegions or backend.evaluations <= found.iterations + 2
+    with pytest.raises(TypeError, match="manifold must be a TorchManifold, got Sphere"):
+        torch_function(pymanopt.manifolds.Product([factors[0], pymanopt.manifolds.Sphere(3)]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_products_of_geoopt_are_solved(method):
+    loss, best = two_eigenspaces(3, 2)
+    product = geoopt.ProductManifold((Grassmann(), (8, 3)), (Stiefel("polar"), (6, 2)))
+    start = product.projx(
+        torch.randn(product.n_elements, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    )
+
+    def of_vector(v):
+        return loss(product.take_submanifold_value(v, 0), product.take_submanifold_value(v, 1))
+
+    found = solve(of_vector, product, start, method=method, max_iterations=3000)
+    assert abs(found.cost - best) <= (1e-9 if method == "trust-regions" else 1e-7)
+    adapter = TorchManifold(product, (product.n_elements,))
+    assert adapter.dim == 3 * 5 + 6 * 2 - 3 and adapter.typical_dist == pytest.approx(math.sqrt(3 + 2))
+    check_hessian(of_vector, adapter_hessian(product), start, raises=True, generator=torch.Generator().manual_seed(1))
+    other = TorchManifold(geoopt.ProductManifold((Grassmann(), (8, 3)), (geoopt.Lorentz(), 4)), (28,))
+    with pytest.raises(NotImplementedError, match="typical distance"):
+        _ = other.typical_dist
+
+
+@pytest.mark.parametrize("joined", ["geoopt", "pymanopt"])
+def test_products_with_spheres_and_vectors_are_solved_by_trust_regions(joined):
+    c, target = hermitian(6), torch.arange(3.0, dtype=torch.float64)
+
+    def loss(x, s, v):
+        return -(x.mT @ c @ x).diagonal().sum() + s @ c @ s + (v - target).square().sum() * (2 + s[0])
+
+    values = torch.linalg.eigvalsh(c)
+    best = float(values[0] - values[-2:].sum())
+    manifolds, shapes = (Grassmann(), geoopt.Sphere(), geoopt.Euclidean(1)), ((6, 2), (6,), (3,))
+    torch.manual_seed(0)
+    if joined == "geoopt":
+        product = geoopt.ProductManifold(*zip(manifolds, shapes, strict=True))
+
+        def of_vector(z):
+            return loss(*(product.take_submanifold_value(z, i) for i in range(3)))
+
+        start = product.projx(torch.randn(product.n_elements, dtype=torch.float64))
+        found = solve(of_vector, product, start)
+        check_hessian(
+            of_vector, adapter_hessian(product), start, raises=True, generator=torch.Generator().manual_seed(1)
+        )
+    else:
+        product = pymanopt.manifolds.Product([TorchManifold(m, s) for m, s in zip(manifolds, shapes, strict=True)])
+        problem = pymanopt.Problem(product, torch_function(product)(loss))
+        found = pymanopt.optimizers.TrustRegions(verbosity=0).run(problem, initial_point=product.random_point())
+    assert abs(found.cost - best) <= 1e-9
+
+
+def adapter_hessian(product):
+    """The product with the Hessian that the adapter gives pymanopt."""
+    adapter = TorchManifold(product, (product.n_elements,))
+    product.ehess2rhess = adapter.euclidean_to_riemannian_hessian
+    return product
