@@ -1,5 +1,6 @@
 """Riemannian Adam with second moments that do not depend on the basis."""
 
+import math
 from typing import Any, ClassVar
 
 import geoopt
@@ -12,11 +13,10 @@ from grassmann_ssl.optim.base import (
     State,
     check_range,
     manifold_of,
-    matrix_of,
     orthonormal,
     tangent_gradient,
 )
-from grassmann_ssl.optim.sharding import local
+from grassmann_ssl.optim.memory import matrix_of
 from grassmann_ssl.precision import HALF
 
 SECOND_MOMENTS = ("matrix", "row")
@@ -28,9 +28,10 @@ class RiemannianAdam(RiemannianOptimizer):
     M <- b1 T(M) + (1 - b1) G,  v <- b2 v + (1 - b2) |G|^2,  X <- Retr_X(-lr P(M_hat / (v_hat^{1/2} + eps))), with the Riemannian gradient
     G, bias corrections M_hat = M / (1 - b1^k) and v_hat = v / (1 - b2^k), and the projection P onto the tangent space. Entrywise or
     columnwise |G|^2 depends on the basis X Q and is no function on the Grassmannian; these are: "matrix", |G|^2 = ||G||^2 in the metric,
-    one number per matrix, so that a step has a length of about lr; and "row", |G_i|^2 the squared norm of each row, n numbers per matrix,
-    so that each row moves by about lr and a step is about n^{1/2} longer. "row" needs one of our matrix manifolds. `amsgrad` keeps the
-    largest v_hat so far. `weight_decay` is decoupled and acts on ordinary parameters. Memory: M and 1 or n numbers per matrix.
+    one number per matrix (on geoopt's products, per factor), so that a step has a length of about lr; and "row", |G_i|^2 the squared norm
+    of each row, n numbers per matrix, so that each row moves by about lr and a step is about n^{1/2} longer. "row" needs one of our matrix
+    manifolds. `amsgrad` keeps the largest v_hat so far. `weight_decay` is decoupled and acts on ordinary parameters. Memory: M and 1 or n
+    numbers per matrix.
     Sources: Becigneul & Ganea, ICLR 2019; Kasai, Jawanpuria, Mishra, arXiv 1902.01144 (whose right statistic depends on the basis).
     """
 
@@ -40,19 +41,21 @@ class RiemannianAdam(RiemannianOptimizer):
         self,
         params: Any,
         lr: float = 1e-3,
-        *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        second_moment: str = "matrix",
-        amsgrad: bool = False,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        second_moment: str = "matrix",
+        stabilize: int | None = None,
+        foreach: bool | None = None,
         maximize: bool = False,
         nonfinite: str = "skip",
     ) -> None:
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "second_moment": second_moment, "amsgrad": amsgrad, "weight_decay": weight_decay,
         }  # fmt: skip
-        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize)
+        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize, stabilize=stabilize, foreach=foreach)
 
     def _check_settings(self, group: dict[str, Any]) -> None:
         check_range("lr", group["lr"], 0.0)
@@ -74,6 +77,10 @@ class RiemannianAdam(RiemannianOptimizer):
         base, x = matrix_of(manifold, p)
         per_matrix = (*p.shape[: p.ndim - manifold.ndim], *(1,) * manifold.ndim)
         shape = per_matrix
+        if not orthonormal(base):
+            factors = manifold.component_inner(p.detach(), torch.zeros_like(p)).shape
+            # geoopt's Siegel spaces do not keep the dimensions of a batch.
+            shape = per_matrix if math.prod(factors) == math.prod(per_matrix) else factors
         if group["second_moment"] == "row":
             if not orthonormal(base):
                 raise ValueError(f"second_moment 'row' needs Grassmann, GeneralizedGrassmann or Stiefel, got {base}")
@@ -89,14 +96,19 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor:
+    ) -> Tensor | None:
         (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
         gradient = tangent_gradient(manifold, x, gradient)
         average = states["exp_avg"]
         if orthonormal(manifold):  # as in RiemannianSGD, the last step left the projection of the average to this one
             manifold.proju_(x, average)
         average.lerp_(gradient, 1 - beta1)
-        square = gradient.abs().square().sum(-1, keepdim=True) if row else manifold.inner(x, gradient, keepdim=True)
+        if row:
+            square = gradient.abs().square().sum(-1, keepdim=True)
+        elif orthonormal(manifold):
+            square = manifold.inner(x, gradient, keepdim=True)
+        else:
+            square = manifold.component_inner(x, gradient).real.reshape_as(states["exp_avg_sq"])
         steps = states["step"].add_(1)
         scale = states["exp_avg_sq"].lerp_(square, 1 - beta2) / (1 - beta2**steps)
         if group["amsgrad"]:
@@ -105,29 +117,29 @@ class RiemannianAdam(RiemannianOptimizer):
         rate = torch.where(scale > 0, rate, 0)  # with eps = 0, a gradient that was always 0 would give 0 / 0
         if not orthonormal(manifold):
             end, moved = manifold.retr_transp(x, rate * average, average)
-            length: Tensor = manifold.norm(x, rate * average)
             average.copy_(moved)
             x.copy_(end)
-            return length
+            return None
         if not row:
             return manifold.step_(x, average, average, rate)
         return manifold.step_(x, manifold.proju_(x, rate * average), average)
 
-    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
-        for p in params:
-            if not self.state[p]:
-                state = {"step": torch.zeros((), dtype=torch.float32, device=p.device)}
-                names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
-                self.state[p].update(state | {name: torch.zeros_like(p) for name in names})
-        self._follow(params)
-        averages, squares, largest, steps = (
-            [local(self.state[p][name]) for p in params if name in self.state[p]]
-            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-        )
-        values, gradients = [local(p) for p in params], [local(p.grad) for p in params]
+    def _initial_ordinary(self, group: dict[str, Any], p: Tensor) -> State:
+        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        state = {"step": torch.zeros((), dtype=torch.float32, device=p.device)}
+        return state | {name: torch.zeros_like(p) for name in names}
+
+    def _advance_ordinary(
+        self,
+        group: dict[str, Any],
+        values: list[Tensor],
+        gradients: list[Tensor],
+        states: dict[str, list[Tensor]],
+        found_inf: Tensor | None,
+    ) -> None:
         beta1, beta2 = group["betas"]
         adamw(
-            values, gradients, averages, squares, largest, steps, fused=True, found_inf=found_inf,
-            amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-            maximize=group["maximize"],
+            values, gradients, states["exp_avg"], states["exp_avg_sq"], states.get("max_exp_avg_sq", []), states["step"], fused=True,
+            found_inf=found_inf, amsgrad=group["amsgrad"], beta1=beta1, beta2=beta2, lr=group["lr"],
+            weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
         )  # fmt: skip

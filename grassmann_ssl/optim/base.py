@@ -2,24 +2,32 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, TypeGuard, TypeVar, cast
 
 import geoopt
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.nn.utils import get_total_norm
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
-from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn.constrain import constraints
-from grassmann_ssl.optim.sharding import is_sharded, whole, write
+from grassmann_ssl.optim.memory import in_memory_order, in_place, matrix_of, overlaps, sharing, stack, write_matrix
+from grassmann_ssl.optim.sharding import is_sharded, whole
 
 NONFINITE = ("skip", "raise")
 ROUNDING = 16
 """Up to this many eps of the Euclidean gradient its projection is rounding: measured are up to 5 from the projection, as many from X."""
 HALF_ROUNDING = 2
 """The same for half-precision points, whose projection is computed in float32 and rounded once: measured are up to 0.7."""
+OVERLAP = "entries of {} share memory, as those of an expanded tensor do, and cannot move apart: make it contiguous"
 State = dict[str, Tensor]
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+def eager(step: Step) -> Step:
+    """A step that torch.compile leaves as it is: dynamo would trace it into one that mixes the states of different parameters."""
+    return cast(Step, _disable_dynamo(step))
 
 
 class RiemannianOptimizer(torch.optim.Optimizer):
@@ -33,29 +41,45 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     A gradient with NaN or infinity: `nonfinite="skip"` leaves every parameter and state of that step untouched, counts it and does not
     wait for the device; "raise" waits, and raises FloatingPointError naming the parameters before anything changes.
     `report()` tells what was counted. Time of a trajectory = lr x step. Under fully_shard give the model: every process gathers a
-    constrained parameter and takes its step alike.
+    constrained parameter and takes its step alike. Parameters may be stored in any order, such as channels_last, and states follow them to
+    another dtype or device. torch.compile leaves the step as it is. `stabilize` = k calls `stabilize()` after every k-th step; our
+    manifolds need none. `foreach` is there for code written for torch: None and True are what is done anyway.
 
-    Raises ValueError where no parameter is constrained, where a constrained one of the model is missing, is off its manifold, or holds
-    no point of it, and for settings outside their range; TypeError for dtypes in which the manifold does not compute.
+    Raises ValueError where no parameter is constrained, where a constrained one of the model is missing, is off its manifold, holds no
+    point of it, or shares memory with another, and for settings outside their range; TypeError for dtypes in which the manifold does not
+    compute.
     """
 
     momentum_keys: ClassVar[tuple[str, ...]] = ()
     """states that are tangent vectors, in the shape of the parameter"""
+    own_dtype_keys: ClassVar[tuple[str, ...]] = ()
+    """states whose dtype is not that of the parameter"""
     only_on: ClassVar[type[geoopt.Manifold] | None] = None
     """the only manifold it supports; None for any"""
 
     def __init__(
-        self, params: torch.nn.Module | Iterable[Any], defaults: dict[str, Any], *, nonfinite: str, maximize: bool
+        self,
+        params: torch.nn.Module | Iterable[Any],
+        defaults: dict[str, Any],
+        *,
+        nonfinite: str,
+        maximize: bool,
+        stabilize: int | None = None,
+        foreach: bool | None = None,
     ) -> None:
         if nonfinite not in NONFINITE:
             raise ValueError(f"nonfinite must be 'skip' or 'raise', got {nonfinite!r}")
+        if foreach is not None and not foreach:
+            raise ValueError(
+                "foreach must be None or True, got False: parameters of one shape are always stepped together"
+            )
         self.nonfinite = nonfinite
         self.steps = self.skipped = self.matrices = 0
         self.counts: dict[torch.device, Tensor] = {}
         if isinstance(params, torch.nn.Module):
             params = _named(params)
-        super().__init__(params, {**defaults, "maximize": maximize})
-        if all(manifold_of(p) is None for group in self.param_groups for p in group["params"]):
+        super().__init__(params, {**defaults, "maximize": maximize, "stabilize": stabilize})
+        if all(getattr(p, "manifold", None) is None for group in self.param_groups for p in group["params"]):
             raise ValueError(
                 "none of the parameters has a manifold: give a model, or parameters made by grassmann_ssl.nn.constrain or "
                 "geoopt.ManifoldParameter; for ordinary parameters alone use torch.optim"
@@ -71,8 +95,11 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             self._check_settings(group)
+            if group["stabilize"] is not None:
+                check_range("stabilize", group["stabilize"], 1)
             for name, p in zip(_names(group, len(self.param_groups) - 1), group["params"], strict=True):
                 self._check_parameter(name, p)
+            self._check_shared_memory()
             if group.get("weight_decay", 0) and all(manifold_of(p) is not None for p in group["params"]):
                 raise ValueError(
                     "weight_decay has no effect on parameters whose length the constraint fixes; give it in a group of ordinary ones"
@@ -81,6 +108,17 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             raise
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch does, which casts states to the dtype of their parameter; those with a dtype of their own keep it."""
+        super().load_state_dict(state_dict)
+        places = [index for group in state_dict["param_groups"] for index in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for index, p in zip(places, params, strict=True):
+            for key in self.own_dtype_keys:
+                if key in self.state[p]:
+                    self.state[p][key] = state_dict["state"][index][key].clone()
+
+    @eager
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """One step of every parameter that has a gradient; `closure` reevaluates the loss, which is returned.
@@ -120,14 +158,16 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             for device in {p.device for p in ordinary}:
                 found = None if finite is None else (~finite).to(device, torch.float32)
                 self._step_ordinary(group, [p for p in ordinary if p.device == device], found)
+            if group["stabilize"] is not None and self.steps % group["stabilize"] == 0:
+                self._stabilize(group)
         return loss
 
     def report(self) -> dict[str, float]:
         """Counters of the steps so far; waits for the device.
 
         `steps` and `skipped`: calls of `step` with a gradient, and those skipped because a gradient was not finite;
-        `beyond_injectivity`: the share of matrix steps longer than the injectivity radius pi/2 of Gr(n, p), where a geodesic stops being
-        the shortest.
+        `beyond_injectivity`: the share of matrix steps on our manifolds that were longer than the injectivity radius pi/2 of Gr(n, p),
+        where a geodesic stops being the shortest.
         """
         skipped, beyond, taken = (sum(int(c[i]) for c in self.counts.values()) for i in range(3))
         return {
@@ -143,25 +183,27 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         Not needed in training. Call it after replacing B of a `GeneralizedGrassmann`, or after editing parameters by hand.
         """
         for group in self.param_groups:
-            for p in group["params"]:
-                if (manifold := manifold_of(p)) is None:
-                    continue
-                states = [self.state[p][key] for key in self.momentum_keys if key in self.state[p]]
-                base, x = matrix_of(manifold, p)
-                vectors = [matrix_of(manifold, s)[1] for s in states]
-                if hasattr(base, "carry"):
-                    end, *moved = base.carry(x, *vectors)
-                else:
-                    end = base.projx(x)
-                    moved = [base.proju(end, v) for v in vectors]
-                for target, new in zip([p, *states], [end, *moved], strict=True):
-                    write_matrix(manifold, target, new)
+            self._stabilize(group)
+
+    def _stabilize(self, group: dict[str, Any]) -> None:
+        for p in group["params"]:
+            if (manifold := manifold_of(p)) is None:
+                continue
+            self._follow([p], self.own_dtype_keys)
+            states = [self.state[p][key] for key in self.momentum_keys if key in self.state[p]]
+            base, x = matrix_of(manifold, p)
+            vectors = [matrix_of(manifold, s)[1] for s in states]
+            if hasattr(base, "carry"):
+                end, *moved = base.carry(x, *vectors)
+            else:
+                end = base.projx(x)
+                moved = [base.proju(end, v) for v in vectors]
+            for target, new in zip([p, *states], [end, *moved], strict=True):
+                write_matrix(manifold, target, new)
 
     def _finite(self, gradients: list[Tensor]) -> Tensor:
         """Whether every gradient is finite, as a tensor; raises instead where that was asked for."""
-        for gradient in gradients:
-            if gradient.is_sparse:
-                raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
+        refuse_sparse(gradients)
         # The 2-norm is 30 times faster than the largest entry; one that overflows makes no sensible step either.
         norm = get_total_norm(gradients) if len(gradients) > 1 else torch.linalg.vector_norm(gradients[0])
         finite = torch.isfinite(whole(norm))
@@ -180,36 +222,60 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p].update(self._initial(group, manifold, p))
-        self._follow(params)
+        self._follow(params, self.own_dtype_keys)
         keys = list(self.state[params[0]])
         originals = [params, *([self.state[p][k] for p in params] for k in keys)]
         old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in originals]
-        base, gradient = matrix_of(manifold, params[0])[0], _stack([matrix_of(manifold, p.grad)[1] for p in params])
-        sharded = is_sharded(params[0])
+        base, gradient = matrix_of(manifold, params[0])[0], stack([matrix_of(manifold, p.grad)[1] for p in params])
         # In place where nothing has to be undone, because every new n x p matrix costs as much as a pass over it.
-        direct = len(params) == 1 and finite is None and not sharded
-        x, *states = (tensors[0] if direct else _stack(tensors, copy=True) for tensors in old)
+        direct = len(params) == 1 and finite is None and all(in_place(t) for (t,) in originals)
+        if not direct:
+            self._refuse_overlaps(params)
+        x, *states = (t if direct or len(params) > 1 else t.clone() for t in map(stack, old))
         length = self._advance(
             group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True))
         )
-        self._count(length, finite)
+        if length is not None:
+            self._count(length, finite)
         if direct:
             return
         for targets, tensors, new in zip(originals, old, (x, *states), strict=True):
             for target, tensor, value in zip(targets, tensors, new if len(params) > 1 else [new], strict=True):
-                if finite is None:
+                view = in_place(target)
+                if finite is not None:
+                    value = torch.where(finite, value, tensor, out=tensor if view else None)
+                elif view:
                     tensor.copy_(value)
-                else:
-                    torch.where(finite, value, tensor, out=tensor)
-                if sharded:
-                    write_matrix(manifold, target, tensor)
+                if not view:
+                    write_matrix(manifold, target, value)
 
-    def _follow(self, params: list[Tensor]) -> None:
-        """Move states to where their parameters are: load_state_dict leaves a state named step where the file was loaded to."""
+    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
+        """Torch's own step of ordinary parameters on one device, left out where `found_inf` is 1."""
+        for p in params:
+            if not self.state[p]:
+                self.state[p].update(self._initial_ordinary(group, p))
+        self._follow(params, ("step",))  # which torch keeps in float32
+        keys = list(self.state[params[0]])
+        gradients: list[Any] = [p.grad for p in params]
+        originals = [params, gradients, *([self.state[p][k] for p in params] for k in keys)]
+        (values, gradients, *states), copies = in_memory_order(originals)
+        if copies:
+            self._refuse_overlaps(params)
+        self._advance_ordinary(group, values, gradients, dict(zip(keys, states, strict=True)), found_inf)
+        for view, copy in copies:
+            view.copy_(copy)
+
+    def _follow(self, params: list[Tensor], fixed: tuple[str, ...]) -> None:
+        """Move states to where their parameters are, and to their precision but for those in `fixed`.
+
+        load_state_dict leaves a state named step where the file was loaded to, and model.double() leaves all of them behind.
+        """
         for p in params:
             for key, value in self.state[p].items():
-                if value.device != p.device:
-                    self.state[p][key] = value.to(p.device)
+                if value.device != p.device or (value.dtype != p.dtype and key not in fixed):
+                    alike = value.is_complex() == p.is_complex()
+                    dtype = value.dtype if key in fixed else p.dtype if alike else p.dtype.to_real()
+                    self.state[p][key] = value.to(p.device, dtype)
 
     def _count(self, length: Tensor, finite: Tensor | None) -> None:
         """Count the matrix steps that were taken, and on the device those of them beyond the injectivity radius."""
@@ -237,13 +303,45 @@ class RiemannianOptimizer(torch.optim.Optimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor:
-        """Step from X (..., n, p) in place of X and the states; returns the length of the step in the metric, one number per matrix."""
+    ) -> Tensor | None:
+        """Step from X (..., n, p) in place of X and the states; returns the length of the step on our manifolds, one number per matrix."""
         raise NotImplementedError
 
-    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
-        """Torch's own step of ordinary parameters on one device, left out where `found_inf` is 1."""
+    def _initial_ordinary(self, group: dict[str, Any], p: Tensor) -> State:
+        """The state of an ordinary parameter before its first step, as torch has it."""
         raise NotImplementedError
+
+    def _advance_ordinary(
+        self,
+        group: dict[str, Any],
+        values: list[Tensor],
+        gradients: list[Tensor],
+        states: dict[str, list[Tensor]],
+        found_inf: Tensor | None,
+    ) -> None:
+        """Torch's fused step, in place of contiguous values and states on one device; left out where `found_inf` is 1."""
+        raise NotImplementedError
+
+    def _refuse_overlaps(self, params: list[Tensor]) -> None:
+        """Raise ValueError naming the parameters whose entries share memory with one another."""
+        guilty = [p for p in params if not is_sharded(p) and overlaps(p)]
+        for i, group in enumerate(self.param_groups if guilty else []):
+            for name, p in zip(_names(group, i), group["params"], strict=True):
+                if any(p is one for one in guilty):
+                    raise ValueError(OVERLAP.format(name))
+
+    def _check_shared_memory(self) -> None:
+        named = [
+            (name, p)
+            for i, group in enumerate(self.param_groups)
+            for name, p in zip(_names(group, i), group["params"], strict=True)
+        ]
+        for places in sharing([p for _, p in named]):
+            (one, p), (other, q) = (named[k] for k in places)
+            if manifold_of(p) is not None or manifold_of(q) is not None:
+                raise ValueError(
+                    f"{one} and {other} share memory, so that one would undo the step of the other: tie the modules by one parameter"
+                )
 
     def _check_parameter(self, name: str, p: Tensor) -> None:
         manifold = manifold_of(p)
@@ -253,6 +351,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             return
         if p.is_meta:
             raise ValueError(f"{name} is on the meta device; load its values before making an optimizer")
+        if not is_sharded(p) and overlaps(p):
+            raise ValueError(OVERLAP.format(name))
         with torch.no_grad():
             good, reason = manifold.check_point_on_manifold(whole(p.detach()), explain=True)
         if not good:
@@ -269,6 +369,12 @@ def check_range(name: str, value: Any, low: float, below: float = float("inf")) 
         raise ValueError(
             f"{name} must be at least {low:g}" + f" and below {below:g}" * (below < float("inf")) + f", got {value}"
         )
+
+
+def refuse_sparse(gradients: Iterable[Tensor]) -> None:
+    """Raise TypeError where a gradient is sparse."""
+    if any(gradient.is_sparse for gradient in gradients):
+        raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
 
 
 def orthonormal(manifold: geoopt.Manifold) -> TypeGuard[OrthonormalMatrices]:
@@ -323,22 +429,3 @@ def _named(model: torch.nn.Module) -> list[tuple[str, Any]]:
 def _names(group: dict[str, Any], index: int) -> list[str]:
     given = group.get("param_names")
     return given or [f"parameter {i} of group {index}" for i in range(len(group["params"]))]
-
-
-def matrix_of(manifold: Any, tensor: Any) -> tuple[Any, Tensor]:
-    """The matrix manifold of a parameter and its values as points, a view of its memory (a copy where it is sharded)."""
-    tensor = whole(tensor.detach())
-    if isinstance(manifold, WeightLayout):
-        return manifold.manifold, manifold.to_point(tensor)
-    return manifold, tensor
-
-
-def write_matrix(manifold: Any, tensor: Tensor, value: Tensor) -> None:
-    """Write a point or tangent vector into a parameter or its state."""
-    write(tensor.detach(), manifold.to_weight(value) if isinstance(manifold, WeightLayout) else value)
-
-
-def _stack(tensors: list[Tensor], copy: bool = False) -> Tensor:
-    if len(tensors) > 1:
-        return torch.stack(tensors)
-    return tensors[0].clone() if copy else tensors[0]

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, orthonormal
-from grassmann_ssl.optim.sharding import local
 
 
 class RiemannianSGD(RiemannianOptimizer):
@@ -18,7 +17,8 @@ class RiemannianSGD(RiemannianOptimizer):
     gradient, T the transport of the last step. On our manifolds T is completed by the projection that the gradient needs anyway (it is
     linear), so that a step on Gr(n, p) costs five n x p x p products, four without momentum; `momentum_buffer` is then tangent at the
     point before the step, in the basis of the point after it. On the Grassmannian whole trajectories are independent of the basis.
-    `weight_decay` (added to the gradient, as torch does) acts on ordinary parameters. Settings as in torch; see `RiemannianOptimizer`.
+    `weight_decay` (added to the gradient, as torch does) acts on ordinary parameters. Settings in the order of torch and geoopt;
+    `dampening` is refused. See `RiemannianOptimizer`.
     Source: Becigneul & Ganea, ICLR 2019 (Riemannian momentum); AMS08 = Absil, Mahony, Sepulchre 2008, sec. 8.1.
     """
 
@@ -28,15 +28,22 @@ class RiemannianSGD(RiemannianOptimizer):
         self,
         params: Any,
         lr: float,
-        *,
         momentum: float = 0.0,
-        nesterov: bool = False,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        stabilize: int | None = None,
+        foreach: bool | None = None,
         maximize: bool = False,
         nonfinite: str = "skip",
     ) -> None:
+        if dampening:
+            raise ValueError(
+                f"dampening must be 0, got {dampening}: it only shortens steps, which lr x (1 - dampening) does too"
+            )
         defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize)
+        super().__init__(params, defaults, nonfinite=nonfinite, maximize=maximize, stabilize=stabilize, foreach=foreach)
 
     def _check_settings(self, group: dict[str, Any]) -> None:
         check_range("lr", group["lr"], 0.0)
@@ -50,10 +57,11 @@ class RiemannianSGD(RiemannianOptimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor:
+    ) -> Tensor | None:
         lr, momentum, nesterov = group["lr"], group["momentum"], group["nesterov"]
         if not orthonormal(manifold):
-            return self._advance_elsewhere(group, manifold, x, gradient, states)
+            self._advance_elsewhere(group, manifold, x, gradient, states)
+            return None
         if not momentum:
             u = manifold.egrad2rgrad(x, gradient)
             return manifold.step_(x, u, rate=-lr)
@@ -69,32 +77,32 @@ class RiemannianSGD(RiemannianOptimizer):
 
     def _advance_elsewhere(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor:
+    ) -> None:
         """The same on any manifold of geoopt's, by its own operations."""
         lr, momentum = group["lr"], group["momentum"]
         gradient = manifold.egrad2rgrad(x, gradient)
         if not momentum:
-            step = -lr * gradient
-            length: Tensor = manifold.norm(x, step)
-            x.copy_(manifold.retr(x, step))
-            return length
+            x.copy_(manifold.retr(x, -lr * gradient))
+            return
         buffer = states["momentum_buffer"].mul_(momentum).add_(gradient)
         step = -lr * (gradient + momentum * buffer if group["nesterov"] else buffer)
-        length = manifold.norm(x, step)
         end, moved = manifold.retr_transp(x, step, buffer)
         x.copy_(end)
         buffer.copy_(moved)
-        return length
 
-    def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
-        self._follow(params)
-        buffers: list[Tensor | None] = []
-        for p in params:
-            if group["momentum"] and not self.state[p]:
-                # Torch starts with the first gradient, which zero gives too: there is no dampening.
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            buffers.append(local(self.state[p]["momentum_buffer"]) if group["momentum"] else None)
-        values, gradients = [local(p) for p in params], [local(p.grad) for p in params]
+    def _initial_ordinary(self, group: dict[str, Any], p: Tensor) -> State:
+        # Torch starts with the first gradient, which zero gives too: there is no dampening.
+        return {"momentum_buffer": torch.zeros_like(p)} if group["momentum"] else {}
+
+    def _advance_ordinary(
+        self,
+        group: dict[str, Any],
+        values: list[Tensor],
+        gradients: list[Tensor],
+        states: dict[str, list[Tensor]],
+        found_inf: Tensor | None,
+    ) -> None:
+        buffers: list[Tensor | None] = [*states["momentum_buffer"]] if group["momentum"] else [None] * len(values)
         sgd(
             values, gradients, buffers, fused=True, found_inf=found_inf, weight_decay=group["weight_decay"], momentum=group["momentum"],
             lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=group["maximize"],

@@ -536,20 +536,30 @@ def test_states_follow_their_parameters(make):
     assert {value.device.type for value in optimizer.state[moved].values()} == {"meta"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "manifold", [geoopt.Sphere(), geoopt.Scaled(Grassmann(), 2.0), geoopt.EuclideanStiefel()], ids=str
-)
-@pytest.mark.parametrize("make", [FIRST_ORDER["nesterov"], FIRST_ORDER["amsgrad"]], ids=["nesterov", "amsgrad"])
-def test_other_manifolds_of_geoopt(manifold, make):
-    matrix, vectors = spectrum(6)
-    shape = (6,) if isinstance(manifold, geoopt.Sphere) else (6, 2)
-    torch.manual_seed(0)
-    w = parameter(manifold.random(*shape, dtype=torch.float64), manifold)
-    run(lambda x: (x * (matrix @ x)).sum(), [w], make([w]), 1500)
-    x = w.detach().as_subclass(torch.Tensor).reshape(6, -1)
-    assert subspace_error(x, vectors[:, : x.shape[1]]) <= 0.1
-    assert orthonormality_error(x) <= 1e-12
+def test_settings_have_the_order_of_torch_and_geoopt():
+    w = parameter(Grassmann().random(6, 2))
+    for kind, settings in (("SGD", (0.1, 0.5, 0.0, 0.0, True)), ("Adam", (0.1, (0.5, 0.6), 1e-3, 0.0, True))):
+        ours = {"SGD": RiemannianSGD, "Adam": RiemannianAdam}[kind]([w], *settings)
+        theirs = getattr(torch.optim, kind)([w], *settings), getattr(geoopt.optim, f"Riemannian{kind}")([w], *settings)
+        for other in theirs:
+            shared = ours.defaults.keys() & other.defaults.keys() - {"maximize", "stabilize"}
+            assert len(shared) >= 4 and all(ours.defaults[k] == other.defaults[k] for k in shared)
+    assert torch.equal(
+        w, run(rayleigh(spectrum(6, torch.float32)[0]), [w], RiemannianSGD([w], 0.0, foreach=True), 1)[0]
+    )
+
+
+def test_points_are_put_back_every_so_many_steps():
+    w = parameter(Grassmann().random(6, 2, dtype=torch.float64), Grassmann("exponential"))
+    optimizer = RiemannianSGD([w], lr=0.1, stabilize=3)
+    errors = []
+    for _ in range(6):
+        with torch.no_grad():
+            w.mul_(1.1)  # a geodesic removes little of it
+        w.grad = torch.zeros_like(w)
+        optimizer.step()
+        errors.append(orthonormality_error(w.detach()))
+    assert [error < 1e-14 for error in errors] == [False, False, True, False, False, True]
 
 
 def test_settings_that_cannot_work_are_refused():
@@ -570,8 +580,13 @@ def test_settings_that_cannot_work_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             RiemannianAdam([w], **chosen)
-    with pytest.raises(TypeError):
-        RiemannianSGD([w], lr=1.0, foreach=True)
+    for make in (RiemannianSGD, RiemannianAdam, RiemannianMuon):
+        with pytest.raises(ValueError, match="foreach must be None or True, got False"):
+            make([w], lr=1.0, foreach=False)
+        with pytest.raises(ValueError, match="stabilize must be at least 1, got 0"):
+            make([w], lr=1.0, stabilize=0)
+    with pytest.raises(ValueError, match=r"dampening must be 0, got 0\.1"):
+        RiemannianSGD([w], lr=1.0, momentum=0.5, dampening=0.1)
     with pytest.raises(ValueError, match=r"none of the parameters has a manifold.*torch\.optim"):
         RiemannianSGD([v], lr=1.0)
     with pytest.raises(ValueError, match=r"is not on Grassmann.*largest entry of X"):
