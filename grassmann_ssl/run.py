@@ -9,13 +9,18 @@ from grassmann_ssl.report import draw
 from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 
 
+class Undrawn(KeyboardInterrupt):
+    """Ctrl-C while the page was drawn, the last of a run: its folder holds all numbers."""
+
+
 def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
     """Run the experiment of this config and write its folder atomically.
 
     The folder is `config.folder`, with run.json, metrics.parquet, arrays.safetensors, and the page drawn from these files.
     `progress(total)` returns a function called with a label and the number of steps (default 1). Returns the outcome; None in the processes
     of torchrun but the first. Raises ConfigError, before training, for a folder that exists or settings that cannot be run; Diverged as
-    the experiment does; KeyboardInterrupt propagates if nothing was recorded.
+    the experiment does. After Ctrl-C the folder holds what was recorded until then, and the outcome's `interrupted` says where that was;
+    KeyboardInterrupt propagates if there is nothing. Raises Undrawn, a KeyboardInterrupt, where all is written but the page.
     """
     folder = RunFolder(config.folder, config.overwrite)
     outcome = EXPERIMENTS[type(config)](config, progress)
@@ -39,4 +44,10 @@ def load_audit(folder: Path) -> Audit:
 def _write(outcome: Outcome, folder: RunFolder) -> None:
     with folder.writing() as path:
         outcome.save(path)
-        draw(path)
+        try:
+            draw(path)
+            drawn = True
+        except KeyboardInterrupt:
+            drawn = False
+    if not drawn:
+        raise Undrawn(f"before the page was drawn; `grassmann-ssl report {folder.path}` draws it")

@@ -2,7 +2,7 @@
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
-from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, ticking
+from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, joined, ticking
 
 __all__ = [
     "ConfigError",
@@ -16,6 +16,7 @@ __all__ = [
     "Tick",
     "choice",
     "device_of",
+    "joined",
     "setting",
     "ticking",
 ]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
+from grassmann_ssl.interrupt import Interrupted
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
 from grassmann_ssl.runs.folder import provenance, write_json
 
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
 Tick = Callable[..., object]
 Progress = Callable[[int], Tick]
 
@@ -22,6 +26,11 @@ Progress = Callable[[int], Tick]
 def ticking(progress: Progress | None, total: int) -> Tick:
     """What is called at every step, of `total` in all: `progress(total)`, or without `progress` a function that does nothing."""
     return progress(total) if progress else lambda label, steps=1: None
+
+
+def joined(metrics: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The metrics of the parts of a run, of the same columns, one below the other."""
+    return {name: np.concatenate([part[name] for part in metrics]) for name in metrics[0]}
 
 
 @dataclass(frozen=True)
@@ -161,16 +170,55 @@ def _column(column: Any) -> np.ndarray:
 
 
 class Run:
-    """A run from its first check to its outcome: device, generator, clock. Raises ConfigError where the device is not available."""
+    """A run from its first check to its outcome: device, generator, clock, and what Ctrl-C leaves of it.
+
+    Raises ConfigError where the device is not available.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.device = device_of(config.device)
+        self.interrupted: str | None = None
+        self._complete = 0
         self._begin = time.perf_counter()
 
     def generator(self) -> torch.Generator:
         """A new generator on the CPU, seeded by the config: draws do not depend on the device."""
         return torch.Generator().manual_seed(self.config.seed)
+
+    def keep(self, train: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """train(...), or what it had recorded when Ctrl-C ended it. KeyboardInterrupt propagates where that is nothing."""
+        try:
+            return train(*args, **kwargs)
+        except Interrupted as stop:
+            self.interrupted = str(stop)
+            recorded: T = stop.recorded
+            return recorded
+
+    def parts(
+        self, items: Sequence[S], work: Callable[[S], T], name: Callable[[S], str] = str, least: int = 1
+    ) -> list[T]:
+        """work(item) of every part of a run, in order; after Ctrl-C those of the parts that were complete.
+
+        `interrupted` says in which part that was, "in seed 2, which is left out, part 2 of 3", or after which step where `work` kept what
+        it had recorded. KeyboardInterrupt propagates while fewer than `least` parts of the run are complete.
+        """
+        found: list[T] = []
+        for k, item in enumerate(items, 1):
+            if self.interrupted:
+                break
+            try:
+                found.append(work(item))
+            except KeyboardInterrupt:
+                if self._complete < least:
+                    raise
+                number = f", part {k} of {len(items)}" if len(items) > 1 else ""
+                self.interrupted = f"in {name(item)}, which is left out{number}"
+            else:
+                self._complete += 1
+                if self.interrupted:
+                    self.interrupted = f"{name(item)}, {self.interrupted}"
+        return found
 
     def finish(
         self,
@@ -185,7 +233,7 @@ class Run:
             "config": self.config.values() | {"out": str(self.config.folder)},
             **provenance(self.device),
             "findings": [asdict(finding) for finding in findings],
-            "interrupted": None,
+            "interrupted": self.interrupted,
             **record,
             "wall_time_s": round(time.perf_counter() - self._begin, 2),
         }

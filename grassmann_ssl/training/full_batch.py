@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grassmann_ssl.interrupt import Interrupted
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.optim import RiemannianSGD
 from grassmann_ssl.training.recorder import Recorder, Trajectory
@@ -38,8 +39,8 @@ def train_full_batch(
     `homogeneous`: the loss is homogeneous of degree 2 and the weights are free, so that the update is linear in them: at every
     logged step the weights are divided by their Frobenius norm, whose logarithm is recorded. Directions are untouched, and weights
     that blow up or shrink never leave the range of the dtype.
-    Time = learning_rate x step. KeyboardInterrupt ends the loop: what was recorded is returned with `interrupted` set; before the first
-    record it propagates.
+    Time = learning_rate x step. Raises Interrupted, a KeyboardInterrupt that carries the trajectory recorded until Ctrl-C, if it has more
+    than the start.
     """
     parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
     free = isinstance(manifold, geoopt.Euclidean)
@@ -47,8 +48,18 @@ def train_full_batch(
     each = weights.new_ones(weights.shape[:-2])
     recorder = Recorder(evenly_spaced(steps, log_every))
     log_norm = weights.new_zeros(weights.shape[:-2])
-    interrupted = False
     start = time.perf_counter()
+
+    def recorded() -> Trajectory:
+        logged, kept = recorder.stacked()
+        return Trajectory(
+            step=logged,
+            time=logged.double() * learning_rate,
+            learning_rate=learning_rate,
+            wall_time=time.perf_counter() - start,
+            **kept,
+        )
+
     try:
         for step in range(steps + 1):
             if recorder.due(step) and homogeneous:
@@ -76,15 +87,7 @@ def train_full_batch(
                     optimizer.step()
                 on_step()
     except KeyboardInterrupt:
-        if not recorder.records:
+        if not recorder.done:
             raise
-        interrupted = True
-    logged, kept = recorder.stacked()
-    return Trajectory(
-        step=logged,
-        time=logged.double() * learning_rate,
-        learning_rate=learning_rate,
-        wall_time=time.perf_counter() - start,
-        interrupted=interrupted,
-        **kept,
-    )
+        raise Interrupted(recorded(), recorder.done, steps) from None
+    return recorded()

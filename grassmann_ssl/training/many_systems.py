@@ -7,9 +7,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from grassmann_ssl.interrupt import Interrupted
+from grassmann_ssl.training.recorder import Recorder
+
 State = dict[str, Tensor]
 Rule = Callable[..., Mapping[str, Tensor]]
 Fixed = dict[str, Tensor | float]
+Recorded = tuple[Tensor, State]  # the logged steps of a chunk, and the states at them, on the host
 Step = Callable[[State, Fixed, float], State]
 
 GIBIBYTE = 2**30
@@ -53,7 +57,8 @@ def simulate(
     repeated simulations of many small cells. Results agree to rounding.
     A cell that blows up ends as inf or nan in its own entries and leaves the others as they are.
     `on_step` is called after every step of a chunk with the number of its cells: N x steps in all.
-    Raises ValueError where shapes disagree, nothing is to be done, or one cell does not fit into the memory.
+    Raises ValueError where shapes disagree, nothing is to be done, or one cell does not fit into the memory; and Interrupted, a
+    KeyboardInterrupt that carries the steps logged until Ctrl-C, if every cell has some beyond the start.
     """
     if method not in ("rk4", "discrete"):
         raise ValueError(f"method must be 'rk4' or 'discrete', got {method!r}")
@@ -66,33 +71,42 @@ def simulate(
     constants = dict(parameters or {})
     cells = _cells(state, constants)
     advance = _advance(rule, method, compiled)
-    logged = [k for k in range(steps + 1) if k == steps or (log_every is not None and k % log_every == 0)]
+    logged = {k for k in range(steps + 1) if k == steps or (log_every is not None and k % log_every == 0)}
     size = _chunk_size(state, len(logged), memory, compiled)
-    parts = []
+    parts: list[Recorded] = []
     for first in range(0, cells, size):
         part = slice(first, first + size)
         x = {name: value[part].clone() for name, value in state.items()}
         fixed = {name: value[part] if isinstance(value, Tensor) else value for name, value in constants.items()}
-        parts.append(_run(advance, x, fixed, step, steps, set(logged), on_step))
-    states = {name: torch.cat([part[name] for part in parts], 1) for name in state}
-    counts = torch.tensor(logged)
+        recorder = Recorder(logged)
+        try:
+            _run(advance, x, fixed, step, steps, recorder, on_step)
+        except KeyboardInterrupt:
+            if first + size < cells or not recorder.done:  # some cells have no step yet
+                raise
+            raise Interrupted(_joined([*parts, recorder.stacked()], step), recorder.done, steps) from None
+        parts.append(recorder.stacked())
+    return _joined(parts, step)
+
+
+def _joined(parts: list[Recorded], step: float) -> Simulation:
+    """The cells of all chunks, at the steps that the last of them has logged."""
+    counts = parts[-1][0]
+    states = {name: torch.cat([kept[name][: len(counts)] for _, kept in parts], 1) for name in parts[0][1]}
     return Simulation(counts, counts.double() * step, states)
 
 
 @torch.no_grad()
 def _run(
-    advance: Step, x: State, fixed: Fixed, step: float, steps: int, logged: set[int], on_step: Callable[[int], object]
-) -> State:
-    kept: dict[str, list[Tensor]] = {name: [] for name in x}
+    advance: Step, x: State, fixed: Fixed, step: float, steps: int, recorder: Recorder, on_step: Callable[[int], object]
+) -> None:
     cells = len(next(iter(x.values())))
     for k in range(steps + 1):
-        if k in logged:
-            for name, value in x.items():
-                kept[name].append(value.clone())
+        if recorder.due(k):
+            recorder.record(k, **x)
         if k < steps:
             x = advance(x, fixed, step)
             on_step(cells)
-    return {name: torch.stack(values).cpu() for name, values in kept.items()}
 
 
 @lru_cache(maxsize=64)  # a rule that was compiled stays so

@@ -24,13 +24,6 @@ class Trajectory:
     weights: Float[Tensor, " k *b m d"]
     learning_rate: float
     wall_time: float
-    interrupted: bool
-
-    def completed(self) -> "Trajectory":
-        """Itself. Raises KeyboardInterrupt where the run was interrupted: for results that a part of a run does not have."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        return self
 
     def first(self, count: int) -> "Trajectory":
         """The first `count` logged steps."""
@@ -56,6 +49,11 @@ class Recorder:
         """Keep a copy of each value."""
         # One append: an interrupt leaves a record whole or absent.
         self.records.append((step, {name: value.detach().clone() for name, value in values.items()}))
+
+    @property
+    def done(self) -> int:
+        """The last recorded step; 0, the start, before there is any."""
+        return self.records[-1][0] if self.records else 0
 
     def stacked(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logged steps, and each value with a leading axis over them, on the host."""

@@ -12,14 +12,23 @@ class Counted:
         return lambda label, n=1: self.done.append(n)
 
 
-def interrupted_in(part=""):
-    """An interrupt (Ctrl-C) at the first step whose label contains this."""
+class Interrupting:
+    """Ctrl-C at the tick of this number, counted from 1; at 0 before the first."""
 
-    def progress(total):
-        def tick(label, n=1):
-            if part in label:
-                raise KeyboardInterrupt
+    def __init__(self, at):
+        self.left = at
 
-        return tick
+    def __call__(self, total):
+        self.check()
+        return self.tick
 
-    return progress
+    def tick(self, label, n=1):
+        self.left -= 1
+        self.check()
+
+    def check(self):
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def close(self):
+        """As the bar of the command line."""

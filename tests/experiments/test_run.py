@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from typing import ClassVar
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from grassmann_ssl import cli
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.phase.basin import BasinConfig
@@ -18,7 +20,7 @@ from grassmann_ssl.report import PAGES, draw
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points
 from grassmann_ssl.report.terminal import findings_table, summary
-from grassmann_ssl.run import run
+from grassmann_ssl.run import Undrawn, run
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig, Table
 
 
@@ -128,6 +130,25 @@ def test_a_stored_run_is_the_outcome_and_is_drawn_again_byte_for_byte(tmp_path):
     assert draw(folder) == folder / "report.html"
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "notes.txt"} == before
     assert (folder / "notes.txt").exists()
+
+
+def test_an_interrupt_while_the_page_is_drawn_loses_no_numbers(tmp_path, monkeypatch, capsys):
+    def interrupted(outcome):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[__name__], "page", interrupted)
+    with pytest.raises(
+        Undrawn, match=f"^before the page was drawn; `grassmann-ssl report {tmp_path / 'run'}` draws it"
+    ):
+        run(SquareConfig(out=tmp_path / "run"))
+    assert Outcome.load(tmp_path / "run").metrics["y"].tolist() == [1, 4]
+    monkeypatch.setattr("sys.argv", ["grassmann-ssl", "square", "--out", str(tmp_path / "again")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and "grassmann-ssl: interrupted before the page was drawn" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setitem(PAGES, "square", __name__)
+    assert draw(tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The loop against a hand-written one, the record it leaves, and the run folder."""
 
 import json
+from functools import partial
 
 import geoopt
 import pytest
@@ -10,7 +11,8 @@ from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.runs import ConfigError, RunFolder
 from grassmann_ssl.runs.folder import provenance, write_json
-from grassmann_ssl.training import ARMS, train_full_batch
+from grassmann_ssl.training import ARMS, Interrupted, train_full_batch
+from tests.experiments.progress import Interrupting
 
 
 def problem(m=6, d=2, seeds=3):
@@ -28,7 +30,7 @@ def test_free_training_is_gradient_descent():
     for k in range(8):
         torch.testing.assert_close(run.weights[k], w, rtol=1e-13, atol=1e-13)
         w = w - 1e-3 * 4 * matrix @ w @ (w.mT @ matrix @ w - 1)
-    assert run.step.tolist() == list(range(8)) and not run.interrupted
+    assert run.step.tolist() == list(range(8))
     torch.testing.assert_close(run.time, run.step.double() * 1e-3)
 
 
@@ -80,15 +82,21 @@ def test_orthonormality_holds_without_stabilising(arm, dtype, bound):
 
 def test_an_interrupt_keeps_what_was_recorded():
     matrix, start = problem()
-    calls = iter(range(100))
 
-    def interrupt():
-        if next(calls) == 9:
-            raise KeyboardInterrupt
+    def train(on_step):
+        return train_full_batch(
+            lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=0.01, steps=20,
+            log_every=2, on_step=on_step,
+        )  # fmt: skip
 
-    run = train_full_batch(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=0.01, steps=50,
-                log_every=2, on_step=interrupt)  # fmt: skip
-    assert run.interrupted and run.step.tolist() == [0, 2, 4, 6, 8] and len(run.weights) == 5
+    whole = train(lambda: None)
+    with pytest.raises(Interrupted, match="after step 8 of 20") as stopped:
+        train(partial(Interrupting(10).tick, "steps"))
+    kept = stopped.value.recorded
+    assert kept.step.tolist() == [0, 2, 4, 6, 8] and torch.equal(kept.weights, whole.weights[:5])
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(partial(Interrupting(2).tick, "steps"))
+    assert stopped.type is KeyboardInterrupt  # nothing but the start
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

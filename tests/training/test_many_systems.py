@@ -3,6 +3,7 @@
 import gc
 import shutil
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grassmann_ssl.training import many_systems, simulate
+from grassmann_ssl.training import Interrupted, many_systems, simulate
+from tests.experiments.progress import Interrupting
 
 
 def decay(x, *, rate):
@@ -85,6 +87,24 @@ def test_a_cell_that_blows_up_leaves_the_others_alone():
     run = simulate(lambda x: {"x": x**3}, state, step=0.1, steps=100)
     assert not torch.isfinite(run["x"][-1, 0])
     assert abs(float(run["x"][-1, 1]) - (1e4 - 20) ** -0.5) < 1e-13
+
+
+@pytest.mark.parametrize("fit", [5, 2])
+def test_an_interrupt_keeps_the_steps_that_every_cell_has(fit):
+    """5 cells in one chunk of 9 steps, or in chunks of 2, 2 and 1: 27 steps in all."""
+    state, parameters = cells(5)
+    settings = {"step": 0.1, "steps": 9, "log_every": 2, "memory": fit * 40 * (many_systems.LIVE_COPIES + 6)}
+    whole = simulate(orbit, state, parameters, **settings)
+    before = 9 * (-(-5 // fit) - 1)  # steps of the chunks before the last
+    with pytest.raises(Interrupted, match="after step 4 of 9") as stopped:
+        simulate(orbit, state, parameters, **settings, on_step=partial(Interrupting(before + 6).tick, "steps"))
+    kept = stopped.value.recorded
+    assert kept.step.tolist() == [0, 2, 4] and torch.equal(kept.time, whole.time[:3])
+    assert all(torch.equal(kept[name], whole[name][:3]) for name in state)
+    for early in {1, before, before + 2} - {0}:  # nothing but the start, of the last cells or of all
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            simulate(orbit, state, parameters, **settings, on_step=partial(Interrupting(early).tick, "steps"))
+        assert stopped.type is KeyboardInterrupt
 
 
 def test_the_start_is_not_written_to_and_no_graph_is_kept():

@@ -99,24 +99,15 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     run = Run(config)
     process = Process(0, 1, run.device)
     tick = ticking(progress, len(config.arms) * config.seeds * config.steps)
-    rows: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {}
-    interrupted = None
-    for k in range(config.seeds):
-        try:
-            of_seed, arrays_of_seed = _seed(config, k, process, tick)
-        except KeyboardInterrupt:
-            if not rows:
-                raise
-            interrupted = f"in seed {k + 1} of {config.seeds}, which is left out"
-            break
-        rows += of_seed
-        arrays |= arrays_of_seed
+    seeds = run.parts(
+        range(config.seeds), lambda k: _seed(config, k, process, tick), lambda k: f"seed {config.seed + k}"
+    )
+    rows = [row for of_seed, _ in seeds for row in of_seed]
+    arrays = {name: values for _, of_seed in seeds for name, values in of_seed.items()}
     summaries = [summary_of(config, arm, rows) for arm in config.arms]
     rule = Rule()
     record = {
         "collapse_rule": str(rule), "thresholds": asdict(rule), "probes": list(PROBES), "arms": summaries, "runs": rows,
-        "interrupted": interrupted,
     }  # fmt: skip
     columns = {name: np.array([row[name] for row in rows]) for name in ("arm", "seed", "kind")}
     for name in _NUMBERS:
@@ -141,8 +132,6 @@ def _seed(
         except Diverged:
             rows.append({"arm": arm, "seed": seed, "kind": "diverged"})
             continue
-        if trained.interrupted:
-            raise KeyboardInterrupt
         judged = evaluation.judge(settings, trained.arm, split)
         record, _, found = evaluation.collect(settings, trained, judged)
         rows.append({"arm": arm, "seed": seed, **_row(record), "features": found["spectrum_h"].shape[-1]})

@@ -174,7 +174,6 @@ def collect(
         "steps_detected": {"count": len(learned), "times": learned},
         "steps_of_loss": {"count": len(falls), "times": list(falls)},
         "steps_done": trained.done,
-        "interrupted": f"after step {trained.done} of {config.steps}" if trained.interrupted else None,
         "seconds_per_step": _plain(trained.seconds_per_step),
         "parameters": sum(p.numel() for p in trained.arm.method.parameters()),
     }

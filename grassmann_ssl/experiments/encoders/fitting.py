@@ -15,6 +15,7 @@ from grassmann_ssl.data.batches import Split, Views, augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from grassmann_ssl.interrupt import Interrupted
 from grassmann_ssl.runs import ConfigError, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import train_encoder
@@ -36,7 +37,6 @@ class Trained:
     recorder: SpectraRecorder
     seconds_per_step: float
     done: int
-    interrupted: bool = False
 
 
 def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
@@ -58,8 +58,8 @@ def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views,
 def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
     """Train one encoder on the images of a split.
 
-    Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite.
-    KeyboardInterrupt propagates if nothing was recorded, and otherwise ends the training early.
+    Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite; and
+    Interrupted, a KeyboardInterrupt that carries the encoder as trained until Ctrl-C, if spectra were recorded and a step was done.
     """
     views, arm = prepare(config, split, process)
     watch = FiniteWatch(process.device)
@@ -73,7 +73,10 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
     observers.append(clock.resume)
     if tick is not None:
         observers.append(lambda step: tick("train") if step > start else None)
-    interrupted = False
+
+    def trained() -> Trained:
+        return Trained(arm, recorder, clock.per_step(), clock.done)
+
     try:
         train_encoder(
             parallelise(arm.method),
@@ -89,10 +92,10 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
             after_step=arm.followers,
         )
     except KeyboardInterrupt:
-        if not len(recorder):
+        if not len(recorder) or not clock.done:
             raise
-        interrupted = True
-    return Trained(arm, recorder, clock.per_step(), clock.done, interrupted)
+        raise Interrupted(trained(), clock.done, config.steps) from None
+    return trained()
 
 
 def config_size(split: Split) -> int:

@@ -98,21 +98,15 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
     tick = ticking(progress, len(config.objectives) * config.steps)
-    record: dict[str, Any] = {"chance": config.dim / (2 * config.pairs), "runs": {}}
-    arrays: dict[str, Array] = {}
-    for name in config.objectives:
-        try:
-            one, found = _objective(config, name, split, process, tick)
-        except KeyboardInterrupt:
-            if not arrays:
-                raise
-            record["interrupted"] = (
-                f"in {name}, which is left out, objective {len(record['runs']) + 1} of {len(config.objectives)}"
-            )
-            break
-        record["runs"][name] = one
-        arrays |= {f"{name}_{key}": values for key, values in found.items()}
-    trained = list(record["runs"])
+    done = run.parts(config.objectives, lambda name: _objective(config, name, split, process, tick))
+    trained = config.objectives[: len(done)]
+    record: dict[str, Any] = {
+        "chance": config.dim / (2 * config.pairs),
+        "runs": {name: one for name, (one, _) in zip(trained, done, strict=True)},
+    }
+    arrays = {
+        f"{name}_{key}": values for name, (_, own) in zip(trained, done, strict=True) for key, values in own.items()
+    }
     spans = {name: arrays[f"{name}_outputs"] for name in trained}
     record["between"] = {
         f"{a} and {b}": overlap(spans[a], spans[b]) for i, a in enumerate(spans) for b in list(spans)[i + 1 :]
@@ -133,8 +127,6 @@ def _objective(
     channels, size = split.train.shape[1], min(split.train.shape[-2:])
     before = assemble(settings, channels, size, process)
     trained = fit(settings, split, process, lambda _: tick(name))
-    if trained.interrupted:
-        raise KeyboardInterrupt
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}

@@ -17,13 +17,13 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
     the last finite one. Ctrl-C ends the training early, and what was recorded is kept.
     """
     with processes(config.device) as process:
-        run = Run(config) if process.first else None
+        run = Run(config)
         generator = torch.Generator().manual_seed(config.seed)
         with setting("data"):
             split = load_split(config.data, generator).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
-        trained = fit(config, split, process, tick)
-        if run is None:
+        trained = run.keep(fit, config, split, process, tick)
+        if not process.first:
             return None
         judged = evaluation.judge(config, trained.arm, split)
         record, metrics, arrays = evaluation.collect(config, trained, judged)

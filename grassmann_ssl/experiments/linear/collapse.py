@@ -16,7 +16,7 @@ from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.objectives import objective, options_of, penalties
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, joined, ticking
 from grassmann_ssl.training import ARMS, simulate, train_full_batch
 
 OBJECTIVES = (
@@ -105,6 +105,13 @@ class CollapseConfig(RunConfig):
         self.need("dim", "seeds", "steps", "slices", least=1)
         if self.dim >= len(self.spectrum):
             raise ConfigError(f"dim must be below the input dimension {len(self.spectrum)}, got {self.dim}")
+        if not self.pairs:
+            raise ConfigError("constraints: predictor applies to squared_noncontrastive only; name another, too")
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every objective with every constraint that applies to it."""
+        return [(one, other) for one in self.objectives for other in self.constraints if defined(one, other)]
 
 
 @dataclass(frozen=True)
@@ -131,17 +138,14 @@ class Inputs:
 
 
 def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcome:
-    """Train every cell objective x constraint x noise x seed, classify its collapse, and compare with the prediction."""
+    """Train every cell objective x constraint x noise x seed, classify its collapse, and compare with the prediction.
+
+    Ctrl-C keeps the completed pairs of objective and constraint.
+    """
     run = Run(config)
     inputs = Inputs.of(config)
     moments = inputs.moments(run.device)
-    pairs = [
-        (name, constraint)
-        for name in config.objectives
-        for constraint in config.constraints
-        if defined(name, constraint)
-    ]
-    tick = ticking(progress, len(pairs) * config.steps)
+    tick = ticking(progress, len(config.pairs) * config.steps)
     initial = torch.randn(
         len(config.noise),
         config.seeds,
@@ -150,27 +154,41 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
         dtype=torch.float64,
         generator=run.generator(),
     ).to(run.device)
-    rows: dict[str, list[Any]] = {
-        key: [] for key in ("objective", "constraint", "noise", "seed", "kind", "effective_rank", "live")
-    }
-    cells: list[dict[str, Any]] = []
+    done = run.parts(
+        config.pairs,
+        lambda pair: _pair(config, moments, inputs, initial, *pair, partial(tick, " ".join(pair))),
+        " under ".join,
+    )
+    cells = [cell for _, own, _ in done for cell in own]
     arrays = {"gamma": inputs.gamma, "sigma": inputs.sigma}
-    for name, constraint in pairs:
-        variances, log_scale = _train(
-            config, moments, inputs, initial, name, constraint, partial(tick, f"{name} {constraint}")
-        )
-        predictions = [predict(config, name, constraint, factor) for factor in (1.0, 1 - MARGIN, 1 + MARGIN)]
+    for (name, constraint), (variances, _, _) in zip(config.pairs, done, strict=False):
         arrays[f"variances/{name}/{constraint}"] = np.nan_to_num(variances, nan=np.inf, posinf=np.inf)
-        for b, noise in enumerate(config.noise):
-            kinds, ranks, live = judge(variances[b], inputs.sigma[b].mean(), log_scale[b])
-            cells.append(_cell(name, constraint, noise, kinds, ranks, [one[b] for one in predictions]))
-            for seed, (kind, rank, alive) in enumerate(zip(kinds, ranks, live, strict=True)):
-                values = (name, constraint, noise, seed, kind, rank, alive)
-                for key, value in zip(rows, values, strict=True):
-                    rows[key].append(value)
-    metrics = {key: np.array(values) for key, values in rows.items()}
     record = {"collapse_rule": str(RULE), "cells": cells}
-    return run.finish(_findings(config, cells), record, metrics, arrays)
+    return run.finish(_findings(config, cells), record, joined([rows for _, _, rows in done]), arrays)
+
+
+def _pair(
+    config: CollapseConfig,
+    moments: Moments,
+    inputs: Inputs,
+    initial: Tensor,
+    name: str,
+    constraint: str,
+    on_step: Callable[[], object],
+) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, np.ndarray]]:
+    """One objective under one constraint: final variances (B, S, d), the cells of run.json, and a row of metrics per noise and seed."""
+    variances, log_scale = _train(config, moments, inputs, initial, name, constraint, on_step)
+    predictions = [predict(config, name, constraint, factor) for factor in (1.0, 1 - MARGIN, 1 + MARGIN)]
+    cells, rows = [], []
+    for b, noise in enumerate(config.noise):
+        kinds, ranks, live = judge(variances[b], inputs.sigma[b].mean(), log_scale[b])
+        cells.append(_cell(name, constraint, noise, kinds, ranks, [one[b] for one in predictions]))
+        shared = {"objective": name, "constraint": constraint, "noise": noise}
+        rows.append(
+            {key: np.full(config.seeds, value) for key, value in shared.items()}
+            | {"seed": np.arange(config.seeds), "kind": np.array(kinds), "effective_rank": ranks, "live": live}
+        )
+    return variances, cells, joined(rows)
 
 
 def defined(name: str, constraint: str) -> bool:
@@ -264,7 +282,7 @@ def _train(
             log_every=max(1, config.steps // 20),
             homogeneous=homogeneous,
             on_step=on_step,
-        ).completed()
+        )
         weights, log_norm = trajectory.weights[-1], trajectory.log_norm[-1]
     second = moments.second.cpu()
     embedded = weights.cpu().mT @ second @ weights.cpu()

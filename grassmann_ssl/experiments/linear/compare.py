@@ -19,11 +19,11 @@ from grassmann_ssl.experiments.linear.predictions import PREDICTED, LearningRate
 from grassmann_ssl.experiments.linear.verdicts import RULE
 from grassmann_ssl.objectives import Objective, objective, options_of
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, setting
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, joined, setting, ticking
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 LOGGED = 300
-LAW = "initialisation_law"
+LAW, SCAN = "initialisation_law", "initialisation scales"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,8 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
     Metrics: one row per objective, arm, logged step and seed, of the recorded weights, which are to be multiplied by exp(log_norm);
     spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
     Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and the predictions.
-    Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps what was recorded; `interrupted` says where.
+    Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps the completed arms and what was recorded of
+    the one in training; the scan of initialisation scales is left out unless it is complete.
     """
     run = Run(config)
     generator = run.generator()
@@ -137,7 +138,7 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
         data = triplets(config.data, config.view(), generator, config.spectrum)
     problem = _problem(config, moments_of(data), generator, run.device)
     law = _has_law(config, problem.predictions)
-    tick = progress(_steps(problem, law)) if progress else lambda label: None
+    tick = ticking(progress, _steps(problem, law))
     record: dict[str, Any] = {
         "data": {
             "m": len(problem.moments.mean),
@@ -149,40 +150,35 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
         "learning_rates": _nested({key: asdict(rate) for key, rate in problem.rates.items()}),
         "arms": {name: {} for name in config.objectives},
         "agreement": {name: {"subspace": {}} for name in config.objectives},
-        "interrupted": None,
     }
-    trained: list[Judged] = []
-    try:
-        for name, arm in problem.rates:
-            trajectory = _train_arm(problem, name, arm, partial(tick, f"{name} {arm}"))
-            if trajectory.interrupted and len(trajectory.step) < 2:
-                raise KeyboardInterrupt  # nothing to evaluate but the start
-            judged = judge(problem.predictions[name], arm, trajectory, problem.moments)
-            trained.append(judged)
-            record["arms"][name][arm] = judged.end
-            subspace = record["agreement"][name]["subspace"] | judged.agreement.get("subspace", {})
-            record["agreement"][name] |= judged.agreement | {"subspace": subspace}
-            if trajectory.interrupted:
-                record["interrupted"] = f"{name}, arm {arm}, after step {int(trajectory.step[-1])} of {config.steps}"
-                break
-        if law and not record["interrupted"]:
-            record["agreement"]["barlow_twins"][LAW] = initialisation_law(
-                config.init_scales,
-                problem.initial,
-                problem.moments,
-                problem.predictions["barlow_twins"],
-                problem.rates["barlow_twins", "free"].default,
-                LOGGED,
-                partial(tick, "initialisation scales"),
-            )
-    except KeyboardInterrupt:
-        if not trained:
-            raise
-        record["interrupted"] = "between two arms or in the scan of initialisation scales"
+
+    def trained(key: tuple[str, str]) -> Judged:
+        name, arm = key
+        trajectory = run.keep(_train_arm, problem, name, arm, partial(tick, f"{name} {arm}"))
+        return judge(problem.predictions[name], arm, trajectory, problem.moments)
+
+    judged = run.parts(list(problem.rates), trained, ", arm ".join)
+    for (name, arm), one in zip(problem.rates, judged, strict=False):
+        record["arms"][name][arm] = one.end
+        subspace = record["agreement"][name]["subspace"] | one.agreement.get("subspace", {})
+        record["agreement"][name] |= one.agreement | {"subspace": subspace}
+    scans = run.parts(
+        [SCAN] if law else [],
+        lambda label: initialisation_law(
+            config.init_scales,
+            problem.initial,
+            problem.moments,
+            problem.predictions["barlow_twins"],
+            problem.rates["barlow_twins", "free"].default,
+            LOGGED,
+            partial(tick, label),
+        ),
+    )
+    for scan in scans:
+        record["agreement"]["barlow_twins"][LAW] = scan
     record["table"] = asdict(summary.table(record))
-    metrics = {name: np.concatenate([judged.rows[name] for judged in trained]) for name in trained[0].rows}
-    arrays = _known(problem) | {name: values for judged in trained for name, values in judged.arrays.items()}
-    return run.finish(summary.findings(record), record, metrics, arrays)
+    arrays = _known(problem) | {name: values for one in judged for name, values in one.arrays.items()}
+    return run.finish(summary.findings(record), record, joined([one.rows for one in judged]), arrays)
 
 
 def _problem(config: CompareConfig, moments: Moments, generator: torch.Generator, device: torch.device) -> Problem:

@@ -36,8 +36,8 @@ def initialisation_law(
 ) -> dict[str, Any]:
     """Train free Barlow Twins from every scale x seed in one batch and fit the exponent of the final angle.
 
-    `initial` (S, m, d): the unscaled Gaussian draw. Returns the record for run.json. KeyboardInterrupt propagates: a partial
-    scan has no exponent.
+    `initial` (S, m, d): the unscaled Gaussian draw. Returns the record for run.json. KeyboardInterrupt propagates: a partial scan has no
+    exponent.
     """
     factors = torch.tensor(scales, dtype=initial.dtype, device=initial.device)
     weights = factors[:, None, None, None] * initial
@@ -51,7 +51,7 @@ def initialisation_law(
         steps=steps,
         log_every=max(1, steps // logged),
         on_step=on_step,
-    ).completed()
+    )
     time = trajectory.time.numpy()
     angles = measure.angles_to(trajectory.weights[-1], prediction.subspaces["free"])
     w = trajectory.weights.double()

@@ -103,7 +103,8 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
 
     The measured eigenvalues are those of C = W^T Gamma W for Barlow Twins, which rise to 1, and of W^T Sigma W for the other losses,
     which rise to the spectrum of the minimiser; a step time is when the k-th largest first reaches half
-    of that. Raises ConfigError for settings that cannot be run or modes that are never learned.
+    of that. Raises ConfigError for settings that cannot be run or modes that are never learned. Ctrl-C ends the training early: the steps
+    due until then are compared, and what the end of training has to show is left out.
     """
     run = Run(config)
     generator = run.generator()
@@ -123,7 +124,8 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     tick = ticking(progress, steps)
     goal = objective(config.loss, **options_of(config.loss, lambda_=config.barlow_lambda, beta=config.beta))
     assert goal.from_moments is not None
-    trajectory = train_full_batch(
+    trajectory = run.keep(
+        train_full_batch,
         goal.from_moments(moments.to(initial)),
         initial,
         ARMS["free"](),
@@ -131,9 +133,10 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
         steps=steps,
         log_every=max(1, steps // LOGGED),
         on_step=partial(tick, "steps"),
-    ).completed()
+    )
+    finished = run.interrupted is None
     measured, eigenvalues = _measure(config, problem, trajectory)
-    record, findings = _compare(config, problem, measured, trajectory)
+    record, findings = _compare(config, problem, measured, trajectory, finished)
     arrays = {
         "time": trajectory.time.numpy(),
         "eigenvalues": eigenvalues[:, 0],
@@ -143,7 +146,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
         "measured_times": np.nan_to_num(measured, nan=np.inf),
     }
     arrays |= _curves(config, problem, initial[0].cpu().numpy(), arrays["time"])
-    if held_out is not None:
+    if held_out is not None and finished:
         finding, numbers, points = _kernel_agreement(config, data, held_out, trajectory, problem)
         findings += finding
         record |= numbers
@@ -251,10 +254,11 @@ def _measure(config: StepwiseConfig, problem: Problem, trajectory: Trajectory) -
 
 
 def _compare(
-    config: StepwiseConfig, problem: Problem, measured: Array, trajectory: Trajectory
+    config: StepwiseConfig, problem: Problem, measured: Array, trajectory: Trajectory, finished: bool
 ) -> tuple[dict[str, Any], list[Finding]]:
     error = np.abs(measured / problem.times - 1)
-    missed = int(np.isnan(error).sum())
+    due = problem.times < float(trajectory.time[-1])  # all of them, unless the training was ended early
+    missed, later = int((np.isnan(error) & due).sum()), int((~due).sum())
     seen = error[~np.isnan(error)]
     worst, median = (
         float(v) if seen.size else None for v in (seen.max(initial=0.0), np.median(seen) if seen.size else 0.0)
@@ -271,7 +275,9 @@ def _compare(
             f"step times, {config.seeds} seeds x {config.dim} modes",
             f"t = {span}",
             found,
-            verdict + (f"; {missed} not seen" if missed else ""),
+            verdict
+            + (f"; {missed} not seen" if missed else "")
+            + (f"; {later} predicted after the end" if later else ""),
         )
     ]
     record: dict[str, Any] = {
@@ -286,9 +292,9 @@ def _compare(
         record["a_priori"] = {
             "mean": expected.mean.tolist(),
             "standard_deviation": expected.standard_deviation.tolist(),
-            "worst_deviation": float(deviation.max()) if not missed else None,
+            "worst_deviation": float(deviation.max()) if seen.size == error.size else None,
         }
-        if not missed:
+        if seen.size == error.size:
             findings.append(
                 Finding(
                     "mean step times before any draw",
@@ -307,7 +313,7 @@ def _compare(
                     "not compared: the top-d subspace is not defined",
                 )
             )
-        else:
+        elif finished:
             target = theory.stepwise.top_subspace(problem.moments.cross.numpy(), config.dim)
             angles = measure.angles_to(trajectory.weights[-1], target)
             record["subspace_angle"] = {"median": float(np.median(angles)), "largest": float(angles.max())}
@@ -320,7 +326,7 @@ def _compare(
                     f"median {np.median(angles):.2g}, worst {angles.max():.2g}",
                 )
             )
-    if problem.plateau is not None:
+    if problem.plateau is not None and finished:
         findings.append(
             Finding(
                 "first plateau, median over seeds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
@@ -98,36 +98,44 @@ def kernel_change(config: KernelChangeConfig, progress: Progress | None = None) 
     """Train every arm at every width, fit exponents and compare them with theory.
 
     Gaussian views have noise of 0.1; those of digits and photos shifts of up to one pixel and rotations of up to 5 degrees as well.
-    Raises ConfigError, before training, for settings that cannot be run.
+    Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps the completed widths, from two on.
     """
     run = Run(config)
     generator = run.generator()
     task = draw_task(config, run, generator)
     steps, free_steps = (max(1, round(config.horizon / rate)) for rate in (config.lr, config.lr / FINER))
     early = round(config.free_time * FINER / config.lr)
-    total = len(config.widths) * ((len(ARMS) - 1) * steps + free_steps)
-    tick = ticking(progress, total)
-    table = {name: np.full((len(ARMS), len(config.widths), config.seeds), np.inf) for name in MEASURES}
-    exact = np.zeros((len(config.widths), config.seeds))
-    lazy: dict[str, list[np.ndarray]] = {"left": [], "diverged": [], "change": []}
-    growth = []
-    for i, h in enumerate(config.widths):
+    tick = ticking(progress, len(config.widths) * ((len(ARMS) - 1) * steps + free_steps))
+
+    def trained(h: int) -> OfWidth:
         start = draw_start(config, h, task, generator)
-        exact[i] = exact_change(task, start, config.lr * steps)
-        growth.append(growth_rates(task, start))
+        exact, growth = exact_change(task, start, config.lr * steps), growth_rates(task, start)
+        measures = {name: np.full((len(ARMS), config.seeds), np.inf) for name in MEASURES}
+        path: Arrays = {}
         for j, (name, arm) in enumerate(ARMS.items()):
             on_step = partial(tick, f"{arm.title}, width {h}")
             if name == "free":
                 measured, path = train_free(task, start, config.lr / FINER, early, free_steps, on_step)
-                for key, value in path.items():
-                    lazy[key].append(value)
             else:
                 measured = measure(task, start, train(task, start, arm, config.lr, steps, on_step), arm)
             for key, value in measured.items():
-                table[key][j, i] = np.where(np.isfinite(value), value, np.inf)
-    record, arrays = _record(config, table, exact, lazy, np.array(growth))
-    metrics = _metrics(config, table)
-    return run.finish(_findings(config, record), record, metrics, arrays)
+                measures[key][j] = np.where(np.isfinite(value), value, np.inf)
+        return OfWidth(measures, exact, growth, path)
+
+    found = run.parts(config.widths, trained, lambda h: f"width {h}", least=2)  # an exponent needs two
+    completed = replace(config, widths=config.widths[: len(found)])
+    record, arrays = _record(completed, found)
+    return run.finish(_findings(completed, record), record, _metrics(completed, arrays), arrays)
+
+
+@dataclass(frozen=True)
+class OfWidth:
+    """What was measured at one width: every measure (arms, S), the change (S,) by the exact flow, growth rates (S,), the free path."""
+
+    measures: Arrays
+    exact: np.ndarray
+    growth: np.ndarray
+    path: Arrays
 
 
 def draw_task(config: KernelChangeConfig, run: Run, generator: torch.Generator) -> Task:
@@ -200,11 +208,11 @@ def _fit(widths: tuple[int, ...], values: np.ndarray, logarithm: bool = True) ->
     }
 
 
-def _record(
-    config: KernelChangeConfig, table: Arrays, exact: np.ndarray, lazy: dict[str, list[np.ndarray]], growth: np.ndarray
-) -> tuple[dict[str, Any], Arrays]:
-    left, diverged = (np.stack(lazy[name]) for name in ("left", "diverged"))
-    rate = float(np.median(growth[-1]))
+def _record(config: KernelChangeConfig, found: list[OfWidth]) -> tuple[dict[str, Any], Arrays]:
+    table = {name: np.stack([one.measures[name] for one in found], 1) for name in MEASURES}
+    exact = np.stack([one.exact for one in found])
+    left, diverged = (np.stack([one.path[name] for one in found]) for name in ("left", "diverged"))
+    rate = float(np.median(found[-1].growth))
     finite = np.all(np.isfinite(table["whole"]), axis=-1)
     last = list(ARMS).index("last")
     held = np.isfinite(table["last_layer"][last])
@@ -238,10 +246,11 @@ def _record(
             "diverged_fit": _fit(config.widths, diverged, logarithm=False),
         },
     }
-    longest = max(len(path) for path in lazy["change"])
-    paths = np.full((len(config.widths), longest, config.seeds), np.inf)
-    for i, path in enumerate(lazy["change"]):
-        paths[i, : len(path)] = path
+    changes = [one.path["change"] for one in found]
+    longest = max(len(change) for change in changes)
+    paths = np.full((len(changes), longest, config.seeds), np.inf)
+    for path, change in zip(paths, changes, strict=True):
+        path[: len(change)] = change
     time = np.arange(longest) * LOOKS * config.lr / FINER
     return record, {**table, "exact_last": exact, "left": left, "diverged": diverged, "path": paths, "path_time": time}
 
@@ -251,10 +260,10 @@ def _medians(values: np.ndarray) -> list[float | None]:
     return [float(x) if np.isfinite(x) else None for x in np.median(values, -1)]
 
 
-def _metrics(config: KernelChangeConfig, table: Arrays) -> Arrays:
+def _metrics(config: KernelChangeConfig, arrays: Arrays) -> Arrays:
     arms, widths, seeds = np.meshgrid(list(ARMS), config.widths, range(config.seeds), indexing="ij")
     return {"arm": arms.ravel(), "width": widths.ravel(), "seed": seeds.ravel()} | {
-        name: np.where(np.isfinite(values), values, np.inf).ravel() for name, values in table.items()
+        name: arrays[name].ravel() for name in MEASURES
     }
 
 

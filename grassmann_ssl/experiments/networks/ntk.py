@@ -1,7 +1,7 @@
 """Does the tangent kernel predict stepwise learning? Two-layer networks of several widths against their kernels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import geoopt
@@ -84,30 +84,35 @@ def ntk(config: NtkConfig, progress: Progress | None = None) -> Outcome:
     kernel, which separates the two assumptions. Their errors, a kernel change of order 1/h and, with an independent start, a non-scalar
     part of order h^{-1/2}, couple a learned mode to the others, which then rise early if they started smaller than that: the smaller the
     scale, the wider a network must be for the prediction to hold. The angle to the predicted subspace shrinks as scale^(1 -
-    gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`). Raises ConfigError for more pairs than data, or a kernel
-    with fewer than d positive modes.
+    gamma_{d+1}/gamma_d) on its own (`theory.stepwise.initialisation_exponent`). Ctrl-C keeps the completed widths, of both kinds of start.
+    Raises ConfigError for more pairs than data, or a kernel with fewer than d positive modes.
     """
     run = Run(config)
     generator = run.generator()
     x = _stacked_pairs(config, generator).to(run.device)
-    cells = [(start, h) for start in networks.STARTS for h in config.widths]
-    tick = ticking(progress, len(cells))
-    results: dict[str, list[Any]] = {}
-    for start, h in cells:
-        for name, value in _cell(config, x, start, h, generator).items():
-            results.setdefault(name, []).append(value)
-        tick(f"{start}, width {h}")
-    shape = (len(networks.STARTS), len(config.widths))
+    drawn = {
+        (start, h): _draw(config, x.shape[1], start, h, generator) for start in networks.STARTS for h in config.widths
+    }
+    tick = ticking(progress, len(drawn))
+
+    def trained(h: int) -> list[dict[str, Any]]:
+        found = []
+        for start in networks.STARTS:
+            found.append(_cell(config, x, *drawn[start, h]))
+            tick(f"{start}, width {h}")
+        return found
+
+    results = run.parts(config.widths, trained, lambda h: f"width {h}")  # (widths, starts)
+    completed = replace(config, widths=config.widths[: len(results)])
     keys = ("times", "angles", "kernel_change", "off_diagonal", "steps", "gamma", "degenerate")
-    tables = {name: np.array(results[name]).reshape(*shape, *np.shape(results[name][0])) for name in keys}
+    tables = {name: np.array([[cell[name] for cell in one] for one in zip(*results, strict=True)]) for name in keys}
     record = {"axes": {"start": list(networks.STARTS), "angle": list(ANGLES), "time": list(TIMES)}} | _record(
-        config, tables
+        completed, tables
     )
     arrays = {name: tables[name] for name in ("times", "angles", "kernel_change", "off_diagonal")}
-    for i, start in enumerate(networks.STARTS):
-        widest = (i + 1) * len(config.widths) - 1
-        arrays |= {f"{start}_{name}": curve for name, curve in results["curves"][widest].items()}
-    return run.finish(_findings(config, record), record, _metrics(config, tables), arrays)
+    for start, widest in zip(networks.STARTS, results[-1], strict=True):
+        arrays |= {f"{start}_{name}": curve for name, curve in widest["curves"].items()}
+    return run.finish(_findings(completed, record), record, _metrics(completed, tables), arrays)
 
 
 def _stacked_pairs(config: NtkConfig, generator: torch.Generator) -> Tensor:
@@ -120,11 +125,17 @@ def _stacked_pairs(config: NtkConfig, generator: torch.Generator) -> Tensor:
     return x / x.square().sum(1).mean().sqrt()
 
 
-def _cell(config: NtkConfig, x: Tensor, start: str, h: int, generator: torch.Generator) -> dict[str, Any]:
+def _draw(
+    config: NtkConfig, m: int, start: str, h: int, generator: torch.Generator
+) -> tuple[networks.Weights, networks.Weights]:
+    """The centre of one kind of start and width, and weights beside it."""
+    centre = networks.centre(start, config.seeds, m, h, config.dim, generator)
+    return centre, networks.near(centre, config.init_scale, generator)
+
+
+def _cell(config: NtkConfig, x: Tensor, *drawn: networks.Weights) -> dict[str, Any]:
     """All networks of one start and width: trained, linearised and predicted."""
-    drawn = networks.centre(start, config.seeds, x.shape[1], h, config.dim, generator)
-    centre = networks.Weights(*(w.to(x.device) for w in drawn))
-    weights = networks.near(centre, config.init_scale, generator)
+    centre, weights = (networks.Weights(*(w.to(x.device) for w in one)) for one in drawn)
     offset = networks.outputs(x, *centre)
     kernels = networks.tangent_kernels(x, centre)
     prediction = predict(config, scalar_kernel(kernels), networks.outputs(x, *weights) - offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
@@ -90,7 +90,8 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
     """Train every width in both metrics, and one free layer, and compare with theory.
 
     Views of digits and photos: shifts of up to one pixel, rotations of up to 5 degrees and noise of 0.1; of gaussian data: noise of 0.1.
-    Raises ConfigError, before training, for settings that cannot be run.
+    Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps the completed widths; before the first is, it
+    propagates.
     """
     run = Run(config)
     generator = run.generator()
@@ -104,12 +105,6 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
     layers = {h: factors(problem.starts, h, generator) for h in config.hidden}
 
     times = {rate: _logged(steps[rate]) * rate for rate in config.rates}
-    products: dict[str, dict[tuple[int, float], Tensor]] = {metric: {} for metric in METRICS}
-    for metric, rate in arms:
-        for h in config.hidden:
-            on_step = partial(tick, f"{metric}, h = {h}")
-            products[metric][h, rate] = _train(run, problem, layers[h], METRICS[metric], rate, steps[rate], on_step)
-    runs = {metric: torch.stack([products[metric][h, finest] for h in config.hidden]) for metric in METRICS}
     free = train_full_batch(
         partial(_loss, problem.matrix.to(run.device)),
         problem.starts.to(run.device),
@@ -119,10 +114,26 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
         log_every=max(1, free_steps // LOGGED),
         homogeneous=True,
         on_step=partial(tick, "free"),
-    ).completed()
+    )
 
-    grassmann, arrays, metrics = _grassmann(config, problem, times, products["grassmann"], runs["grassmann"])
-    stiefel, contrast = _stiefel(config, problem, layers, times[finest], runs)
+    def trained(h: int) -> dict[tuple[str, float], Tensor]:
+        return {
+            (metric, rate): _train(
+                run, problem, layers[h], METRICS[metric], rate, steps[rate], partial(tick, f"{metric}, h = {h}")
+            )
+            for metric, rate in arms
+        }
+
+    products = run.parts(config.hidden, trained, lambda h: f"h = {h}")
+    completed = replace(config, hidden=config.hidden[: len(products)])
+    runs = {metric: torch.stack([one[metric, finest] for one in products]) for metric in METRICS}
+    by_rate = {
+        (h, rate): one["grassmann", rate]
+        for rate in config.rates
+        for h, one in zip(completed.hidden, products, strict=True)
+    }
+    grassmann, arrays, metrics = _grassmann(completed, problem, times, by_rate, runs["grassmann"])
+    stiefel, contrast = _stiefel(completed, problem, layers, times[finest], runs)
     collapse, collapse_arrays = width_laws.collapse(problem, free, runs["grassmann"][0, -1, 0])
     matrix = problem.matrix.numpy()
     record = {
@@ -137,7 +148,7 @@ def width(config: WidthConfig, progress: Progress | None = None) -> Outcome:
         "free": collapse,
     }
     everything = arrays | contrast | collapse_arrays | {"time": times[finest]}
-    return run.finish(_findings(config, record), record, metrics, everything)
+    return run.finish(_findings(completed, record), record, metrics, everything)
 
 
 def _problem(config: WidthConfig, generator: torch.Generator) -> Problem:

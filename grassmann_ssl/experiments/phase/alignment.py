@@ -55,25 +55,39 @@ class AlignmentConfig(RunConfig):
 
 
 def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outcome:
-    """Train both arms from the same starts, measure eigenvalues, alignment and asymmetry, and compare the regular arm with eqs. (2)-(4)."""
+    """Train both arms from the same starts, measure eigenvalues, alignment and asymmetry, and compare the regular arm with eqs. (2)-(4).
+
+    Ctrl-C keeps what was logged at the learning rate until then, and leaves out the second training, at half of it.
+    """
     run = Run(config)
     weights, predictor, target = _start(config, run.generator())
     steps = max(LOGGED, round(config.until / config.learning_rate))
-    tick = ticking(progress, 4 * config.seeds * steps)
-    simulation = _train(config, run.device, weights, predictor, target, config.learning_rate, steps, tick)
-    finer = _train(config, run.device, weights, predictor, target, config.learning_rate / 2, 2 * steps, tick)
+    tick = ticking(progress, len(ARMS) * config.seeds * (1 + 2) * steps)
+
+    def train(finer: int) -> Simulation:
+        rate = config.learning_rate / finer
+        return _train(config, run.device, weights, predictor, target, rate, finer * steps, tick)
+
+    simulations = run.parts(
+        (1, 2),
+        lambda finer: run.keep(train, finer) if finer == 1 else train(finer),
+        lambda finer: f"learning rate {config.learning_rate / finer:g}",
+    )
+    simulation = simulations[0]
     time = simulation.time.numpy()
     measured = {name: v.reshape(len(time), len(ARMS), config.seeds, -1) for name, v in _measure(simulation).items()}
-    errors = _flow_errors(config, weights, predictor, target, (simulation, finer))
+    errors = _flow_errors(config, weights, predictor, target, simulations)
     last = {name: np.median(v[-1], axis=1) for name, v in measured.items()}  # (arms, ...)
-    ratio = errors[0] / errors[1] if errors[1] > 0 else None
+    halved = ""
+    if len(errors) > 1:
+        halved = f", {errors[1]:.1e} at half of it"
+        halved += f", ratio {errors[0] / errors[1]:.2f} (first order: 2)" if errors[1] > 0 else ""
     findings = [
         Finding(
             "regular network at the end",
             "eqs. (2)-(4), as the learning rate shrinks",
             None,
-            f"relative difference {errors[0]:.1e} at learning rate {config.learning_rate:g}, {errors[1]:.1e} at half of it"
-            + ("" if ratio is None else f", ratio {ratio:.2f} (first order: 2)"),
+            f"relative difference {errors[0]:.1e} at learning rate {config.learning_rate:g}{halved}",
         ),
         *(
             Finding(
@@ -164,7 +178,7 @@ def _measure(simulation: Simulation) -> dict[str, np.ndarray]:
 
 
 def _flow_errors(
-    config: AlignmentConfig, weights: Tensor, predictor: Tensor, target: Tensor, runs: tuple[Simulation, ...]
+    config: AlignmentConfig, weights: Tensor, predictor: Tensor, target: Tensor, runs: list[Simulation]
 ) -> list[float]:
     """Relative differences of the first regular network from eqs. (2)-(4) at the end, at each learning rate."""
     m = config.inputs

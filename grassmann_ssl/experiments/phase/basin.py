@@ -97,7 +97,7 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     """Simulate every cell, and compare with theory's verdict at its centre, corners and edges.
 
     The two may differ only in cells that theory's boundary crosses, where theory's verdict varies over corners and edges. Raises
-    ConfigError for a simulation of too many steps.
+    ConfigError for a simulation of too many steps. KeyboardInterrupt propagates: a mode has no verdict before the end of its run.
     """
     run = Run(config)
     x, y = config.edges

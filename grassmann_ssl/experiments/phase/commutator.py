@@ -53,7 +53,10 @@ class CommutatorConfig(RunConfig):
 
 
 def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate symmetrised networks and compare ||[F, W_p]|| with eqs. (7)-(8) and the bound of theorem 3."""
+    """Simulate symmetrised networks and compare ||[F, W_p]|| with eqs. (7)-(8) and the bound of theorem 3.
+
+    Ctrl-C ends the simulation early: the steps logged until then are compared.
+    """
     run = Run(config)
     pairs = [(tau, eta) for tau in config.tau for eta in config.eta]
     tau, eta = (np.repeat(column, config.seeds) for column in zip(*pairs, strict=True))
@@ -64,7 +67,8 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
     steps = max(LOGGED, round(config.until / config.step))
     tick = ticking(progress, count * steps)
     one = np.ones(count)
-    simulation = simulate(
+    simulation = run.keep(
+        simulate,
         trained,
         {"weights": weights, "predictor": predictor},
         {"variance": torch.full((count, config.inputs), config.sigma2, dtype=torch.float64, device=run.device)}
@@ -90,7 +94,7 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
             f"||[F, W_p]|| of {count} networks",
             "eqs. (7)-(8)",
             None,
-            f"largest difference {error:.1e} until t = {config.until:g}",
+            f"largest difference {error:.1e} until t = {time[-1]:g}",
         ),
         Finding(
             "networks whose K stays positive",

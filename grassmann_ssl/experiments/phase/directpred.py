@@ -10,8 +10,8 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick, ticking
-from grassmann_ssl.training import simulate
+from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
+from grassmann_ssl.training import Simulation, simulate
 
 ARMS = ("trained", "directpred", "directcopy")
 EXPONENTS = {"directpred": 0.5, "directcopy": 1.0}
@@ -63,6 +63,7 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
 
     The strength of feature i is the i-th diagonal entry of W W^T. A feature is kept iff eta is below 1 / (4 (1 + sigma_i^2)) and it
     starts above the unstable fixed point; DirectSet then gives it lambda = p_+^{1/exponent}, the trained predictor (alpha_p = 1) p_+^2.
+    Ctrl-C keeps the completed arms.
     """
     run = Run(config)
     m, device = len(config.variance), run.device
@@ -74,33 +75,37 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
     tick = ticking(progress, len(ARMS) * count * steps)
     variance = torch.tensor(config.variance, dtype=torch.float64, device=device).repeat(count, 1)
     shared: dict[str, Any] = {"step": config.step, "steps": steps, "log_every": steps // LOGGED}
-    strengths = []
-    for arm in ARMS:
+
+    def simulated(arm: str) -> Simulation:
+        on_step = partial(tick, arm)
         if arm == "trained":
             identity = config.start * torch.eye(m, dtype=torch.float64, device=device).repeat(count, 1, 1)
-            simulation = simulate(
+            return simulate(
                 trained,
                 {"weights": weights, "predictor": identity},
                 {"variance": variance} | settings(device, alpha_p=one, eta=eta, tau=one),
                 **shared,
-                on_step=partial(_count, tick, arm),
+                on_step=on_step,
             )
-        else:
-            simulation = simulate(
-                set_from_correlation,
-                {"weights": weights},
-                {"variance": variance} | settings(device, eta=eta, exponent=EXPONENTS[arm] * one),
-                **shared,
-                on_step=partial(_count, tick, arm),
-            )
-        w = simulation["weights"]
-        strengths.append(w.square().sum(-1).reshape(-1, len(config.eta), config.seeds, m).numpy())
-    time, measured = simulation.time.numpy(), np.stack(strengths)  # (arms, K, etas, seeds, m)
+        return simulate(
+            set_from_correlation,
+            {"weights": weights},
+            {"variance": variance} | settings(device, eta=eta, exponent=EXPONENTS[arm] * one),
+            **shared,
+            on_step=on_step,
+        )
+
+    simulations = run.parts(ARMS, simulated)
+    arms = ARMS[: len(simulations)]
+    strengths = [
+        one["weights"].square().sum(-1).reshape(-1, len(config.eta), config.seeds, m).numpy() for one in simulations
+    ]
+    time, measured = simulations[0].time.numpy(), np.stack(strengths)  # (arms, K, etas, seeds, m)
     predicted = predict(config, np.array(config.eta))
     findings: list[Finding] = []
     record: dict[str, Any] = {"steps": steps, "alive_above": ALIVE, "arms": {}}
     near = np.abs(np.array(config.eta)[:, None] / thresholds(config) - 1) < MARGIN
-    for k, arm in enumerate(ARMS):
+    for k, arm in enumerate(arms):
         end = measured[k, -1]
         kept, expected = end > ALIVE, np.broadcast_to((predicted[k] > 0)[:, None], end.shape)
         judged = np.broadcast_to(~near[:, None], end.shape)
@@ -125,21 +130,17 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
     shape = measured[:, -1].shape
     index = np.indices(shape).reshape(4, -1)
     metrics = {
-        "arm": np.array(ARMS)[index[0]],
+        "arm": np.array(arms)[index[0]],
         "eta": np.array(config.eta)[index[1]],
         "seed": index[2],
         "feature": index[3],
         "strength": measured[:, -1].ravel(),
-        "predicted": np.broadcast_to(predicted[:, :, None], shape).ravel(),
+        "predicted": np.broadcast_to(predicted[: len(arms), :, None], shape).ravel(),
     }
     arrays = {"time": time, "measured": measured, "predicted": predicted, "thresholds": thresholds(config)}
     arrays["curve_eta"] = _curve_eta(config)
     arrays["curves"] = predict(config, arrays["curve_eta"])
     return run.finish(findings, record, metrics, arrays)
-
-
-def _count(tick: Tick, label: str, cells: int) -> None:
-    tick(label, cells)
 
 
 def thresholds(config: DirectPredConfig) -> np.ndarray:

@@ -52,7 +52,10 @@ class EmaConfig(RunConfig):
 
 
 def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
-    """Train aligned networks whose target starts at 0, and compare tau and the correlation with eqs. (13) and (15)."""
+    """Train aligned networks whose target starts at 0, and compare tau and the correlation with eqs. (13) and (15).
+
+    Ctrl-C ends the training early: the steps logged until then are compared.
+    """
     run = Run(config)
     generator = run.generator()
     pairs = [(eta, gamma) for eta in config.eta for gamma in config.gamma_a]
@@ -65,7 +68,8 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
     start = aligned(p0, s0, config.inputs, generator)
     steps = max(LOGGED, round(config.until / config.learning_rate))
     tick = ticking(progress, count * steps)
-    simulation = simulate(
+    simulation = run.keep(
+        simulate,
         trained,
         {
             "weights": start.weights.to(run.device),
@@ -102,13 +106,13 @@ def ema(config: EmaConfig, progress: Progress | None = None) -> Outcome:
             f"corr(W_a, W) of {count} networks",
             "eqs. (11)-(13)",
             None,
-            f"largest difference {error:.1e} until t = {config.until:g}",
+            f"largest difference {error:.1e} until t = {time[-1]:g}",
         ),
         Finding(
             f"tau of the modes of the {int(alive.sum())} networks that theory keeps from collapse",
             "eq. (13)",
             None,
-            f"largest difference {tau_error:.1e} until t = {config.until:g}",
+            f"largest difference {tau_error:.1e} until t = {time[-1]:g}",
         ),
         Finding(
             "tau by the integral over p, eq. (15)",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import theory
 from grassmann_ssl.experiments.phase.fates import Fates, even_steps, fates, horizon
+from grassmann_ssl.experiments.phase.panels import Panel, simulated
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 
 Array = NDArray[np.float64]
@@ -60,41 +64,50 @@ def fixed_points(config: FixedPointsConfig, progress: Progress | None = None) ->
     """Simulate both starts at every weight decay, and compare their ends with the closed forms.
 
     Both start on the invariant parabola s = p^2 / alpha_p: below the critical eta at p_- +- offset tau / (1 + sigma2), beyond it
-    around tau / (2 (1 + sigma2)), where the two fixed points merged. Raises ConfigError for a simulation of too many steps.
+    around tau / (2 (1 + sigma2)), where the two fixed points merged. Raises ConfigError for a simulation of too many steps. Ctrl-C
+    keeps the completed panels.
     """
     run = Run(config)
     panels = config.panels()
     plans = [_plan(config, settings) for settings in panels]
     total = sum(plan["steps"] * plan["p"].size for plan in plans)
     tick = ticking(progress, total)
-    columns: dict[str, list[Array]] = {
-        name: []
-        for name in ("panel", "eta", "above", "start_p", "start_s", "end_p", "end_s", "collapsed", "predicted_p")
-    }
-    arrays: dict[str, Array] = {}
-    results = []
-    for k, (settings, plan) in enumerate(zip(panels, plans, strict=True)):
-        start = plan["p"], plan["p"] ** 2 / settings["alpha_p"]
-        end = fates(
-            *start,
-            eta=plan["eta"],
-            **settings,
-            until=plan["until"],
-            steps=plan["steps"],
-            device=run.device,
-            memory=MEMORY,
-            on_step=lambda n: tick("starts x steps", n),
-        )
-        predicted = np.where(plan["above"] & (plan["eta"] <= plan["critical"]), plan["upper"], 0.0)
-        error = np.maximum(np.abs(end.p - predicted), np.abs(end.s - predicted**2 / settings["alpha_p"]))
-        results.append(settings | _agreement(plan, end, error))
-        arrays |= {f"{name}_{k}": values for name, values in _branches(settings, plan["critical"]).items()}
-        values = (np.full(end.p.size, k), plan["eta"], plan["above"], *start, end.p, end.s, end.collapsed, predicted)
-        for name, value in zip(columns, values, strict=True):
-            columns[name].append(value)
-    metrics = {name: np.concatenate(values) for name, values in columns.items()}
+    results, arrays, metrics = simulated(
+        run, len(panels), lambda k: _panel(panels[k], plans[k], run.device, partial(tick, "starts x steps"))
+    )
     findings = [finding for result in results for finding in _findings(result)]
     return run.finish(findings, {"panels": results}, metrics, arrays)
+
+
+def _panel(
+    settings: dict[str, Any], plan: dict[str, Any], device: torch.device, on_step: Callable[[int], object]
+) -> Panel:
+    """Simulate one panel: its record, theory's curves, and a row of metrics per start."""
+    start_p, start_s = plan["p"], plan["p"] ** 2 / settings["alpha_p"]
+    end = fates(
+        start_p,
+        start_s,
+        eta=plan["eta"],
+        **settings,
+        until=plan["until"],
+        steps=plan["steps"],
+        device=device,
+        memory=MEMORY,
+        on_step=on_step,
+    )
+    predicted = np.where(plan["above"] & (plan["eta"] <= plan["critical"]), plan["upper"], 0.0)
+    error = np.maximum(np.abs(end.p - predicted), np.abs(end.s - predicted**2 / settings["alpha_p"]))
+    rows = {
+        "eta": plan["eta"],
+        "above": plan["above"],
+        "start_p": start_p,
+        "start_s": start_s,
+        "end_p": end.p,
+        "end_s": end.s,
+        "collapsed": end.collapsed,
+        "predicted_p": predicted,
+    }
+    return settings | _agreement(plan, end, error), _branches(settings, plan["critical"]), rows
 
 
 def _branches(settings: dict[str, float], critical: float) -> dict[str, Array]:

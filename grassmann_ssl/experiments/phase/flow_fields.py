@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
+from grassmann_ssl.experiments.phase.panels import Panel, simulated
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
 from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
@@ -87,60 +90,79 @@ def flow_fields(config: FlowFieldsConfig, progress: Progress | None = None) -> O
 
     With w_a = w, (w_p, w^2) obeys eqs. (11)-(12) with tau = l_d / l_s, sigma^2 = 0 and eta / l_s in units of time 1 / l_s: the basin
     of collapse is known. With an EMA target only the fixed points and w^2 - w_p^2 / alpha_p are. Raises
-    ConfigError for a simulation of too many steps.
+    ConfigError for a simulation of too many steps. Ctrl-C keeps the completed panels.
     """
     run = Run(config)
     w_p, w = scattered(config.wp_range, config.w_range, config.starts, run.generator())
     plans = {(eta, target): _plan(config, eta, target, w_p, w) for eta in config.eta for target in TARGETS}
     tick = ticking(progress, len(w) * sum(steps for _, steps in plans.values()))
-    findings, results = [], []
-    arrays: dict[str, Array] = {}
-    names = ("panel", "eta", "following", "w_p", "w", "end_w_p", "end_w", "collapsed")
-    columns: dict[str, list[Array]] = {name: [] for name in names}
-    for k, ((eta, target), (until, steps)) in enumerate(plans.items()):
-        settings = {"lambda_d": config.lambda_d, "lambda_s": config.lambda_s, "alpha_p": config.alpha_p, "eta": eta}
-        state = {"w_p": torch.as_tensor(w_p, device=run.device), "w": torch.as_tensor(w, device=run.device)}
-        if target == "following":
-            state["w_a"] = torch.full_like(state["w"], config.target)
-            settings["beta"] = config.beta
-        simulation = simulate(
-            following_target if target == "following" else equal_target,
-            state,
-            settings,
-            step=until / steps,
-            steps=steps,
-            log_every=1,
-            on_step=lambda n: tick("trajectories x steps", n),
-        )
-        time, ps, ws = (value.numpy() for value in (simulation.time, simulation["w_p"], simulation["w"]))
-        collapsed = fell(ws[steps // 2] ** 2, ws[-1] ** 2)
-        result = {
-            "eta": eta,
-            "target": target,
-            "until": until,
-            "steps": steps,
-            "trajectories": len(w),
-            "collapsed": int(collapsed.sum()),
-            "collapsed_predicted": None,
-            "differing": None,
-            "conservation_error": _drift(time, ps, ws, config.alpha_p, eta),
-            "end_error": _end_error(config, eta, ps[-1], ws[-1], collapsed),
-            "fixed_points": _fixed_points(config, eta),
-        }
-        if target == "equal":
-            predicted = theory.predictor.basin.collapses(w_p, w**2, **as_modes(config, eta))
-            arrays[f"separatrix_{k}"] = _separatrix(config, eta)
-            result |= {"collapsed_predicted": int(predicted.sum()), "differing": int((collapsed != predicted).sum())}
-        results.append(result)
-        findings += _findings(config, result)
-        arrays[f"path_{k}"] = even_along(ps, ws)
-        following = np.full(len(w), target == "following")
-        values = (np.full(len(w), k), np.full(len(w), eta), following, w_p, w, ps[-1], ws[-1], collapsed)
-        for name, value in zip(names, values, strict=True):
-            columns[name].append(value)
+    which = list(plans)
+    results, arrays, metrics = simulated(
+        run,
+        len(which),
+        lambda k: _panel(
+            config, which[k], plans[which[k]], (w_p, w), run.device, partial(tick, "trajectories x steps")
+        ),
+    )
+    findings = [finding for result in results for finding in _findings(config, result)]
     arrays["invariant"] = _both_signs(np.stack([config.wp_range, np.divide(config.wp_range, config.alpha_p**0.5)], -1))
-    metrics = {name: np.concatenate(values) for name, values in columns.items()}
     return run.finish(findings, {"panels": results, "eta_critical": _critical(config)}, metrics, arrays)
+
+
+def _panel(
+    config: FlowFieldsConfig,
+    which: tuple[float, str],
+    plan: tuple[float, int],
+    starts: tuple[Array, Array],
+    device: torch.device,
+    on_step: Callable[[int], object],
+) -> Panel:
+    """Simulate the panel of `which`, its eta and target: its record, its curves, and a row of metrics per trajectory."""
+    (eta, target), (until, steps), (w_p, w) = which, plan, starts
+    settings = {"lambda_d": config.lambda_d, "lambda_s": config.lambda_s, "alpha_p": config.alpha_p, "eta": eta}
+    state = {"w_p": torch.as_tensor(w_p, device=device), "w": torch.as_tensor(w, device=device)}
+    if target == "following":
+        state["w_a"] = torch.full_like(state["w"], config.target)
+        settings["beta"] = config.beta
+    simulation = simulate(
+        following_target if target == "following" else equal_target,
+        state,
+        settings,
+        step=until / steps,
+        steps=steps,
+        log_every=1,
+        on_step=on_step,
+    )
+    time, ps, ws = (value.numpy() for value in (simulation.time, simulation["w_p"], simulation["w"]))
+    collapsed = fell(ws[steps // 2] ** 2, ws[-1] ** 2)
+    result = {
+        "eta": eta,
+        "target": target,
+        "until": until,
+        "steps": steps,
+        "trajectories": len(w),
+        "collapsed": int(collapsed.sum()),
+        "collapsed_predicted": None,
+        "differing": None,
+        "conservation_error": _drift(time, ps, ws, config.alpha_p, eta),
+        "end_error": _end_error(config, eta, ps[-1], ws[-1], collapsed),
+        "fixed_points": _fixed_points(config, eta),
+    }
+    arrays = {"path": even_along(ps, ws)}
+    if target == "equal":
+        predicted = theory.predictor.basin.collapses(w_p, w**2, **as_modes(config, eta))
+        arrays["separatrix"] = _separatrix(config, eta)
+        result |= {"collapsed_predicted": int(predicted.sum()), "differing": int((collapsed != predicted).sum())}
+    rows = {
+        "eta": np.full(len(w), eta),
+        "following": np.full(len(w), target == "following"),
+        "w_p": w_p,
+        "w": w,
+        "end_w_p": ps[-1],
+        "end_w": ws[-1],
+        "collapsed": collapsed,
+    }
+    return result, arrays, rows
 
 
 def as_modes(config: FlowFieldsConfig, eta: float) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 import theory
 from grassmann_ssl.experiments.phase.fates import even_steps, fell, horizon
 from grassmann_ssl.experiments.phase.modes import modes
+from grassmann_ssl.experiments.phase.panels import Panel, simulated
 from grassmann_ssl.experiments.phase.paths import even_along, scattered
 from grassmann_ssl.experiments.phase.plane import fixed_points, separatrix
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
@@ -71,56 +74,64 @@ class PortraitsConfig(RunConfig):
 def portraits(config: PortraitsConfig, progress: Progress | None = None) -> Outcome:
     """Simulate the trajectories of every panel, and compare verdicts and the conserved quantity with theory.
 
-    Raises ConfigError for a simulation of too many steps.
+    Raises ConfigError for a simulation of too many steps. Ctrl-C keeps the completed panels.
     """
     run = Run(config)
     panels = config.panels()
     p, s = scattered(config.p_range, config.s_range, config.starts, run.generator())
     plans = [_plan(config, settings, p, s) for settings in panels]
     tick = ticking(progress, len(p) * sum(steps for _, steps in plans))
-    findings, results = [], []
-    arrays: dict[str, Array] = {}
-    columns: dict[str, list[Array]] = {
-        name: [] for name in ("panel", "p", "s", "end_p", "end_s", "collapsed", "predicted")
-    }
-    for k, (settings, (until, steps)) in enumerate(zip(panels, plans, strict=True)):
-        simulation = simulate(
-            modes,
-            {"p": torch.as_tensor(p, device=run.device), "s": torch.as_tensor(s, device=run.device)},
-            settings,
-            step=until / steps,
-            steps=steps,
-            log_every=1,
-            on_step=lambda n: tick("trajectories x steps", n),
-        )
-        time, ps, ss = (value.numpy() for value in (simulation.time, simulation["p"], simulation["s"]))
-        arrays |= {f"path_{k}": even_along(ps, ss)}
-        arrays |= {f"{name}_{k}": curve for name, curve in _curves(config, settings).items()}
-        collapsed = fell(ss[steps // 2], ss[-1])
-        predicted = theory.predictor.basin.collapses(p, s, **settings)
-        drift = _drift(time, ps, ss, settings)
-        critical = float(theory.predictor.modes.critical_eta(settings["tau"], settings["sigma2"]))
-        differing = int((collapsed != predicted).sum())
-        results.append(
-            settings
-            | {
-                "eta_critical": critical,
-                "until": until,
-                "steps": steps,
-                "trajectories": len(p),
-                "collapsed": int(collapsed.sum()),
-                "collapsed_predicted": int(predicted.sum()),
-                "differing": differing,
-                "conservation_error": drift,
-                "fixed_points": fixed_points(**settings),
-            }
-        )
-        findings += _findings(settings, results[-1])
-        values = (np.full(len(p), k), p, s, ps[-1], ss[-1], collapsed, predicted)
-        for name, value in zip(columns, values, strict=True):
-            columns[name].append(value)
-    metrics = {name: np.concatenate(values) for name, values in columns.items()}
+    results, arrays, metrics = simulated(
+        run,
+        len(panels),
+        lambda k: _panel(config, panels[k], plans[k], (p, s), run.device, partial(tick, "trajectories x steps")),
+    )
+    findings = [finding for result in results for finding in _findings(result)]
     return run.finish(findings, {"panels": results}, metrics, arrays)
+
+
+def _panel(
+    config: PortraitsConfig,
+    settings: dict[str, float],
+    plan: tuple[float, int],
+    starts: tuple[Array, Array],
+    device: torch.device,
+    on_step: Callable[[int], object],
+) -> Panel:
+    """Simulate one panel: its record, its curves, and a row of metrics per trajectory."""
+    (until, steps), (p, s) = plan, starts
+    simulation = simulate(
+        modes,
+        {"p": torch.as_tensor(p, device=device), "s": torch.as_tensor(s, device=device)},
+        settings,
+        step=until / steps,
+        steps=steps,
+        log_every=1,
+        on_step=on_step,
+    )
+    time, ps, ss = (value.numpy() for value in (simulation.time, simulation["p"], simulation["s"]))
+    collapsed = fell(ss[steps // 2], ss[-1])
+    predicted = theory.predictor.basin.collapses(p, s, **settings)
+    result = settings | {
+        "eta_critical": float(theory.predictor.modes.critical_eta(settings["tau"], settings["sigma2"])),
+        "until": until,
+        "steps": steps,
+        "trajectories": len(p),
+        "collapsed": int(collapsed.sum()),
+        "collapsed_predicted": int(predicted.sum()),
+        "differing": int((collapsed != predicted).sum()),
+        "conservation_error": _drift(time, ps, ss, settings),
+        "fixed_points": fixed_points(**settings),
+    }
+    rows = {
+        "p": p,
+        "s": s,
+        "end_p": ps[-1],
+        "end_s": ss[-1],
+        "collapsed": collapsed,
+        "predicted": predicted,
+    }
+    return result, {"path": even_along(ps, ss), **_curves(config, settings)}, rows
 
 
 def _plan(config: PortraitsConfig, settings: dict[str, float], p: Array, s: Array) -> tuple[float, int]:
@@ -143,9 +154,9 @@ def _drift(time: Array, p: Array, s: Array, settings: dict[str, float]) -> float
     return float(np.abs(c - np.exp(-2 * settings["eta"] * time)[:, None] * c[0]).max())
 
 
-def _findings(settings: dict[str, float], result: dict[str, Any]) -> list[Finding]:
-    name = f"τ = {settings['tau']:g}, η = {settings['eta']:g}, α_p = {settings['alpha_p']:g}"
-    beyond = f" (all: η > {result['eta_critical']:.4g})" if settings["eta"] > result["eta_critical"] else ""
+def _findings(result: dict[str, Any]) -> list[Finding]:
+    name = f"τ = {result['tau']:g}, η = {result['eta']:g}, α_p = {result['alpha_p']:g}"
+    beyond = f" (all: η > {result['eta_critical']:.4g})" if result["eta"] > result["eta_critical"] else ""
     return [
         Finding(
             f"collapse, {name}",
@@ -155,7 +166,7 @@ def _findings(settings: dict[str, float], result: dict[str, Any]) -> list[Findin
         ),
         Finding(
             f"s − p²/α_p, {name}",
-            "decays as exp(−2ηt)" if settings["eta"] else "is conserved",
+            "decays as exp(−2ηt)" if result["eta"] else "is conserved",
             None,
             f"largest difference {result['conservation_error']:.1e} along {result['trajectories']} trajectories until "
             f"t = {result['until']:,.0f}",

@@ -59,7 +59,10 @@ class SweepsConfig(RunConfig):
 
 
 def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
-    """Train one network per cell, in one batch, and compare its modes with eqs. (11)-(13) and the margin (17)."""
+    """Train one network per cell, in one batch, and compare its modes with eqs. (11)-(13) and the margin (17).
+
+    Ctrl-C ends the training early: the steps logged until then are compared.
+    """
     run = Run(config)
     eta, beta = (np.array(column) for column in zip(*config.cells, strict=True))
     count, d = len(eta), len(config.s0)
@@ -69,7 +72,8 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
     steps = max(LOGGED, round(config.until / config.learning_rate))
     tick = ticking(progress, count * steps)
     device = run.device
-    simulation = simulate(
+    simulation = run.keep(
+        simulate,
         trained,
         {
             "weights": start.weights.to(device),
@@ -111,7 +115,7 @@ def sweeps(config: SweepsConfig, progress: Progress | None = None) -> Outcome:
             f"{name} of {count} networks x {d} modes",
             f"eq. ({number})",
             None,
-            f"largest difference {errors[name]:.1e} until t = {config.until:g}, at learning rate {config.learning_rate:g}",
+            f"largest difference {errors[name]:.1e} until t = {time[-1]:g}, at learning rate {config.learning_rate:g}",
         )
         for name, number in (("p", 11), ("s", 12), ("tau", 13))
     ]

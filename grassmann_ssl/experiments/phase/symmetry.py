@@ -49,7 +49,8 @@ class SymmetryConfig(RunConfig):
 def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcome:
     """Simulate networks with F = W_p^T W_p at the start, alpha_p = 1, W_a = W, and compare both parts with eqs. (2)-(3).
 
-    From such a start F = W_p^T W_p holds for all times (theorem 1).
+    From such a start F = W_p^T W_p holds for all times (theorem 1). Ctrl-C ends the simulation early: the steps logged until then are
+    compared.
     """
     run = Run(config)
     generator = run.generator()
@@ -64,7 +65,8 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
     steps = max(LOGGED, round(config.until / config.step))
     tick = ticking(progress, count * steps)
     one = np.ones(count)
-    simulation = simulate(
+    simulation = run.keep(
+        simulate,
         trained,
         {
             "weights": weights.repeat(copies, 1, 1).to(run.device),
@@ -95,13 +97,13 @@ def symmetry(config: SymmetryConfig, progress: Progress | None = None) -> Outcom
             f"symmetric part of the predictor, {count} networks",
             "eqs. (2)-(3)",
             None,
-            f"largest difference {errors[0]:.1e} until t = {config.until:g}",
+            f"largest difference {errors[0]:.1e} until t = {time[-1]:g}",
         ),
         Finding(
             "its antisymmetric part",
             "eqs. (2)-(3)",
             None,
-            f"largest difference {errors[1]:.1e} until t = {config.until:g}",
+            f"largest difference {errors[1]:.1e} until t = {time[-1]:g}",
         ),
         Finding(
             "W^T W - W_p^T W_p",

@@ -56,6 +56,11 @@ def _grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, flat[:count]
 
 
+def _objectives(outcome: Outcome) -> list[str]:
+    """Those of which some constraint was trained, in their order."""
+    return list(dict.fromkeys(cell["objective"] for cell in outcome.record["cells"]))
+
+
 def _cells(outcome: Outcome, objective: str) -> dict[tuple[str, float], dict[str, Any]]:
     return {
         (cell["constraint"], cell["noise"]): cell for cell in outcome.record["cells"] if cell["objective"] == objective
@@ -64,9 +69,9 @@ def _cells(outcome: Outcome, objective: str) -> dict[tuple[str, float], dict[str
 
 def verdict_maps(outcome: Outcome) -> Figure:
     """One map per objective: constraints by row, noise by column."""
-    config = outcome.record["config"]
-    figure, axes = _grid(len(config["objectives"]), 3.6)
-    for panel, objective in zip(axes, config["objectives"], strict=True):
+    config, objectives = outcome.record["config"], _objectives(outcome)
+    figure, axes = _grid(len(objectives), 3.6)
+    for panel, objective in zip(axes, objectives, strict=True):
         cells = _cells(outcome, objective)
         constraints = [c for c in config["constraints"] if (c, config["noise"][0]) in cells]
         table = [[cells[c, noise] for noise in config["noise"]] for c in constraints]
@@ -106,10 +111,10 @@ def _boundary(panel: Axes, kinds: list[list[str | None]]) -> None:
 
 def ranks(outcome: Outcome) -> Figure:
     """Effective rank against noise, one panel per objective."""
-    config = outcome.record["config"]
-    figure, axes = _grid(len(config["objectives"]), 3.9)
+    config, objectives = outcome.record["config"], _objectives(outcome)
+    figure, axes = _grid(len(objectives), 3.9)
     order = {c: k for k, c in enumerate(config["constraints"])}
-    for panel, objective in zip(axes, config["objectives"], strict=True):
+    for panel, objective in zip(axes, objectives, strict=True):
         cells = _cells(outcome, objective)
         for constraint in config["constraints"]:
             own = [cells[constraint, noise] for noise in config["noise"] if (constraint, noise) in cells]

@@ -41,6 +41,12 @@ def page(outcome: Outcome) -> Page:
     )
 
 
+def _widths(outcome: Outcome) -> list[int]:
+    """The completed widths, the first of those that were asked for."""
+    widths: list[int] = outcome.record["config"]["widths"][: len(outcome.arrays["exact_last"])]
+    return widths
+
+
 def _power(exponent: float) -> str:
     """An exponent as a fraction: -3/4."""
     return str(Fraction(exponent).limit_denominator(64))
@@ -95,7 +101,7 @@ def _laziness_caption(record: dict[str, Any]) -> str:
 
 
 def _with_fits(axes: Axes, outcome: Outcome, measure: str, arms: tuple[str, ...]) -> None:
-    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    widths = np.array(_widths(outcome), dtype=float)
     titles = outcome.record["titles"]
     for arm in arms:
         series = list(titles).index(arm)
@@ -119,9 +125,7 @@ def _kernels(outcome: Outcome) -> Figure:
     arms = tuple(outcome.record["titles"])
     _with_fits(axes[0, 0], outcome, "last_layer", arms)
     exact = np.median(outcome.arrays["exact_last"], -1)
-    axes[0, 0].plot(
-        np.array(outcome.record["config"]["widths"]) * 1.03, exact, "x", color="black", ms=7, label="exact flow of W₂"
-    )
+    axes[0, 0].plot(np.array(_widths(outcome)) * 1.03, exact, "x", color="black", ms=7, label="exact flow of W₂")
     _with_fits(axes[0, 1], outcome, "whole", tuple(name for name in arms if name != "last"))
     axes[0, 0].set(title="last-layer kernel", ylabel="relative change ‖K − K₀‖ / ‖K₀‖")
     axes[0, 1].set(title="whole tangent kernel", ylabel="relative change ‖Θ − Θ₀‖ / ‖Θ₀‖")
@@ -147,7 +151,7 @@ def _movement(outcome: Outcome) -> Figure:
 
 def _laziness(outcome: Outcome) -> Figure:
     arrays, lazy = outcome.arrays, outcome.record["laziness"]
-    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    widths = np.array(_widths(outcome), dtype=float)
     figure, axes = panels(1, 2)
     for i, h in enumerate(widths):
         style = SERIES[i % len(SERIES)]

@@ -38,7 +38,7 @@ LEGENDS = {
 def page(outcome: Outcome) -> Page:
     """Staircase, step times, angles and kernels."""
     config = outcome.record["config"]
-    widths = ", ".join(str(h) for h in config["widths"])
+    widths = ", ".join(str(h) for h in _widths(outcome))
     return Page(
         "Stepwise learning of networks from their neural tangent kernel",
         f"Networks f(x) = h^(−1/2) Vᵀ tanh(Uᵀx), less their output at the centre of the start, d = {config['dim']} outputs, width "
@@ -51,7 +51,7 @@ def page(outcome: Outcome) -> Page:
         (
             Section(
                 "staircase",
-                f"Eigenvalues of C, width {config['widths'][-1]}",
+                f"Eigenvalues of C, width {_widths(outcome)[-1]}",
                 staircase(outcome),
                 "First network. Markers: the network. Grey, dashed: the linearised network. Black: closed form from the kernel, dotted "
                 "its step times.",
@@ -75,13 +75,19 @@ def page(outcome: Outcome) -> Page:
     )
 
 
+def _widths(outcome: Outcome) -> list[int]:
+    """The completed widths, the first of those that were asked for."""
+    widths: list[int] = outcome.record["config"]["widths"][: outcome.arrays["times"].shape[1]]
+    return widths
+
+
 def _step_times_caption(outcome: Outcome) -> str:
     """What limits the agreement by theory, and what the medians of this run do."""
     record, seen = outcome.record, []
     for start in record["axes"]["start"]:
         for name, reference in (("prediction", "theory"), ("linearised", "the linearised network")):
             medians = record[start]["step_times"][name]["median_error"]
-            seen.append(f"{start} start, against {reference}: {_trend(record['config']['widths'], medians)}")
+            seen.append(f"{start} start, against {reference}: {_trend(_widths(outcome), medians)}")
     return (
         "Every step of every network, and medians. By theory the kernel changes by 1/h, and with shared units (independent start) it is "
         "scalar, as the closed form takes it, only up to h^(−1/2); the linearised network has the whole kernel. Medians measured: "
@@ -126,7 +132,7 @@ def staircase(outcome: Outcome) -> Figure:
 
 def step_times(outcome: Outcome) -> Figure:
     """Relative errors of all step times, against theory and against the linearised network."""
-    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    widths = np.array(_widths(outcome), dtype=float)
     starts = outcome.record["axes"]["start"]
     figure, axes = panels(1, len(starts))
     for panel, start, times in zip(axes[0], starts, outcome.arrays["times"], strict=True):
@@ -157,7 +163,7 @@ def _errors(panel: Axes, widths: np.ndarray, errors: np.ndarray, series: int, la
 
 def agreement(outcome: Outcome) -> Figure:
     """Angles for each start, and the two ways in which a kernel is not what theory takes it for."""
-    widths = np.array(outcome.record["config"]["widths"], dtype=float)
+    widths = np.array(_widths(outcome), dtype=float)
     starts, kinds = (outcome.record["axes"][name] for name in ("start", "angle"))
     figure, axes = panels(1, len(starts) + 1, width=13.5, height=4.6)
     for panel, start, angles in zip(axes[0], starts, outcome.arrays["angles"], strict=False):

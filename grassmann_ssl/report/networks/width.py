@@ -18,7 +18,7 @@ EXCESS_FLOOR = ANGLE_FLOOR = 1e-6
 def page(outcome: Outcome) -> Page:
     """Lede and figures."""
     config = outcome.record["config"]
-    widths = ", ".join(str(h) for h in config["hidden"])
+    widths = ", ".join(str(h) for h in _hidden(outcome))
     metrics = ("projector", "modes", "metrics", "collapse")
     figures = (_projector(outcome), _modes(outcome), _metrics(outcome), _collapse(outcome))
     return Page(
@@ -34,6 +34,12 @@ def page(outcome: Outcome) -> Page:
             for name, figure, (title, caption) in zip(metrics, figures, _captions(outcome), strict=True)
         ),
     )
+
+
+def _hidden(outcome: Outcome) -> list[int]:
+    """The completed hidden widths, the first of those that were asked for."""
+    hidden: list[int] = outcome.record["config"]["hidden"][: len(outcome.arrays["worst_errors"])]
+    return hidden
 
 
 def _captions(outcome: Outcome) -> list[tuple[str, str]]:
@@ -96,7 +102,7 @@ def _offset(series: int, count: int, length: int, points: int = 12) -> slice:
 def _projector(outcome: Outcome) -> Figure:
     config, arrays = outcome.record["config"], outcome.arrays
     figure, axes = panels(1, 3, width=13.5)
-    time, hidden = arrays["time"], config["hidden"]
+    time, hidden = arrays["time"], _hidden(outcome)
     for j, exact in enumerate(arrays["exact_occupations"].T):
         axes[0, 0].plot(time, exact, **THEORY, label="theory" if j == 0 else None)
     for i, h in enumerate(hidden):
@@ -141,9 +147,9 @@ def _projector(outcome: Outcome) -> Figure:
 
 
 def _modes(outcome: Outcome) -> Figure:
-    config, arrays = outcome.record["config"], outcome.arrays
+    arrays = outcome.arrays
     figure, axes = panels(1, 2)
-    time, hidden = arrays["time"], config["hidden"]
+    time, hidden = arrays["time"], _hidden(outcome)
     for k, exact in enumerate(arrays["exact_angles"][:, 0].T):
         axes[0, 0].plot(time, np.maximum(exact, FLOOR), **THEORY, label="theory" if k == 0 else None)
     for i, h in enumerate(hidden):
@@ -176,9 +182,9 @@ def _modes(outcome: Outcome) -> Figure:
 
 
 def _metrics(outcome: Outcome) -> Figure:
-    config, arrays = outcome.record["config"], outcome.arrays
+    arrays = outcome.arrays
     figure, axes = panels(1, 2)
-    time, hidden = arrays["time"], config["hidden"]
+    time, hidden = arrays["time"], _hidden(outcome)
     one = np.median(arrays["excess_one_layer"], 1)
     for i, h in enumerate(hidden):
         law, measured = (np.median(arrays[f"excess_{name}"][i], -1) for name in ("law", "stiefel"))

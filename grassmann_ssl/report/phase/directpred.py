@@ -9,7 +9,11 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import LEGEND, TIME, line, panels, points
 from grassmann_ssl.runs import Outcome
 
-TITLES = ("trained predictor", "DirectPred, W_p = F^½", "DirectCopy, W_p = F")
+TITLES = {
+    "trained": "trained predictor",
+    "directpred": "DirectPred, W_p = F^½",
+    "directcopy": "DirectCopy, W_p = F",
+}
 
 
 def page(outcome: Outcome) -> Page:
@@ -54,8 +58,9 @@ def _kept(outcome: Outcome) -> str:
 
 def _ends(outcome: Outcome) -> Figure:
     config, measured, curves = outcome.record["config"], outcome.arrays["measured"], outcome.arrays["curves"]
-    figure, axes = panels(1, 3, width=13.5, height=4.2)
-    for k, title in enumerate(TITLES):
+    arms = list(outcome.record["arms"])
+    figure, axes = panels(1, len(arms), width=4.5 * len(arms), height=4.2)
+    for k, arm in enumerate(arms):
         for j, variance in enumerate(config["variance"]):
             order = np.argsort(config["eta"])
             eta = np.array(config["eta"])[order]
@@ -68,7 +73,7 @@ def _ends(outcome: Outcome) -> Figure:
         pad = 0.05 * (high - low) or 0.05
         axes[0, k].set(
             xlim=(low - pad, high + pad),
-            title=title,
+            title=TITLES[arm],
             xlabel="weight decay η",
             ylabel="strength of a feature" if k == 0 else None,
         )
@@ -79,8 +84,9 @@ def _ends(outcome: Outcome) -> Figure:
 def _paths(outcome: Outcome) -> Figure:
     config, measured, predicted = outcome.record["config"], outcome.arrays["measured"], outcome.arrays["predicted"]
     smallest = int(np.argmin(config["eta"]))
-    figure, axes = panels(1, 3, width=13.5, height=3.8)
-    for k, title in enumerate(TITLES):
+    arms = list(outcome.record["arms"])
+    figure, axes = panels(1, len(arms), width=4.5 * len(arms), height=3.8)
+    for k, arm in enumerate(arms):
         for j, variance in enumerate(config["variance"]):
             points(
                 axes[0, k],
@@ -91,5 +97,5 @@ def _paths(outcome: Outcome) -> Figure:
                 most=30,
             )
             axes[0, k].axhline(predicted[k, smallest, j], color=line(j)["color"], lw=0.9, ls="--")
-        axes[0, k].set(title=title, xlabel=TIME, ylabel="strength of a feature" if k == 0 else None)
+        axes[0, k].set(title=TITLES[arm], xlabel=TIME, ylabel="strength of a feature" if k == 0 else None)
     return figure

@@ -42,9 +42,12 @@ def page(outcome: Outcome) -> Page:
 
 def _figure(outcome: Outcome) -> Figure:
     config = outcome.record["config"]
-    etas = list(dict.fromkeys(config["eta"]))
+    results = outcome.record["panels"]
+    etas = list(dict.fromkeys(result["eta"] for result in results))
     figure, axes = panels(2, len(etas), width=max(6.0, 5.4 * len(etas)), height=4.3)
-    for k, result in enumerate(outcome.record["panels"]):
+    for empty in axes.T.ravel()[len(results) :]:
+        empty.set_axis_off()
+    for k, result in enumerate(results):
         panel = axes[0 if result["target"] == "equal" else 1, etas.index(result["eta"])]
         collapsed = outcome.metrics["collapsed"][outcome.metrics["panel"] == k]
         size = tuple(high - low for low, high in (config["wp_range"], config["w_range"]))

@@ -13,6 +13,7 @@ from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig,
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.schedules import log_spaced
+from tests.experiments.progress import Interrupting
 
 
 @pytest.fixture
@@ -47,16 +48,10 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
 @pytest.mark.slow
 def test_an_interrupt_keeps_the_objectives_that_are_whole(tmp_path, few):
     settings = {"dim": 4, "batch": 64, "steps": 30, "records": 20, "pairs": 12}
-    ticks = iter(range(100))
-
-    def tick(label):
-        if next(ticks) == 35:
-            raise KeyboardInterrupt
-
     both = StepwiseDeepConfig(objectives=("vicreg", "barlow_twins"), out=tmp_path / "run", **settings)
-    outcome = run(both, lambda total: tick)
+    outcome = run(both, Interrupting(36))
     whole = run(StepwiseDeepConfig(objectives=("vicreg",), out=tmp_path / "whole", **settings))
-    assert outcome.interrupted == "in barlow_twins, which is left out, objective 2 of 2" and whole.interrupted is None
+    assert outcome.interrupted == "in barlow_twins, which is left out, part 2 of 2" and whole.interrupted is None
     assert outcome.record["runs"] == whole.record["runs"] and outcome.arrays.keys() == whole.arrays.keys()
     assert set(outcome.metrics["objective"]) == {"vicreg"}
     assert "This run was interrupted: in barlow_twins" in (tmp_path / "run" / "report.html").read_text()

@@ -33,8 +33,10 @@ from grassmann_ssl.report import draw, page_of
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.runs.folder import write_json
+from grassmann_ssl.training import Interrupted
 from grassmann_ssl.training.watch import Diverged
 from tests.commands import command
+from tests.experiments.progress import Interrupting
 from tests.readme import BIN, ROOT
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -225,14 +227,9 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
     ):
         whole = fit(quick(steps=6, **extra), split, ALONE)
         config = quick(steps=6, checkpoint=str(tmp_path / f"{len(extra)}.safetensors"), save_every=3, **extra)
-
-        def stop(label, state={"left": 4}):  # noqa: B006
-            state["left"] -= 1
-            if not state["left"]:
-                raise KeyboardInterrupt
-
-        first = fit(config, split, ALONE, stop)
-        assert first.interrupted and first.done == 4
+        with pytest.raises(Interrupted, match="after step 4 of 6") as stopped:
+            fit(config, split, ALONE, Interrupting(4).tick)
+        assert stopped.value.recorded.done == 4
         rest = fit(config, split, ALONE)
         assert rest.done == 6
         for (name, a), b in zip(weights(whole.arm).items(), weights(rest.arm).values(), strict=True):
@@ -428,21 +425,10 @@ def test_arms_side_by_side(tmp_path, few):
     assert len(frame) == 8 and (tmp_path / "run" / "arms.png").stat().st_size > 10_000
 
 
-def interrupted_at(count):
-    """Progress that is interrupted at the tick of this number, counted from 1."""
-    ticks = iter(range(1, count + 1))
-
-    def tick(*_):
-        if next(ticks) == count:
-            raise KeyboardInterrupt
-
-    return lambda total: tick
-
-
 @pytest.mark.slow
 def test_an_interrupted_training_says_after_which_step(tmp_path, few):
     assert run(quick(out=tmp_path / "whole")).interrupted is None
-    outcome = run(quick(out=tmp_path / "run"), interrupted_at(2))
+    outcome = run(quick(out=tmp_path / "run"), Interrupting(2))
     assert outcome.interrupted == "after step 2 of 4" and outcome.metrics["step"][-1] <= 2
     assert "This run was interrupted: after step 2 of 4" in (tmp_path / "run" / "report.html").read_text()
 
@@ -451,11 +437,11 @@ def test_an_interrupted_training_says_after_which_step(tmp_path, few):
 def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
     settings = {"arms": ("constraint=none,batch=32", "dim=4,batch=32"), "steps": 3, "records": 3}
     with pytest.raises(KeyboardInterrupt):
-        run(CompareEncodersConfig(out=tmp_path / "none", seeds=3, **settings), interrupted_at(6))
+        run(CompareEncodersConfig(out=tmp_path / "none", seeds=3, **settings), Interrupting(6))
     assert not (tmp_path / "none").exists()
-    outcome = run(CompareEncodersConfig(out=tmp_path / "run", seeds=3, **settings), interrupted_at(11))
+    outcome = run(CompareEncodersConfig(out=tmp_path / "run", seeds=3, **settings), Interrupting(11))
     whole = run(CompareEncodersConfig(out=tmp_path / "whole", seeds=1, **settings))
-    assert outcome.interrupted == "in seed 2 of 3, which is left out"
+    assert outcome.interrupted == "in seed 2, which is left out, part 2 of 3"
     timed = {"seconds_per_step"}
     for one, other in zip(outcome.record["runs"], whole.record["runs"], strict=True):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}

@@ -22,6 +22,7 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.training import ARMS, train_full_batch
 from tests.commands import command
+from tests.experiments.progress import Interrupting
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
@@ -468,28 +469,9 @@ def test_the_command_line_writes_prints_and_explains(tmp_path):
     assert "fraction of each arm's stability limit" in " ".join(explained.replace("│", " ").split())
 
 
-class Interrupted:
-    """Progress that is interrupted at the tick of this number, counted from 0, or before the first."""
-
-    def __init__(self, at):
-        self.left = at
-
-    def __call__(self, total):
-        self._count()
-        return lambda label: self._count()
-
-    def _count(self):
-        if self.left < 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-
-    def close(self):
-        pass
-
-
 def test_an_interrupt_keeps_what_was_recorded(tmp_path):
     out = tmp_path / "run"
-    result = run(small(out), Interrupted(100)).record
+    result = run(small(out), Interrupting(101)).record
     assert result["interrupted"] == "linear_contrastive, arm grassmann, after step 40 of 60"
     assert json.loads((out / "run.json").read_text())["interrupted"] == result["interrupted"]
     assert set(pd.read_parquet(out / "metrics.parquet").arm) == {"free", "grassmann"}
@@ -499,7 +481,7 @@ def test_an_interrupt_keeps_what_was_recorded(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
-    outcome = run(small(tmp_path / "run", objectives=(objective,), data="gaussian"), Interrupted(1))
+    outcome = run(small(tmp_path / "run", objectives=(objective,), data="gaussian"), Interrupting(2))
     assert outcome.interrupted == f"{objective}, arm free, after step 1 of 60"
     assert list(outcome.metrics["step"]) == [0, 0, 1, 1] and (tmp_path / "run" / f"{objective}.png").exists()
 
@@ -507,12 +489,11 @@ def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
 @pytest.mark.slow
 def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(small(tmp_path / "none"), Interrupted(0))
+        run(small(tmp_path / "none"), Interrupting(1))
     assert not (tmp_path / "none").exists()
-    outcome = run(small(tmp_path / "run"), Interrupted(60))
-    assert outcome.interrupted.startswith("between two arms") and set(outcome.record["arms"]["linear_contrastive"]) == {
-        "free"
-    }
+    outcome = run(small(tmp_path / "run"), Interrupting(61))
+    assert outcome.interrupted == "in linear_contrastive, arm grassmann, which is left out, part 2 of 2"
+    assert set(outcome.record["arms"]["linear_contrastive"]) == {"free"}
     assert set(outcome.metrics["arm"]) == {"free"} and "weights/linear_contrastive/grassmann" not in outcome.arrays
 
 
@@ -521,16 +502,16 @@ def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
     ("at", "said"),
     [
         (
-            100,
+            101,
             "interrupted: linear_contrastive, arm grassmann, after step 40 of 60; what was recorded until then is kept",
         ),
-        (-1, "interrupted, nothing was recorded"),
+        (0, "interrupted, nothing was recorded"),
     ],
 )
 def test_the_command_line_says_that_it_was_interrupted(tmp_path, monkeypatch, capsys, at, said):
     arguments = "compare --objectives linear_contrastive --seeds 2 --steps 60 --dim 3 --init-scales --out"
     monkeypatch.setattr("sys.argv", ["grassmann-ssl", *arguments.split(), str(tmp_path / "run")])
-    monkeypatch.setattr(cli, "progress", Interrupted(at))
+    monkeypatch.setattr(cli, "progress", Interrupting(at))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130 and said in "".join(capsys.readouterr())

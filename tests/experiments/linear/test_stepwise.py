@@ -10,6 +10,7 @@ from grassmann_ssl.experiments.linear import stepwise as experiment
 from grassmann_ssl.experiments.linear.stepwise import StepwiseConfig
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
+from tests.experiments.progress import Interrupting
 
 
 def trained(tmp_path, **settings):
@@ -115,6 +116,31 @@ def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
     outcome = trained(tmp_path, data="gaussian", spectrum=(1.0, 0.5, 0.5, 0.1), dim=2, share=0.05)
     (group,) = [f for f in outcome.findings if f.quantity == "subspace"]
     assert "gamma_2 to gamma_3" in group.predicted and "subspace_angle" not in outcome.record
+
+
+def stopped(at, **settings):
+    small = {"data": "gaussian", "seeds": 2, "dim": 2, "share": 0.1, "init_scale": 1e-2, "spectrum": (1.0, 0.6, 0.2)}
+    return experiment.stepwise(StepwiseConfig(**small | settings), Interrupting(at))
+
+
+def test_an_interrupted_run_claims_nothing_of_the_end():
+    outcome = stopped(108)  # of 182, between the two steps
+    times, due = outcome.arrays["measured_times"], outcome.arrays["predicted_times"] < outcome.arrays["time"][-1]
+    assert outcome.interrupted == "after step 107 of 182"
+    assert np.isfinite(times[due]).all() and np.isinf(times[~due]).all() and due.sum(0).tolist() == [2, 0]
+    (finding,) = outcome.findings
+    assert finding.agreement.endswith("; 2 predicted after the end") and "not seen" not in finding.agreement
+    step_times = outcome.record["step_times"]
+    errors = np.abs(times / outcome.arrays["predicted_times"] - 1)[due]
+    assert step_times["not_seen"] == 0 and step_times["worst_error"] == errors.max()
+    assert outcome.record["a_priori"]["worst_deviation"] is None and "subspace_angle" not in outcome.record
+    plateau = {finding.quantity for finding in stopped(60, barlow_lambda=2.0).findings}
+    assert plateau == {"step times, 2 seeds x 2 modes"}
+
+
+def test_an_interrupted_run_compares_no_trained_kernel():
+    outcome = stopped(40, model="random_features", features=16, pairs=20)
+    assert outcome.interrupted and "held_out_trained" not in outcome.arrays and "kernel" not in outcome.record
 
 
 @pytest.mark.parametrize(

@@ -196,16 +196,6 @@ def test_one_width_and_one_output(tmp_path):
     assert found.arrays["times"].shape == (2, 1, 3, 1, 1)
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment, "descend", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, widths=(4,))
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

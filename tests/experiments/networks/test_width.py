@@ -16,7 +16,6 @@ from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
-from tests.experiments.progress import Counted, interrupted_in
 from tests.oracles import dynamics as twin
 
 SMALL = {"data": "gaussian", "dim": 3, "hidden": (3, 6, 12), "seeds": 3, "rates": (0.2, 0.1), "horizon": 20.0}
@@ -225,21 +224,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     runs = [width(WidthConfig(seed=seed, **settings)) for seed in (4, 4, 5)]
     assert all(np.array_equal(runs[0].arrays[name], runs[1].arrays[name]) for name in runs[0].arrays)
     assert not np.array_equal(runs[0].arrays["angles"], runs[2].arrays["angles"])
-
-
-@pytest.mark.slow
-def test_progress_counts_every_step_and_an_interrupt_leaves_nothing(tmp_path):
-    progress = Counted()
-    settings = SMALL | {"hidden": (3, 5), "rates": (0.2,), "horizon": 2.0}
-    run(WidthConfig(out=tmp_path / "run", **settings), progress)
-    assert progress.totals == [sum(progress.done)]
-
-    for part in ("grassmann", "free"):
-        with pytest.raises(KeyboardInterrupt):
-            run(WidthConfig(out=tmp_path / "stopped", **settings), interrupted_in(part))
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    with pytest.raises(ConfigError, match="holds another run"):
-        run(WidthConfig(out=tmp_path / "run", **settings))
 
 
 @pytest.mark.parametrize(
