@@ -47,7 +47,9 @@ SMALL: dict[str, str] = {
 }
 PROVENANCE = frozenset({"date", "versions", "git_commit", "machine", "out"})
 TIME = re.compile(r"(^|_)(wall_time|seconds|ms)(_|$)")
-TIME_IN_TEXT = re.compile(r"\d[\d.,]* ms\b")
+NUMBER = r"\d[\d.,]*"
+# One time, those of two seeds, or a mean with its interval: as the findings of `train` and `compare-encoders` say them.
+TIME_IN_TEXT = re.compile(rf"{NUMBER}(?: and {NUMBER}| \[{NUMBER} to {NUMBER}\])? ms\b")
 MOST = 20
 
 

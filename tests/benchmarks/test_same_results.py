@@ -59,14 +59,15 @@ def test_equal_folders_have_no_difference(folders):
     assert folders() == []
 
 
-def test_time_and_provenance_are_no_difference(folders):
+@pytest.mark.parametrize("time", ["1,079.9", "52.1 and 1,045.3", "60.2 [40.1 to 80.3]"])
+def test_time_and_provenance_are_no_difference(time, folders):
     other = record(
         date="2026-02-02",
         git_commit="abc",
         config={"seed": 1, "out": "b"},
         wall_time_s=9.0,
         runs={"seconds_per_step": 7.0},
-        findings=[{"quantity": "cost", "measured": "1,079.9 ms a step, rank 3"}],
+        findings=[{"quantity": "cost", "measured": f"{time} ms a step, rank 3"}],
     )
     assert folders(other, metrics(seconds_per_step=[3.0, 4.0])) == []
 

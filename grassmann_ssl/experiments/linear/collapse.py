@@ -106,7 +106,9 @@ class CollapseConfig(RunConfig):
         if self.dim >= len(self.spectrum):
             raise ConfigError(f"dim must be below the input dimension {len(self.spectrum)}, got {self.dim}")
         if not self.pairs:
-            raise ConfigError("constraints: predictor applies to squared_noncontrastive only; name another, too")
+            raise ConfigError(
+                "constraints: predictor applies to squared_noncontrastive only, which is not among objectives"
+            )
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

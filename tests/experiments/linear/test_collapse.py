@@ -158,6 +158,10 @@ def test_the_folder(outcome, tmp_path):
     [
         ({"objectives": ("simclr",)}, "objectives must be different ones of barlow_twins"),
         ({"constraints": ()}, "constraints must be different ones of free, .* got none"),
+        (
+            {"constraints": ("predictor",), "objectives": ("infonce",)},
+            "predictor applies to squared_noncontrastive only, which is not",
+        ),
         ({"noise": (-1.0,)}, "noise must be finite and >= 0"),
         ({"spectrum": (1.0, 0.0)}, "spectrum must be finite and > 0"),
         ({"dim": 8}, "dim must be below the input dimension 8, got 8"),
