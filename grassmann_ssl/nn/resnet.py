@@ -1,18 +1,11 @@
 """ResNets with torchvision's names of modules and parameters, so that its checkpoints load."""
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from grassmann_ssl.registry import nearest
 
-# name: (block, blocks of the four stages)
-DEPTHS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-}
-STEMS = ("imagenet", "stl", "cifar")
+# name: (side of the first convolution, its stride, whether max pooling follows)
+STEMS: dict[str, tuple[int, int, bool]] = {"imagenet": (7, 2, True), "stl": (7, 2, False), "cifar": (3, 1, False)}
 
 
 def _convolution(inputs: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -66,7 +59,12 @@ class Bottleneck(nn.Module):
         return y
 
 
-BLOCKS: dict[str, Callable[[int, int, int], nn.Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+# name: (block, blocks of the four stages)
+DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
 
 
 class ResNet(nn.Module):
@@ -84,27 +82,27 @@ class ResNet(nn.Module):
             raise ValueError(f"unknown residual network {name!r}: known are {', '.join(DEPTHS)}{nearest(name, DEPTHS)}")
         if stem not in STEMS:
             raise ValueError(f"unknown stem {stem!r}: known are {', '.join(STEMS)}{nearest(stem, STEMS)}")
-        kind, depths = DEPTHS[name]
-        self.conv1 = _convolution(in_channels, 64, 3) if stem == "cifar" else _convolution(in_channels, 64, 7, 2)
+        block, depths = DEPTHS[name]
+        side, stride, pooled = STEMS[stem]
+        self.conv1 = _convolution(in_channels, 64, side, stride)
         self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if pooled else nn.Identity()
         self._inputs = 64
-        self.layer1 = self._stage(kind, 64, depths[0], 1)
-        self.layer2 = self._stage(kind, 128, depths[1], 2)
-        self.layer3 = self._stage(kind, 256, depths[2], 2)
-        self.layer4 = self._stage(kind, 512, depths[3], 2)
+        self.layer1 = self._stage(block, 64, depths[0], 1)
+        self.layer2 = self._stage(block, 128, depths[1], 2)
+        self.layer3 = self._stage(block, 256, depths[2], 2)
+        self.layer4 = self._stage(block, 512, depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.out_features = self._inputs
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def _stage(self, kind: str, width: int, depth: int, stride: int) -> nn.Sequential:
+    def _stage(self, block: type[BasicBlock | Bottleneck], width: int, depth: int, stride: int) -> nn.Sequential:
         blocks = []
         for k in range(depth):
-            block = BLOCKS[kind](self._inputs, width, stride if k == 0 else 1)
-            self._inputs = width * (4 if kind == "bottleneck" else 1)
-            blocks.append(block)
+            blocks.append(block(self._inputs, width, stride if k == 0 else 1))
+            self._inputs = width * block.expansion
         return nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": tuple(OPTIMIZERS),
     "schedule": tuple(SCHEDULES),
     "precision": tuple(PRECISIONS),
-    "stem": STEMS,
+    "stem": tuple(STEMS),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import SOURCES, Moments, Triplets, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import measure
+from grassmann_ssl.experiments.linear.stepwise_laws import LAWS, Law
 from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.nn import RandomFeatures
 from grassmann_ssl.objectives import objective, options_of
@@ -19,7 +20,6 @@ from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, Run
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 Array = NDArray[np.float64]
-LOSSES = ("barlow_twins", "spectral_contrastive", "squared_vicreg", "infonce")
 MODELS = ("linear", "random_features")
 LOGGED = 600
 BEYOND = 1.25  # horizon over the last predicted step
@@ -33,7 +33,7 @@ class StepwiseConfig(RunConfig):
     NAME: ClassVar[str] = "stepwise"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias (two features of extents 9 and 1)"""
-    loss: Annotated[str, choice(LOSSES)] = "barlow_twins"
+    loss: Annotated[str, choice(LAWS)] = "barlow_twins"
     """objective; infonce in the population of gaussian data only"""
     model: str = "linear"
     """model: linear, or random_features (a linear layer on fixed random ReLU features)"""
@@ -64,7 +64,7 @@ class StepwiseConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("data", SOURCES), ("loss", LOSSES), ("model", MODELS)):
+        for name, known in (("data", SOURCES), ("loss", LAWS), ("model", MODELS)):
             self.need_one_of(name, known)
         self.need("dim", "seeds", "features", "pairs", least=1)
         self.need("init_scale", "barlow_lambda", above=0)
@@ -88,14 +88,12 @@ class StepwiseConfig(RunConfig):
 
 @dataclass(frozen=True)
 class Problem:
-    """The moments of the training data, the matrix B of linear growth from the origin, and the predictions."""
+    """The moments of the training data, what theory knows before training, the learning rate, and step times (S, d), increasing."""
 
     moments: Moments
-    attraction: Array
-    rate: float  # learning rate
-    times: Array  # predicted step times (S, d), increasing
-    heights: Array  # final eigenvalues (d,) of the measured moment; a step time is at half height
-    plateau: float | None
+    law: Law
+    rate: float
+    times: Array
 
 
 def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcome:
@@ -122,7 +120,7 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     problem = _predict(config, moments, initial.cpu().numpy())
     steps = _steps(problem)
     tick = ticking(progress, steps)
-    goal = objective(config.loss, **options_of(config.loss, lambda_=config.barlow_lambda, beta=config.beta))
+    goal = objective(config.loss, **_options(config))
     assert goal.from_moments is not None
     trajectory = run.keep(
         train_full_batch,
@@ -135,17 +133,18 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
         on_step=partial(tick, "steps"),
     )
     finished = run.interrupted is None
-    measured, eigenvalues = _measure(config, problem, trajectory)
+    measured, eigenvalues = _measure(problem, trajectory)
     record, findings = _compare(config, problem, measured, trajectory, finished)
     arrays = {
         "time": trajectory.time.numpy(),
         "eigenvalues": eigenvalues[:, 0],
         "loss": trajectory.loss[:, 0].numpy(),
-        "heights": problem.heights,
+        "heights": problem.law.heights,
         "predicted_times": problem.times,
         "measured_times": np.nan_to_num(measured, nan=np.inf),
     }
-    arrays |= _curves(config, problem, initial[0].cpu().numpy(), arrays["time"])
+    if problem.law.curves is not None:
+        arrays["curves"] = problem.law.curves(arrays["time"])
     if held_out is not None and finished:
         finding, numbers, points = _kernel_agreement(config, data, held_out, trajectory, problem)
         findings += finding
@@ -195,45 +194,16 @@ def population(config: StepwiseConfig) -> Moments:
 
 def _predict(config: StepwiseConfig, moments: Moments, initial: Array) -> Problem:
     cross, second = moments.cross.numpy(), moments.second.numpy()
-    gamma, _ = theory.stepwise.spectrum(cross)
-    positive = int((gamma > 0).sum())
-    if positive == 0:
+    if not (theory.stepwise.spectrum(cross)[0] > 0).any():
         raise ConfigError("Gamma has no positive eigenvalue: nothing will be learned")
-    d = config.dim
-    plateau = None
-    if config.loss == "barlow_twins":
-        if positive < d:
-            raise ConfigError(
-                f"dim = {d} is above {positive}, the number of positive eigenvalues of Gamma: the rest is never learned"
-            )
-        aligned = theory.stepwise.aligned_initialisation(initial, cross)
-        attraction, heights = cross, np.ones(d)
-        if config.barlow_lambda == 1:
-            times = theory.stepwise.step_times(aligned.singular_values, aligned.gamma)
-        else:
-            times = theory.off_diagonal.step_times(aligned.singular_values, aligned.gamma, config.barlow_lambda)
-            plateau = theory.off_diagonal.plateau(d, config.barlow_lambda).height
-    elif config.loss == "infonce":
-        noise = second.diagonal() - cross.diagonal()
-        aligned = theory.stepwise.aligned_initialisation(initial, cross)
-        attraction = cross / 2  # growth of s is 2 a0
-        y0 = second.diagonal()[:d] * aligned.singular_values**2
-        heights = np.sort(theory.losses.infonce_final_variance(gamma[:d], noise[:d]))[::-1]
-        times = theory.losses.infonce_step_times(y0, gamma[:d], noise[:d])
-    else:
-        beta = config.beta if config.loss == "squared_vicreg" else 1.0
-        attraction = theory.landscape.squared_vicreg_attraction(cross, second, beta)
-        heights = theory.landscape.quartic_minimiser(attraction, second, d)[0]
-        if heights[-1] <= 0:
-            alive = int((heights > 0).sum())
-            raise ConfigError(
-                f"dim = {d} is above {alive}, the number of dimensions that do not collapse: lower dim or beta"
-            )
-        times = theory.losses.quartic_step_times(initial, attraction, second)
-    rate = config.share / (4 * float(np.linalg.eigvalsh(attraction)[-1]) * max(1.0, config.barlow_lambda))
-    if not np.isfinite(times).all():
+    law = LAWS[config.loss](cross, second, initial, **_options(config))
+    if not np.isfinite(law.times).all():
         raise ConfigError("theory says that some of the first dim modes are never learned: lower dim")
-    return Problem(moments, attraction, rate, np.sort(times, -1), heights, plateau)
+    return Problem(moments, law, config.share / (4 * law.growth), np.sort(law.times, -1))
+
+
+def _options(config: StepwiseConfig) -> dict[str, Any]:
+    return options_of(config.loss, lambda_=config.barlow_lambda, beta=config.beta)
 
 
 def _steps(problem: Problem) -> int:
@@ -245,12 +215,11 @@ def _steps(problem: Problem) -> int:
     return steps
 
 
-def _measure(config: StepwiseConfig, problem: Problem, trajectory: Trajectory) -> tuple[Array, Array]:
+def _measure(problem: Problem, trajectory: Trajectory) -> tuple[Array, Array]:
     """Measured step times (S, d), nan where not seen, and eigenvalues (K, S, d) of the measured moment."""
-    moment = problem.moments.cross if config.loss == "barlow_twins" else problem.moments.second
-    w = trajectory.weights
+    w, moment = trajectory.weights, torch.as_tensor(problem.law.moment)
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moment @ w)).flip(-1).numpy()
-    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.heights, 0.5), eigenvalues
+    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.law.heights, 0.5), eigenvalues
 
 
 def _compare(
@@ -285,8 +254,8 @@ def _compare(
         "steps": int(trajectory.step[-1]),
         "step_times": {"worst_error": worst, "median_error": median, "not_seen": missed},
     }
-    if config.loss == "barlow_twins" and config.barlow_lambda == 1:
-        gamma = theory.stepwise.spectrum(problem.moments.cross.numpy())[0]
+    gamma = problem.law.gamma
+    if gamma is not None:
         expected = theory.stepwise.expected_step_times(config.init_scale, gamma[: config.dim])
         deviation = np.abs(measured.mean(0) - expected.mean) / (expected.standard_deviation / np.sqrt(config.seeds))
         record["a_priori"] = {
@@ -326,11 +295,11 @@ def _compare(
                     f"median {np.median(angles):.2g}, worst {angles.max():.2g}",
                 )
             )
-    if problem.plateau is not None and finished:
+    if problem.law.plateau is not None and finished:
         findings.append(
             Finding(
                 "first plateau, median over seeds",
-                f"{problem.plateau:.4g}",
+                f"{problem.law.plateau:.4g}",
                 f"{_first_plateau(problem, trajectory):.4g}",
             )
         )
@@ -345,21 +314,6 @@ def _first_plateau(problem: Problem, trajectory: Trajectory) -> float:
     half = problem.times[:, :2].mean(-1) if problem.times.shape[-1] > 1 else time[-1:]
     at = np.searchsorted(time, half).clip(max=len(largest) - 1)
     return float(np.median(largest[at, np.arange(largest.shape[1]) % len(at)]))
-
-
-def _curves(config: StepwiseConfig, problem: Problem, initial: Array, time: Array) -> dict[str, Array]:
-    """Theory's eigenvalue curves (K, d) of the first seed, where they are known in closed form."""
-    if config.loss == "barlow_twins" and config.barlow_lambda == 1:
-        aligned = theory.stepwise.aligned_initialisation(initial, problem.moments.cross.numpy())
-        return {"curves": theory.stepwise.eigenvalues(time, aligned.singular_values, aligned.gamma)}
-    if config.loss == "infonce":
-        cross, second = (v.numpy().diagonal() for v in (problem.moments.cross, problem.moments.second))
-        aligned = theory.stepwise.aligned_initialisation(initial, np.diag(cross))
-        d = config.dim
-        y0 = second[:d] * aligned.singular_values**2
-        curves = theory.losses.infonce_variance(time, y0, cross[:d], (second - cross)[:d])
-        return {"curves": curves}
-    return {}
 
 
 def _kernel_agreement(
