@@ -42,6 +42,7 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2)
         torch.diagonal(q, dim1=-2, dim2=-1).add_(15 / 8)
         t = q if t is None else t @ q
         m = m if last else q @ m @ q
+    assert t is not None  # at least one step is taken
     t = t * middle.rsqrt()
     return (t + t.mH) / 2
 

@@ -180,10 +180,11 @@ def test_generalized_eigenvectors():
 def test_manifolds_of_geoopt_work_too():
     a = hermitian(8, top=1)
     start = gaussian(8) / gaussian(8).norm()
-    found = solve(lambda x: -(x @ a @ x), geoopt.Sphere(), start, method="conjugate-gradient")
-    assert found.cost == pytest.approx(-3, abs=1e-12)
-    with pytest.raises(NotImplementedError, match="has no ehess2rhess"):
-        solve(lambda x: -(x @ a @ x), geoopt.Sphere(), start)
+    for method in ("conjugate-gradient", "trust-regions"):
+        found = solve(lambda x: -(x @ a @ x), geoopt.Sphere(), start, method=method)
+        assert found.cost == pytest.approx(-3, abs=1e-12)
+    with pytest.raises(NotImplementedError, match=r"has no ehess2rhess|typical distance"):
+        solve(lambda x: -(x.mT @ a @ x).sum(), geoopt.EuclideanStiefel(), point(8, 2))
 
 
 @pytest.mark.parametrize("method", METHODS)
