@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -55,9 +55,14 @@ def in_full_precision(method: Operation) -> Operation:
 
 def no_autocast(device_type: str | None) -> contextlib.AbstractContextManager[object]:
     """Autocast switched off where it is on."""
-    if device_type not in (None, "meta") and torch.is_autocast_enabled(device_type):
+    if autocast_is_on(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
+
+
+def autocast_is_on(device_type: str | None) -> TypeGuard[str]:
+    """Whether operations on such a device are autocast."""
+    return device_type not in (None, "meta") and torch.is_autocast_enabled(device_type)
 
 
 def refusal(where: str, dtype: torch.dtype) -> TypeError:

@@ -10,7 +10,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
 from grassmann_ssl.manifolds.tall import inner_products, norm
-from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast, refusal
+from grassmann_ssl.precision import FULL, HALF, autocast_is_on, in_full_precision, no_autocast, refusal
 from grassmann_ssl.registry import nearest
 
 RETRACTIONS = ("cholesky-qr", "polar", "exponential")
@@ -68,20 +68,22 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     @in_full_precision
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
         """||U||_F, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return norm(u, keepdim)
+        return self._norm(u, keepdim)
 
     @in_full_precision
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """The part of U in the tangent space at X."""
         return minus_product(u, x, self._normal(x, u))
 
-    @torch.no_grad()
-    def proju_(self, x: Tensor, u: Tensor) -> Tensor:
-        """`proju` in place of U, for optimizers."""
+    def proju_(self, x: Tensor, u: Tensor, in_place: bool = True) -> Tensor:
+        """`proju` in place of U, or of a new vector, for optimizers, which have gradients switched off."""
         if x.dtype in HALF:
-            return u.copy_(self.proju(x, u))
-        with no_autocast(x.device.type):
-            return minus_product_(u, x, self._normal(x, u))
+            tangent = self.proju(x, u)
+            return u.copy_(tangent) if in_place else tangent
+        if autocast_is_on(x.device.type):
+            with no_autocast(x.device.type):
+                return self.proju_(x, u, in_place)
+        return (minus_product_ if in_place else minus_product)(u, x, self._normal(x, u))
 
     @in_full_precision
     def tangent_products(self, x: Tensor, v: Tensor) -> Tensor:
@@ -136,35 +138,40 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         """V transported to the end of `retr`, as `retr_transp` does."""
         return self.retr_transp(x, u, v)[1]
 
-    @torch.no_grad()
-    def step_(self, x: Tensor, u: Tensor, v: Tensor | None = None, rate: float | Tensor = 1.0) -> Tensor:
-        """In place, for optimizers: X <- Retr_X(rate U), and V, which may be U, is written in the basis of the new point.
+    def step_(self, x: Tensor, u: Tensor, v: Tensor | None = None, rate: float | Tensor = 1.0) -> Tensor | float:
+        """In place, for optimizers, which have gradients switched off: X <- Retr_X(rate U), and V, which may be U, turns with the basis.
 
         V is not projected: `proju` of it is the vector that `retr_transp` gives, and the projection that the next gradient needs anyway
-        does that at no cost, since it is linear. `rate` a number or (..., 1, 1). Returns the length of the step, (..., 1, 1).
-        Raises TypeError for half precision unless `stores_half`.
+        does that at no cost, since it is linear. `rate` a number or (..., 1, 1). Returns the length of the step, (..., 1, 1); of a single
+        matrix on the CPU as a number. Raises TypeError for half precision unless `stores_half`.
         """
-        if x.dtype in HALF:
-            if not self.stores_half:
+        if x.dtype not in FULL:
+            if not self._takes(x.dtype):
                 raise refusal(f"tensors of {self.name}.step_", x.dtype)
             wide = x.float()
             length = self.step_(wide, u.float(), None, rate)
             x.copy_(wide)  # and V stays: what stores half keeps the basis
             return length
-        with no_autocast(x.device.type):
-            if self.retraction == "exponential":
-                step = rate * u
-                end, moved = self.expmap_transp(x, step, u if v is None else v)
-                x.copy_(end)
-                if v is not None:
-                    v.copy_(moved)
-                return self.norm(x, step, keepdim=True)
-            length = self.norm(x, u, keepdim=True) * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
-            candidate, factor = self._candidate(x, u, rate, length)
-            torch.matmul(candidate, factor, out=x)
-            if v is not None and (turn := self._turn(factor)) is not None:
-                v.copy_(torch.matmul(v, turn, out=candidate))
-            return length
+        if autocast_is_on(x.device.type):
+            with no_autocast(x.device.type):
+                return self.step_(x, u, v, rate)
+        if self.retraction == "exponential":
+            step = rate * u
+            end, moved = self.expmap_transp(x, step, u if v is None else v)
+            x.copy_(end)
+            if v is not None:
+                v.copy_(moved)
+            return self._norm(step, True)
+        length = self._norm(u, True)
+        if x.is_cpu and length.numel() == 1 and not isinstance(rate, Tensor):
+            length = float(length) * abs(rate)
+        else:
+            length = length * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
+        candidate, factor = self._candidate(x, u, rate, length)
+        torch.matmul(candidate, factor, out=x)
+        if v is not None and (turn := self._turn(factor)) is not None:
+            v.copy_(torch.matmul(v, turn, out=candidate))
+        return length
 
     @in_full_precision
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -215,23 +222,29 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         return f"retraction={self.retraction!r}"
 
     def _candidate(
-        self, x: Tensor, u: Tensor, rate: float | Tensor = 1.0, length: Tensor | None = None
+        self, x: Tensor, u: Tensor, rate: float | Tensor = 1.0, length: Tensor | float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Z = X + rate U, shortened where too long, and the factor T with Z T on the manifold."""
+        """Z = X + rate U, shortened where too long, and the factor T with Z T on the manifold. An optimizer knows the length."""
         polar = self.retraction == "polar"
         limit = torch.pi / 2 if polar else torch.finfo(u.dtype).eps ** -0.25
         longest = limit
         if length is None:
-            length = self.norm(x, u, keepdim=True)
+            length = self._norm(u, True)
+        elif not isinstance(length, Tensor):
+            longest = length
         elif x.is_cpu and length.numel():
-            longest = float(length.max())  # an optimizer's, on the host: most steps are short, which spares work
+            longest = float(length.max())  # the host may look: most steps are short, which spares work
         if longest < limit:
             candidate = torch.addcmul(x, u, rate) if isinstance(rate, Tensor) else torch.add(x, u, alpha=rate)
         else:
             longest = limit
-            candidate = torch.addcmul(x, u, rate * (limit / length.clamp_min(limit)))
+            short = limit / length.clamp_min(limit) if isinstance(length, Tensor) else limit / length
+            candidate = torch.addcmul(x, u, torch.as_tensor(rate * short, dtype=x.dtype, device=x.device))
         gram = self.gram(candidate, candidate)
         return candidate, polar_factor(gram, longest) if polar else cholesky_factor(gram)
+
+    def _norm(self, u: Tensor, keepdim: bool) -> Tensor:
+        return norm(u, keepdim)
 
     def _turn(self, factor: Tensor) -> Tensor | None:
         """What takes a vector to the basis of the point that the factor makes; None where that is the basis of X."""

@@ -90,11 +90,6 @@ class GeneralizedGrassmann(Grassmann):
         return torch.cholesky_solve(v, self.factor).contiguous()  # solvers store by columns
 
     @in_full_precision
-    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
-        """(tr U^H B U)^{1/2}, with gradient 0 at U = 0; (...,), or (..., 1, 1) with `keepdim`."""
-        return norm(self.whiten(u), keepdim)
-
-    @in_full_precision
     def projx(self, x: Tensor) -> Tensor:
         """A B-orthonormal basis of the column space of an arbitrary X (..., n, p), by Householder QR of L^H X."""
         self._assert_check_shape(tuple(x.shape), "x")
@@ -129,6 +124,9 @@ class GeneralizedGrassmann(Grassmann):
         self._require_dtype(v)
         solution: Tensor = torch.linalg.solve_triangular(self.factor.mH, v, upper=True)
         return solution.contiguous()
+
+    def _norm(self, u: Tensor, keepdim: bool) -> Tensor:
+        return norm(self.whiten(u), keepdim)  # (tr U^H B U)^{1/2}
 
     def _require_dtype(self, v: Tensor) -> None:
         if v.dtype != self.b.dtype:

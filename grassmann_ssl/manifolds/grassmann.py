@@ -55,10 +55,11 @@ class Grassmann(OrthonormalMatrices):
             return 0 * (x * u)
         return super().proju(x, u)
 
-    @torch.no_grad()
-    def proju_(self, x: Tensor, u: Tensor) -> Tensor:
-        """`proju` in place of U, for optimizers."""
-        return u.mul_(0) if x.shape[-2] == x.shape[-1] else super().proju_(x, u)
+    def proju_(self, x: Tensor, u: Tensor, in_place: bool = True) -> Tensor:
+        """`proju` in place of U, or of a new vector, for optimizers, which have gradients switched off."""
+        if x.shape[-2] == x.shape[-1]:
+            return u.mul_(0) if in_place else 0 * u
+        return super().proju_(x, u, in_place)
 
     @in_full_precision
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:

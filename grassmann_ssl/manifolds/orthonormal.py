@@ -36,14 +36,13 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2)
     # tr G - p = ||U||_F^2 bounds the spectrum above by 1 + ||U||_F^2; the midpoint 1 + ||U||_F^2 / 2 halves the distance to both ends.
     spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
     middle = 1 + spread / 2
-    t, m = None, gram / middle
-    for last in (False,) * (quintic_steps(longest, gram.dtype) - 1) + (True,):
+    m = gram / middle
+    t = middle.rsqrt()
+    for step in reversed(range(quintic_steps(longest, gram.dtype))):
         q = minus_product(m, m, m, -3 / 8, -10 / 8)
         torch.diagonal(q, dim1=-2, dim2=-1).add_(15 / 8)
-        t = q if t is None else t @ q
-        m = m if last else q @ m @ q
-    assert t is not None  # at least one step is taken
-    t = t * middle.rsqrt()
+        t = t * q if t.shape[-1] != p else t @ q
+        m = q @ m @ q if step else m
     return (t + t.mH) / 2
 
 

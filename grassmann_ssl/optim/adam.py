@@ -1,6 +1,7 @@
 """Riemannian Adam with second moments that do not depend on the basis."""
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import geoopt
@@ -10,12 +11,12 @@ from torch.optim.adamw import adamw
 
 from grassmann_ssl.optim.base import (
     RiemannianOptimizer,
-    State,
     check_range,
     manifold_of,
     orthonormal,
     tangent_gradient,
 )
+from grassmann_ssl.optim.bucket import State
 from grassmann_ssl.optim.memory import matrix_of
 from grassmann_ssl.precision import HALF
 
@@ -96,7 +97,7 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor | None:
+    ) -> Tensor | float | None:
         (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
         gradient = tangent_gradient(manifold, x, gradient)
         average = states["exp_avg"]
@@ -109,12 +110,17 @@ class RiemannianAdam(RiemannianOptimizer):
             square = manifold.inner(x, gradient, keepdim=True)
         else:
             square = manifold.component_inner(x, gradient).real.reshape_as(states["exp_avg_sq"])
-        steps = states["step"].add_(1)
-        scale = states["exp_avg_sq"].lerp_(square, 1 - beta2) / (1 - beta2**steps)
+        # The host works out the rate of a single matrix of its own: as tensors its eight operations take as long as the step.
+        read: Callable[[Tensor], Any] = float if x.is_cpu and square.numel() == 1 else lambda value: value
+        steps = read(states["step"].add_(1))
+        scale = read(states["exp_avg_sq"].lerp_(square, 1 - beta2)) / (1 - beta2**steps)
         if group["amsgrad"]:
-            scale = torch.maximum(states["max_exp_avg_sq"], scale, out=states["max_exp_avg_sq"])
-        rate = -group["lr"] / (1 - beta1**steps) / (scale.sqrt() + group["eps"])
-        rate = torch.where(scale > 0, rate, 0)  # with eps = 0, a gradient that was always 0 would give 0 / 0
+            largest = states["max_exp_avg_sq"]
+            scale = read(torch.maximum(largest, torch.as_tensor(scale, dtype=largest.dtype), out=largest))
+        size = scale**0.5 + group["eps"]
+        if not group["eps"]:
+            size = size + (size == 0)  # of a gradient that was always 0, so that the step is 0 and not 0 / 0
+        rate = -group["lr"] / (1 - beta1**steps) / size
         if not orthonormal(manifold):
             end, moved = manifold.retr_transp(x, rate * average, average)
             average.copy_(moved)

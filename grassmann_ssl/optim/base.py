@@ -1,5 +1,7 @@
 """Common base of the optimizers: constrained and ordinary parameters in one step, stacked by shape, that never waits for the device."""
 
+import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeGuard, TypeVar, cast
@@ -12,8 +14,10 @@ from torch.nn.utils import get_total_norm
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.nn.constrain import constraints
-from grassmann_ssl.optim.memory import in_memory_order, in_place, matrix_of, overlaps, sharing, stack, write_matrix
+from grassmann_ssl.optim.bucket import Bucket, State
+from grassmann_ssl.optim.memory import in_memory_order, matrix_of, overlaps, sharing, write_matrix
 from grassmann_ssl.optim.sharding import is_sharded, whole
+from grassmann_ssl.precision import HALF
 
 NONFINITE = ("skip", "raise")
 ROUNDING = 16
@@ -21,7 +25,6 @@ ROUNDING = 16
 HALF_ROUNDING = 2
 """The same for half-precision points, whose projection is computed in float32 and rounded once: measured are up to 0.7."""
 OVERLAP = "entries of {} share memory, as those of an expanded tensor do, and cannot move apart: make it contiguous"
-State = dict[str, Tensor]
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
@@ -75,7 +78,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             )
         self.nonfinite = nonfinite
         self.steps = self.skipped = self.matrices = 0
+        self.beyond = 0
         self.counts: dict[torch.device, Tensor] = {}
+        self._kept: dict[int, tuple[list[Tensor], list[Any], list[Bucket], list[Tensor]]] = {}
         if isinstance(params, torch.nn.Module):
             params = _named(params)
         super().__init__(params, {**defaults, "maximize": maximize, "stabilize": stabilize})
@@ -86,8 +91,12 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("nonfinite", "steps", "skipped", "matrices", "counts")
+        names = ("nonfinite", "steps", "skipped", "matrices", "beyond", "counts")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does, after checking its settings and its points. Raises as the class."""
@@ -135,26 +144,17 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         flag = self._finite(gradients)
         self.steps += 1
         finite: Tensor | None = None
-        if device_side(flag):
+        if isinstance(flag, Tensor):
             finite = flag
             self._counts(flag.device)[0] += ~flag
         elif not flag:
             self.skipped += 1
             return loss
-        for group in self.param_groups:
-            ordinary = []
-            buckets: dict[Any, list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                manifold = manifold_of(p)
-                if manifold is None:
-                    ordinary.append(p)
-                else:
-                    buckets[(manifold, p.shape, p.dtype, p.device)].append(p)
-            for (manifold, *_), params in buckets.items():
-                here = None if finite is None else finite.to(params[0].device)
-                self._step_bucket(group, manifold, params, here)
+        for index, group in enumerate(self.param_groups):
+            buckets, ordinary = self._parts(index)
+            for bucket in buckets:
+                here = None if finite is None else finite.to(bucket.params[0].device)
+                self._step_bucket(group, bucket, here)
             for device in {p.device for p in ordinary}:
                 found = None if finite is None else (~finite).to(device, torch.float32)
                 self._step_ordinary(group, [p for p in ordinary if p.device == device], found)
@@ -173,7 +173,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
         return {
             "steps": self.steps,
             "skipped": self.skipped + skipped,
-            "beyond_injectivity": beyond / max(self.matrices + taken, 1),
+            "beyond_injectivity": (self.beyond + beyond) / max(self.matrices + taken, 1),
         }
 
     @torch.no_grad()
@@ -201,13 +201,14 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             for target, new in zip([p, *states], [end, *moved], strict=True):
                 write_matrix(manifold, target, new)
 
-    def _finite(self, gradients: list[Tensor]) -> Tensor:
-        """Whether every gradient is finite, as a tensor; raises instead where that was asked for."""
+    def _finite(self, gradients: list[Tensor]) -> Tensor | bool:
+        """Whether every gradient is finite, a tensor where reading it would wait for a device; raises where that was asked for."""
         refuse_sparse(gradients)
         # The 2-norm is 30 times faster than the largest entry; one that overflows makes no sensible step either.
         norm = get_total_norm(gradients) if len(gradients) > 1 else torch.linalg.vector_norm(gradients[0])
-        finite = torch.isfinite(whole(norm))
-        if self.nonfinite == "raise" and not bool(finite):
+        norm = whole(norm)
+        finite = torch.isfinite(norm) if device_side(norm) else math.isfinite(norm)
+        if self.nonfinite == "raise" and not finite:
             guilty = [
                 name
                 for i, group in enumerate(self.param_groups)
@@ -217,37 +218,48 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             raise FloatingPointError(f"the gradient of {', '.join(guilty)} is not finite; nothing was changed")
         return finite
 
-    def _step_bucket(self, group: dict[str, Any], manifold: Any, params: list[Tensor], finite: Tensor | None) -> None:
-        """Stack the parameters, take the step, and write parameters and states back where `finite` (None: known to be)."""
+    def _parts(self, index: int) -> tuple[list[Bucket], list[Tensor]]:
+        """The parameters of a group that have gradients: the constrained ones in buckets, and the ordinary ones; kept while they stay."""
+        params = [p for p in self.param_groups[index]["params"] if p.grad is not None]
+        manifolds = [getattr(p, "manifold", None) for p in params]
+        if index in self._kept:
+            known, of_known, buckets, ordinary = self._kept[index]
+            if same(params, known) and same(manifolds, of_known) and all(b.holds(self.state) for b in buckets):
+                return buckets, ordinary
+        ordinary = []
+        constrained: dict[Any, list[Tensor]] = defaultdict(list)
         for p in params:
-            if not self.state[p]:
-                self.state[p].update(self._initial(group, manifold, p))
-        self._follow(params, self.own_dtype_keys)
-        keys = list(self.state[params[0]])
-        originals = [params, *([self.state[p][k] for p in params] for k in keys)]
-        old = [[matrix_of(manifold, t)[1] for t in tensors] for tensors in originals]
-        base, gradient = matrix_of(manifold, params[0])[0], stack([matrix_of(manifold, p.grad)[1] for p in params])
-        # In place where nothing has to be undone, because every new n x p matrix costs as much as a pass over it.
-        direct = len(params) == 1 and finite is None and all(in_place(t) for (t,) in originals)
+            manifold = manifold_of(p)
+            if manifold is None:
+                ordinary.append(p)
+            else:
+                if not self.state[p]:
+                    self.state[p].update(self._initial(self.param_groups[index], manifold, p))
+                constrained[(manifold, p.shape, p.dtype, p.device)].append(p)
+        for alike in constrained.values():
+            self._follow(alike, self.own_dtype_keys)
+        buckets = [Bucket(alike, self.state) for alike in constrained.values()]
+        self._kept[index] = (params, manifolds, buckets, ordinary)
+        return buckets, ordinary
+
+    def _step_bucket(self, group: dict[str, Any], bucket: Bucket, finite: Tensor | None) -> None:
+        """Take the step of a bucket, and write parameters and states back where `finite` (None: known to be)."""
+        direct = bucket.in_place(finite)
         if not direct:
-            self._refuse_overlaps(params)
-        x, *states = (t if direct or len(params) > 1 else t.clone() for t in map(stack, old))
+            self._refuse_overlaps(bucket.params)
+        x, *states = values = bucket.matrices_of_one() if direct else bucket.read()
+        gradient = bucket.gradient()
         length = self._advance(
-            group, base, x, -gradient if group["maximize"] else gradient, dict(zip(keys, states, strict=True))
+            group,
+            bucket.manifold,
+            x,
+            -gradient if group["maximize"] else gradient,
+            dict(zip(bucket.keys, states, strict=True)),
         )
         if length is not None:
             self._count(length, finite)
-        if direct:
-            return
-        for targets, tensors, new in zip(originals, old, (x, *states), strict=True):
-            for target, tensor, value in zip(targets, tensors, new if len(params) > 1 else [new], strict=True):
-                view = in_place(target)
-                if finite is not None:
-                    value = torch.where(finite, value, tensor, out=tensor if view else None)
-                elif view:
-                    tensor.copy_(value)
-                if not view:
-                    write_matrix(manifold, target, value)
+        if not direct:
+            bucket.write(values, finite)
 
     def _step_ordinary(self, group: dict[str, Any], params: list[Tensor], found_inf: Tensor | None) -> None:
         """Torch's own step of ordinary parameters on one device, left out where `found_inf` is 1."""
@@ -277,15 +289,20 @@ class RiemannianOptimizer(torch.optim.Optimizer):
                     dtype = value.dtype if key in fixed else p.dtype if alike else p.dtype.to_real()
                     self.state[p][key] = value.to(p.device, dtype)
 
-    def _count(self, length: Tensor, finite: Tensor | None) -> None:
-        """Count the matrix steps that were taken, and on the device those of them beyond the injectivity radius."""
-        beyond = length > torch.pi / 2
-        if finite is None:
-            self.matrices += length.numel()
-        else:
-            beyond = beyond & finite
+    def _count(self, length: Tensor | float, finite: Tensor | None) -> None:
+        """Count the matrix steps that were taken, and those of them beyond the injectivity radius."""
+        if not isinstance(length, Tensor):
+            self.matrices += 1
+            self.beyond += length > math.pi / 2
+        elif finite is not None:
+            self._counts(length.device)[1] += ((length > math.pi / 2) & finite).sum()
             self._counts(length.device)[2] += finite * length.numel()
-        self._counts(length.device)[1] += beyond.sum()
+        else:
+            self.matrices += length.numel()
+            if device_side(length):
+                self._counts(length.device)[1] += (length > math.pi / 2).sum()
+            elif length.numel() and float(length.max()) > math.pi / 2:
+                self.beyond += int((length > math.pi / 2).sum())
 
     def _counts(self, device: torch.device) -> Tensor:
         """Counted on a device: skipped steps, matrix steps beyond the injectivity radius, matrix steps where the host does not know."""
@@ -303,7 +320,7 @@ class RiemannianOptimizer(torch.optim.Optimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor | None:
+    ) -> Tensor | float | None:
         """Step from X (..., n, p) in place of X and the states; returns the length of the step on our manifolds, one number per matrix."""
         raise NotImplementedError
 
@@ -377,6 +394,11 @@ def refuse_sparse(gradients: Iterable[Tensor]) -> None:
         raise TypeError("sparse gradients are not supported: every row of a constrained matrix moves in a step")
 
 
+def same(a: list[Any], b: list[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(a) == len(b) and all(map(operator.is_, a, b))
+
+
 def orthonormal(manifold: geoopt.Manifold) -> TypeGuard[OrthonormalMatrices]:
     """Whether the manifold is one of ours, whose projection is linear and may be left to the next step."""
     return isinstance(manifold, OrthonormalMatrices)
@@ -392,11 +414,13 @@ def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> 
         elsewhere: Tensor = manifold.egrad2rgrad(x, gradient)
         return elsewhere
     ambient = manifold.sharp(gradient)
-    tangent = manifold.proju(x, ambient)
+    tangent = manifold.proju_(x, ambient, in_place=False)
     # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.
     size, full = (torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True) for v in (tangent, ambient))
-    rounding = HALF_ROUNDING if x.dtype in (torch.float16, torch.bfloat16) else ROUNDING
-    return tangent.mul_(size > rounding * torch.finfo(x.dtype).eps * full)
+    rounding = (HALF_ROUNDING if x.dtype in HALF else ROUNDING) * torch.finfo(x.dtype).eps
+    if x.is_cpu and size.numel() == 1:
+        return tangent if float(size) > rounding * float(full) else tangent.zero_()
+    return tangent.mul_(size > rounding * full)
 
 
 def manifold_of(p: Tensor) -> geoopt.Manifold | None:

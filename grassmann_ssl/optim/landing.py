@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.optim.base import State, check_range
+from grassmann_ssl.optim.base import check_range
+from grassmann_ssl.optim.bucket import State
 from grassmann_ssl.optim.sgd import RiemannianSGD
 
 

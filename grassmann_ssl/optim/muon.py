@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.optim.base import State, tangent_gradient
+from grassmann_ssl.optim.base import tangent_gradient
+from grassmann_ssl.optim.bucket import State
 from grassmann_ssl.optim.sgd import RiemannianSGD
 
 # Muon's polynomial lifts small singular values fast but ends between 0.7 and 1.2; cubic steps then converge.
@@ -28,7 +29,7 @@ class RiemannianMuon(RiemannianSGD):
 
     def _advance(
         self, group: dict[str, Any], manifold: Grassmann, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor:
+    ) -> Tensor | float:
         gradient = tangent_gradient(manifold, x, gradient)
         momentum = group["momentum"]
         buffer = gradient

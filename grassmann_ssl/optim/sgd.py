@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from grassmann_ssl.optim.base import RiemannianOptimizer, State, check_range, orthonormal
+from grassmann_ssl.optim.base import RiemannianOptimizer, check_range, orthonormal
+from grassmann_ssl.optim.bucket import State
 
 
 class RiemannianSGD(RiemannianOptimizer):
@@ -57,14 +58,13 @@ class RiemannianSGD(RiemannianOptimizer):
 
     def _advance(
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
-    ) -> Tensor | None:
+    ) -> Tensor | float | None:
         lr, momentum, nesterov = group["lr"], group["momentum"], group["nesterov"]
         if not orthonormal(manifold):
             self._advance_elsewhere(group, manifold, x, gradient, states)
             return None
         if not momentum:
-            u = manifold.egrad2rgrad(x, gradient)
-            return manifold.step_(x, u, rate=-lr)
+            return manifold.step_(x, manifold.proju_(x, manifold.sharp(gradient), in_place=False), rate=-lr)
         buffer = states["momentum_buffer"]
         gradient = manifold.sharp(gradient)
         if not nesterov:
