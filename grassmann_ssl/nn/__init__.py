@@ -1,6 +1,7 @@
-"""Constrained layers, encoders, projection heads, predictors, EMA teachers, random features, and the neural tangent kernel."""
+"""Constrained layers, encoders, projection heads, predictors, EMA teachers and averages, random features, and the neural tangent kernel."""
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
+from grassmann_ssl.nn.averages import AveragedModel
 from grassmann_ssl.nn.constrain import GrassmannLinear, constrain, constraints
 from grassmann_ssl.nn.encoders import encoder
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear, feature_lag, feature_orthonormal
@@ -14,6 +15,7 @@ from grassmann_ssl.nn.resnet import ResNet
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 
 __all__ = [
+    "AveragedModel",
     "DirectPredictor",
     "FeatureOrthonormalLinear",
     "GrassmannLinear",

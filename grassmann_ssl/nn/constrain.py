@@ -15,11 +15,9 @@ from torch.nn.utils import parametrize
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
+from grassmann_ssl.nn.departure import TOLERANCE, Watch, notice
 from grassmann_ssl.precision import FULL
 
-# What rounding to bfloat16 can do to X^H X; the longest of retraction steps leaves less, a few sqrt(eps) of float32. The next retraction
-# removes it. Weights of a layer that was not constrained are off by about 1.
-CHECKPOINT_TOLERANCE = torch.finfo(torch.bfloat16).eps
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -32,7 +30,8 @@ def constrain(
     onto the manifold in place and becomes a `geoopt.ManifoldParameter` on a `WeightLayout`. By default the longer side of its matrix
     (out, in * prod(kernel)) is n: where out <= in * prod(kernel) its rows are orthonormal, else its columns. `transpose` = True asks for
     rows, False for columns. Names and shapes in the state_dict do not change; loading a state_dict whose weight is off the manifold raises
-    ValueError. The parameter object is kept, and so are ties to other modules and optimizers that hold it.
+    ValueError. The parameter object is kept, and so are ties to other modules and optimizers that hold it. A forward pass in training warns
+    once where the weight has left the manifold, as under an optimizer that does not know of it.
     Raises ValueError or TypeError where the parameter is missing, tied within the module, parametrized, or on a manifold already, where its
     dtype or shape does not fit the manifold, and for the single point Gr(n, n).
     """
@@ -45,6 +44,7 @@ def constrain(
         kind: Any = type(module)
         module.__class__ = _constrained_class(kind)
     module.__dict__.setdefault("_constraints", {})[name] = layout
+    module.__dict__.setdefault("_watch", Watch())
     _attach(module)
     return module
 
@@ -63,9 +63,18 @@ def constraints(model: nn.Module) -> dict[str, geoopt.Manifold]:
 
 
 class Constrained(nn.Module):
-    """Mixin of constrained modules: puts parameters back on their manifolds after torch has replaced them."""
+    """Mixin of constrained modules: puts parameters back on their manifolds after torch has replaced them.
+
+    In training it looks now and then whether they still are on them, and warns once of one that is not.
+    """
 
     _constraints: dict[str, WeightLayout]
+    _watch: Watch
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self.training and not torch.compiler.is_compiling() and self._watch.due():
+            notice(self, self._watch, self._constraints)
+        return super().__call__(*inputs, **named)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -221,7 +230,7 @@ def _check_loaded(value: Any, weight: Tensor, name: str, layout: WeightLayout) -
         return
     place = value.device if weight.is_meta else weight.device
     value = value.detach().to(place, torch.promote_types(weight.dtype, torch.float32))
-    good, reason = layout.check_point_on_manifold(value, explain=True, atol=CHECKPOINT_TOLERANCE)
+    good, reason = layout.check_point_on_manifold(value, explain=True, atol=TOLERANCE)
     if not good:
         raise ValueError(
             f"{name} in the state_dict is not on {layout.extra_repr()}: {reason}. Load it into the module before `constrain`, which "

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.manifolds.subspaces import geodesic_ema, procrustes
-from grassmann_ssl.nn.constrain import constraints
-from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
+from grassmann_ssl.nn.averages import moved
 
 
 class Teacher(nn.Module):
@@ -42,15 +39,13 @@ class Teacher(nn.Module):
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
-        manifolds = constraints(model)
         own, theirs = dict(self.model.named_parameters()), dict(model.named_parameters())
         _check_names(own, theirs)
         _check_names(dict(self.model.named_buffers()), dict(model.named_buffers()))
-        for name, manifold in manifolds.items():
-            own[name].copy_(_between(manifold, own[name].detach(), theirs[name].detach(), 1 - momentum))
-        averaged: list[tuple[Tensor, Tensor]] = [
-            (own[name], theirs[name].detach()) for name in own if name not in manifolds
-        ]
+        ends = moved(self.model, model, 1 - momentum)
+        for name, end in ends.items():
+            own[name].copy_(end)
+        averaged: list[tuple[Tensor, Tensor]] = [(own[name], theirs[name].detach()) for name in own if name not in ends]
         for mine, other in zip(self.model.buffers(), model.buffers(), strict=True):
             if mine.dtype.is_floating_point:
                 averaged.append((mine, other))
@@ -58,9 +53,6 @@ class Teacher(nn.Module):
                 mine.copy_(other)
         if averaged:
             torch._foreach_lerp_([mine for mine, _ in averaged], [other for _, other in averaged], 1 - momentum)
-        for layer, followed in zip(self.model.modules(), model.modules(), strict=True):
-            if isinstance(layer, FeatureOrthonormalLinear) and isinstance(followed, FeatureOrthonormalLinear):
-                layer.adopt(followed)
 
 
 def _check_names(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
@@ -70,20 +62,6 @@ def _check_names(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Non
             f"model must have the parameters and buffers that the teacher was copied from: it lacks {missing[:3]}, it has {extra[:3]} "
             "besides; below DistributedDataParallel, give its .module"
         )
-
-
-def _between(layout: Any, start: Tensor, end: Tensor, share: float) -> Tensor:
-    """The weight at `share` of the way: on the geodesic, where its length is known, else the average projected onto the manifold."""
-    start, end = layout.projx(start.as_subclass(Tensor)), end.as_subclass(Tensor)
-    if isinstance(layout.manifold, Grassmann):
-        here, there = (layout.manifold.whiten(layout.to_point(w)) for w in (start, end))
-        moved = geodesic_ema(here, there, 1 - share)
-        moved, _ = procrustes(torch.lerp(moved, there, share), moved)
-        moved = layout.to_weight(layout.manifold.unwhiten(moved))
-    else:
-        moved = torch.lerp(start, end, share)
-    weight: Tensor = layout.projx(moved)
-    return weight
 
 
 def cosine_momentum(step: int, steps: int, base: float) -> float:

@@ -57,6 +57,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     """states that are tangent vectors, in the shape of the parameter"""
     own_dtype_keys: ClassVar[tuple[str, ...]] = ()
     """states whose dtype is not that of the parameter"""
+    approaches: ClassVar[bool] = False
+    """whether points are off their manifold on purpose, as those of `Landing`: layers do not warn of it"""
     only_on: ClassVar[type[geoopt.Manifold] | None] = None
     """the only manifold it supports; None for any"""
 

@@ -23,6 +23,7 @@ class Landing(RiemannianSGD):
     """
 
     momentum_keys: ClassVar[tuple[str, ...]] = ()
+    approaches: ClassVar[bool] = True
     only_on = Grassmann
 
     def __init__(

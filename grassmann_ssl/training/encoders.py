@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,18 @@ from torch import Tensor, nn
 from grassmann_ssl.training.watch import FiniteWatch
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _Together:
+    """Several optimizers as one to a GradScaler, so that a gradient that overflows keeps all of them from their step, not its own alone."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+        self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 def train_encoder(
@@ -32,13 +45,14 @@ def train_encoder(
     observers           callbacks(steps done), before every step and at the end; read-only
     after_step          callbacks(step) after the optimizers: updates that depend on the weights, such as those of an EMA teacher
 
-    In float16 the loss is scaled (GradScaler); steps whose gradients overflow are skipped. The mean over parts is not the loss of the
-    whole batch where rows are compared with each other or normalised together. KeyboardInterrupt propagates.
+    In float16 the loss is scaled (GradScaler); a step with a gradient that overflows is skipped, by all optimizers. The mean over parts
+    is not the loss of the whole batch where rows are compared with each other or normalised together. KeyboardInterrupt propagates.
     """
     device = next(method.parameters()).device
     half = PRECISIONS[precision]
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    together: Any = _Together(optimizers)
+    groups = together.param_groups
     for group in groups:
         group.setdefault("initial_lr", group["lr"])  # a checkpoint holds both
     one_sum = method.no_sync if isinstance(method, nn.parallel.DistributedDataParallel) else nullcontext
@@ -54,10 +68,10 @@ def train_encoder(
                     loss = method(*views(step, part))
                 scaler.scale(loss / accumulate).backward()
             watch.note(step, loss.detach())
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-            optimizer.zero_grad()
+        scaler.step(together)
         scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         for follow in after_step:
             follow(step)
     for observer in observers:

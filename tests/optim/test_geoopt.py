@@ -92,7 +92,7 @@ def test_steps_are_those_of_geoopt(manifold, shape, dtype, ours, theirs, setting
         # geoopt starts from the Euclidean gradient, which is no tangent vector; ours from zero.
         peer.state[v]["momentum_buffer"] = torch.zeros_like(start)
     (mine,), (other,) = descend(ours([w], lr=0.005, **settings), [w], target), descend(peer, [v], target)
-    assert manifold.check_point_on_manifold(mine) and (mine - start).abs().max() > 1e-3
+    assert manifold.check_point_on_manifold(mine) and (mine - start).abs().max() > 1e-4
     if isinstance(manifold, geoopt.Euclidean) and ours is RiemannianAdam:
         return  # an ordinary parameter, whose entries torch scales one by one, and geoopt the point as a whole
     # Both round a few operations of size 1 a step.
@@ -107,7 +107,8 @@ def test_points_of_one_shape_move_as_each_alone(manifold, shape, dtype, ours, th
     alone, *together = (parameter(start, manifold) for _ in range(4))
     (expected,) = descend(ours([alone], lr=0.005, **settings), [alone], target)
     for end in descend(ours(together, lr=0.005, **settings), together, target):
-        assert (end - expected).abs().max() <= 1e-12
+        # Eigenvalues and inverses of a batch round differently, and matrices are conditioned up to 1e4.
+        assert (end - expected).abs().max() <= 1e-10
 
 
 @geoopts_own

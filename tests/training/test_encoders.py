@@ -10,6 +10,7 @@ from torch import nn
 from grassmann_ssl.nn import constrain
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.optim import RiemannianSGD
+from grassmann_ssl.optim.table import OptimizerOptions, optimizers
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
@@ -120,6 +121,32 @@ def test_half_precision_trains_and_keeps_the_constraint(precision):
     assert (weight @ weight.T - torch.eye(3)).abs().max() < 20 * torch.finfo(torch.float32).eps
     difference = (weights(one) - weights(full)).norm() / weights(full).norm()
     assert 0 < difference < (0.05 if precision == "bfloat16" else 0.5)  # float16 leaves out steps until its scale fits
+
+
+@pytest.mark.parametrize("name", ["lars", "muon"])
+@pytest.mark.parametrize("overflows", ["projector.weight", "encoder.0.weight"])
+def test_two_optimizers_take_a_step_both_or_neither(name, overflows):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+    last = nn.Linear(64, 3)
+    one = JointEmbedding(encoder, constrain(last) if name == "lars" else last, distance)
+    parameters = {key: p for key, p in one.named_parameters() if p.requires_grad}
+    weight = "online.1.weight"
+    made = optimizers(
+        name, parameters, held=[weight] if name == "lars" else [], lifted=[weight] if name == "muon" else [], lr=0.01,
+        options=OptimizerOptions(),
+    )  # fmt: skip
+    assert len(made) == 2
+    passes, ends = [], []
+    target = one.get_parameter(overflows.replace("encoder", "online.0").replace("projector", "online.1"))
+    target.register_hook(lambda g: passes.append(1) or (g * torch.inf if len(passes) in (3, 4) else g))
+    train_encoder(
+        one, views, made, steps=6, rate=lambda step: 1.0, watch=FiniteWatch(CPU), precision="float16",
+        observers=[lambda step: ends.append({key: p.detach().clone() for key, p in one.named_parameters()})],
+    )  # fmt: skip
+    moved = [[not torch.equal(a[key], b[key]) for key in a] for a, b in itertools.pairwise(ends)]
+    assert all(len(set(step)) == 1 for step in moved)  # all of them or none
+    assert [step[0] for step in moved][2:] == [False, False, True, True]
 
 
 def test_a_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(tmp_path):

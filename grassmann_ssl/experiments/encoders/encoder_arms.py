@@ -35,6 +35,7 @@ class Arm:
     followers     called with the step, after the optimizers
     observers     called with the number of steps done, before a step
     constrained   names of the constrained or penalised layers
+    held_last     whether the constraint holds the rank of the last weight
     """
 
     method: JointEmbedding
@@ -42,10 +43,16 @@ class Arm:
     optimizers: list[torch.optim.Optimizer]
     augmentation: Augmentation
     constrained: list[str]
-    constraint_rank: tuple[int, int] | None
+    held_last: bool
     feature_layer: FeatureOrthonormalLinear | None
     followers: list[Callable[[int], object]] = field(default_factory=list)
     observers: list[Callable[[int], object]] = field(default_factory=list)
+
+    @property
+    def last_weight(self) -> tuple[Tensor | None, Tensor | None]:
+        """The last weight, where a constraint holds its rank, and the metric of its rows, where that is not the identity."""
+        last: Any = self.method.projector.last
+        return last.weight if self.held_last else None, last.metric if self.feature_layer is not None else None
 
     def time_of(self, steps: np.ndarray, config: TrainConfig) -> np.ndarray:
         """Gradient-flow time t = sum of the learning rates of the steps done / (1 - momentum)."""
@@ -105,7 +112,7 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
         _optimizers(config, method),
         augmentations(config.augmentation, config.data, size)[0],
         constrained,
-        (config.dim, config.hidden) if held_last else None,
+        held_last,
         feature_layer,
     )
     if hasattr(loss.loss, "renew"):

@@ -110,7 +110,7 @@ def _verdict(arm: Arm, view: Tensor, z: Tensor, z_positive: Tensor) -> dict[str,
         "dimensions": audit.dimension,
         "confidence": audit.confidence,
         "numbers": {one.name: {end: getattr(one, end) for end in ("value", "low", "high")} for one in audit.numbers},
-        "guaranteed": list(guarantees(arm.constraint_rank, arm.feature_layer is not None)),
+        "guaranteed": list(guarantees(*arm.last_weight)),
         "observed": observed,
     }
 

@@ -10,8 +10,7 @@ from grassmann_ssl.runs import Finding, Table
 Record = dict[str, Any]
 HEADER = ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
 NOTE = (
-    "collapse: kinds over seeds, judged on the exact eigenvalues of the covariance of z at the end of the run. {rule}. "
-    "What the constraint guarantees is the rank of W; that the embedding keeps its variance is observed, not guaranteed. "
+    "collapse: kinds over seeds, judged on the exact eigenvalues of the covariance of z at the end of the run. {rule}. {guarantee}"
     "eff. rank: exponential of the entropy of the same eigenvalues, median over seeds. angle: largest principal angle between the final "
     "weights' column space and the subspace that theory predicts for infinite time (trace losses, free: between the leading left singular "
     "vector and the bottom eigenvector of C), largest over seeds. "
@@ -32,10 +31,24 @@ def table(record: Record) -> Table:
             angle = agreement["subspace"].get(arm, {}).get("max_principal_angle")
             rank = _number(end["effective_rank"])
             rows.append((objective, arm, _verdict(end), rank, _number(angle, 2), _theory(agreement, arm, angle)))
-    note = NOTE.format(rule=record["collapse_rule"])
+    note = NOTE.format(rule=record["collapse_rule"], guarantee=_guarantee(record))
     if any("unfinished" in row[2] for row in rows):
         note += UNFINISHED
     return Table("Verdicts", HEADER, tuple(rows), note)
+
+
+def _guarantee(record: Record) -> str:
+    """What a constraint guarantees, where the weights at the end are those that it speaks of: below 1 the norm keeps W from losing rank."""
+    errors = [end["orthonormality_error"] for arms in record["arms"].values() for end in arms.values()]
+    largest = max((error for error in errors if error is not None), default=None)
+    if largest is None:
+        return ""
+    if not largest < 1:
+        return f"The constraint guarantees nothing: ‖WᵀW − I‖ is {largest:.2g} at the end. "
+    return (
+        f"What the constraint guarantees is the rank of W (‖WᵀW − I‖ at most {largest:.2g} at the end); that the embedding keeps its "
+        "variance is observed, not guaranteed. "
+    )
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -165,7 +165,7 @@ def test_options_reach_what_they_are_of(split):
 @pytest.mark.parametrize("where", ["linear", "conv"])
 def test_inner_layers_can_be_constrained(where, split):
     arm = fit(quick(constraint="stiefel", where=where), split, ALONE).arm
-    assert len(arm.constrained) == (2 if where == "linear" else 3) and arm.constraint_rank is None
+    assert len(arm.constrained) == (2 if where == "linear" else 3) and not arm.held_last
     for name in arm.constrained:
         weight = arm.method.online.get_submodule(name).weight.detach()
         assert (rows_of(weight) - torch.eye(min(weight.flatten(1).shape))).abs().max() < 50 * torch.finfo(
@@ -301,6 +301,19 @@ def test_two_processes_are_one(tmp_path):
             if value.dtype.kind == "f":
                 # float32, three steps of momentum and batch norms
                 assert np.abs(together[name] - value).max() < 2e-4 * (1 + np.abs(value).max()), (one.name, name)
+
+
+@pytest.mark.parametrize("constraint", [name for name, one in CONSTRAINTS.items() if one.rank_of_w])
+def test_a_verdict_guarantees_what_the_weight_still_has(constraint, split):
+    config = quick(constraint=constraint)
+    arm = assemble(config, 1, 8, ALONE)
+    said = evaluation.collapse_verdict(config, arm, split)["guaranteed"]
+    assert said[0] == "W has rank 8 by construction (64 features in)"
+    last = arm.method.projector.last
+    weight = last.parametrizations.weight.original if constraint == "parametrization" else last.weight
+    torch.nn.init.zeros_(weight)  # a parametrization, too, has its singular points
+    said = evaluation.collapse_verdict(config, arm, split)["guaranteed"]
+    assert len(said) == 1 and said[0].startswith("nothing: W is off its manifold")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
 from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
+from grassmann_ssl.experiments.linear.summary import table
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.linear.compare import rows_of
 from grassmann_ssl.report.terminal import summary
@@ -233,6 +234,16 @@ def test_barlow_twins_that_ends_before_its_last_step_is_unfinished_and_not_colla
         assert said == (f"unfinished 2/2: {learned} of 3 steps" if kind == "unfinished" else "none 2/2")
         assert ("unfinished: theory puts" in outcome.table.note) == (kind == "unfinished")
         assert said in (folder / "report.html").read_text()
+
+
+def test_the_constraint_guarantees_what_the_weights_at_the_end_have(tmp_path):
+    record = run(small(tmp_path / "run", objectives=("barlow_twins",), steps=5)).record
+    error = record["arms"]["barlow_twins"]["grassmann"]["orthonormality_error"]
+    assert f"guarantees is the rank of W (‖WᵀW − I‖ at most {error:.2g} at the end)" in table(record).note
+    record["arms"]["barlow_twins"]["grassmann"]["orthonormality_error"] = 1.5
+    assert "The constraint guarantees nothing: ‖WᵀW − I‖ is 1.5 at the end." in table(record).note
+    del record["arms"]["barlow_twins"]["grassmann"]
+    assert "guarantees" not in table(record).note
 
 
 def test_collapse_slope_needs_the_asymptotic_regime():
