@@ -132,6 +132,7 @@ def shown(axes, color):
     return [line for line in axes.lines if line.get_color() == color]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_audit_has_a_picture_that_is_read_in_a_narrow_column(audits, name):
     """Letters of 12 points in 6.2 inches are 7 pixels high where the picture is 400 wide; no warning while it is drawn."""
@@ -225,6 +226,7 @@ def same(one, other):
         assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_audit_is_a_run_folder_and_comes_back_whole(audits, name, tmp_path):
     audit = audits[name]

@@ -86,6 +86,7 @@ def test_forward_mode_is_the_derivative_and_the_transpose_of_reverse_mode(name, 
     assert abs(((weight.conj() * both).sum() - pulled).real) <= 1e-12 * (1 + both.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angles", ANGLES, ids=str)
 @pytest.mark.parametrize("name", ONCE)
 def test_second_derivatives_are_exact_at_equal_and_zero_angles(name, angles):

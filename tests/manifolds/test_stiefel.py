@@ -101,6 +101,7 @@ def near(manifold, case, length, k=3):
     return torch.where(size > 1e-6, u * (length / size.clamp_min(1e-30)), 0)
 
 
+@pytest.mark.slow
 @BOTH
 @examples(30)
 @given(cases(dtypes=ALL), st.floats(0, 1.5))
@@ -165,6 +166,7 @@ def test_the_canonical_metric_counts_rotations_half(case):
     assert C.check_vector_on_tangent(x, gradient, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retraction", ["cholesky-qr", "polar", "exponential"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_the_canonical_metric_keeps_its_promises(retraction, dtype):

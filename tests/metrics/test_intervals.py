@@ -85,6 +85,7 @@ def test_far_from_the_ends_it_is_students(values, ends):
     assert ours == pytest.approx(own, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "mean", "ends"),
     [

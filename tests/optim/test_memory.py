@@ -121,7 +121,10 @@ def assert_moved_alike(model, twin, start):
 
 
 @kinds
-@everyone
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, id=name, marks=[pytest.mark.slow] * (name != "momentum")) for name, make in OPTIMIZERS.items()],
+)
 def test_a_weight_moves_as_its_contiguous_twin(make, layer, shape, stored):
     start = Model(layer, shape)
     twin, before, after = (copy.deepcopy(start) for _ in range(3))

@@ -69,6 +69,7 @@ def rows_of(weight):
     return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("constraint", "optimizer"), [(name, other) for name, one in CONSTRAINTS.items() for other in one.optimizers]
 )
