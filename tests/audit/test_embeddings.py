@@ -176,6 +176,7 @@ def test_two_or_three_rows_say_what_is_missing(n):
     assert audit["total_variance"].value > 0 and audit["dimensions_used"].value is None
 
 
+@pytest.mark.slow
 @given(st.integers(2, 40), st.integers(1, 8), st.integers(0, 3), st.integers(0, 2**31))
 @examples(20)
 def test_constant_columns_duplicates_and_denormals_are_stated_results(n, d, constant, seed):

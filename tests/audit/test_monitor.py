@@ -62,6 +62,7 @@ def test_the_scale_of_the_rows_does_not_matter(size):
     assert_is_the_audit(monitor.judgements[0], rows)
 
 
+@pytest.mark.slow
 @examples(20)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=8), st.lists(st.integers(1, 40), max_size=8), st.integers(0, 9)
@@ -126,6 +127,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d"), [(40, 2000), (400, 30)])
 def test_a_judgement_forms_no_matrix_of_the_larger_side(n, d):
     monitor = CollapseMonitor(rows=n)
@@ -391,6 +393,7 @@ def test_a_compiled_model_is_watched_too():
     assert_is_the_audit(monitor.judgements[0], z.detach())
 
 
+@pytest.mark.slow
 def test_rows_are_only_kept_where_steps_end_by_hand():
     model, x = Model(), rows_of(40, dtype=torch.float32)
     monitor = CollapseMonitor()

@@ -475,6 +475,7 @@ def test_geodesic_ema_divides_the_way(pair, decay):
         assert (average - teacher).abs().max() <= 4 * pair.bound
 
 
+@pytest.mark.slow
 def test_geodesic_ema_stays_on_the_manifold_and_arrives():
     pair = pair_at([0.2, 0.7, 1.1], torch.float32, n=40)
     teacher = pair.x

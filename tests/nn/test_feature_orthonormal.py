@@ -88,6 +88,7 @@ def test_evaluation_changes_nothing():
     assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_training_keeps_the_outputs_white_while_features_drift(dtype):
     torch.manual_seed(0)

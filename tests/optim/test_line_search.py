@@ -131,6 +131,7 @@ def test_all_solvers_agree(make, dtype):
     assert subspace_error(w.detach(), reference) <= 1e-7 and subspace_error(v.detach(), reference) <= 1e-7
 
 
+@pytest.mark.slow
 @both
 def test_every_manifold_layers_and_ordinary_parameters_together(make):
     torch.manual_seed(0)
@@ -231,6 +232,7 @@ def minimise(make, params, loss, **settings):
     return optimizer
 
 
+@pytest.mark.slow
 @both
 def test_copies_of_a_problem_take_the_iterations_of_one(make):
     start, loss = (

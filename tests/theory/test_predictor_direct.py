@@ -17,6 +17,7 @@ def eigenvalues(w):
     return np.linalg.eigvalsh(w.T @ w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @given(st.integers(0, 10**6), st.sampled_from([0.5, 1.0, 2.0]), st.floats(0.0, 1.0))
 @examples(5)

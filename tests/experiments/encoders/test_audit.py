@@ -54,6 +54,7 @@ def test_the_verdict_is_printed_first_and_the_folder_is_left(files):
     assert outcome.record["config"]["file"] == "flat.npy" and outcome.failed is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "gates", "code"),
     [
@@ -97,12 +98,14 @@ def test_options_reach_the_audit(files):
     assert done.stdout.splitlines()[0].split()[0] == "class" and "collapsed" in done.stdout.splitlines()[2]
 
 
+@pytest.mark.slow
 def test_collapse_may_be_relative_to_the_inputs(files):
     for share, code in ((), 0), (("--rule.complete", "1e-9"), 0), (("--rule.complete", "0.5"), 3):
         done = command("audit", "healthy.npy", "--input-variance", "50", *share, "--fail-on", "complete", "--overwrite")
         assert done.returncode == code, done.stderr
 
 
+@pytest.mark.slow
 def test_tokens_are_pooled_or_rows_and_rows_may_be_dropped(files):
     tokens = RANDOM.standard_normal((60, 5, 4))
     np.save("tokens.npy", tokens)
@@ -120,6 +123,7 @@ def test_tokens_are_pooled_or_rows_and_rows_may_be_dropped(files):
     assert Audit.load(files / "drop").left_out == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
 def test_an_array_is_chosen_by_its_name_in_the_positives_too(files, kind):
     arrays = {"z": HEALTHY, "other": FLAT}
@@ -183,6 +187,7 @@ def test_a_page_shows_few_of_many_classes(files):
     assert len(table.rows) == 21 and table.rows[-1][0] == "and 30 more"
 
 
+@pytest.mark.slow
 def test_the_page_is_drawn_again_byte_for_byte_also_that_of_an_audit_made_in_python(files):
     run(AuditConfig(file="class.npy", labels="labels.npy", out=files / "run"))
     audit_embeddings(HEALTHY, labels=LABELS).save(files / "python")
