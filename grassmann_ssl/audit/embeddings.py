@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from grassmann_ssl.audit.evidence import ClassRow, class_rows, concentration, la
 from grassmann_ssl.audit.moments import Sample, sample_of
 from grassmann_ssl.audit.numbers import spectral_numbers
 from grassmann_ssl.audit.result import Audit
-from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, in_range, names_of
+from grassmann_ssl.audit.rows import as_labels, as_rows, finite_rows, in_range, magnitude, names_of
 from grassmann_ssl.audit.rule import Rule
 from grassmann_ssl.metrics.pairs import on_sphere
 
@@ -72,10 +73,11 @@ def audit_embeddings(
         if positive.shape != rows.shape:
             raise ValueError(f"z_positive must have the shape {tuple(rows.shape)} of z, got {tuple(positive.shape)}")
         positive = positive.to(rows.device)
-    good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)
-    left_out = int((~good).sum())
-    if left_out:
+    largest, left_out = magnitude(rows), 0
+    if not math.isfinite(largest + (0.0 if positive is None else magnitude(positive))):
+        good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)
         bad = (~good).nonzero()[:, 0].tolist()
+        left_out = len(bad)
         if nonfinite == "refuse":
             shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
             raise ValueError(
@@ -83,12 +85,13 @@ def audit_embeddings(
                 "mend them, or leave them out with nonfinite='drop'"
             )
         rows = rows[good]
+        largest = magnitude(rows) if len(rows) else 0.0
         units, label, positive = (None if v is None else v[good.to(v.device)] for v in (units, label, positive))
     if len(rows) < 2:
         raise ValueError(
             f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
         )
-    rows, scale = in_range(rows)
+    rows, scale = in_range(rows, largest)
     seen = on_sphere(rows) if directions else rows
     sample = sample_of(seen, units)
     if sample.units < 2:

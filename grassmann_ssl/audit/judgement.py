@@ -13,7 +13,7 @@ from torch import Tensor
 from grassmann_ssl.audit.decide import judge_sample
 from grassmann_ssl.audit.evidence import concentration
 from grassmann_ssl.audit.moments import sample_of
-from grassmann_ssl.audit.rows import finite_rows, in_range
+from grassmann_ssl.audit.rows import finite_rows, in_range, magnitude
 from grassmann_ssl.audit.rule import Rule
 from grassmann_ssl.audit.trend import State
 from grassmann_ssl.metrics.pairs import on_sphere
@@ -78,13 +78,15 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
 
     And the estimated spectrum (D,) of the population; None for fewer than two rows, which are undecided.
     """
-    good = finite_rows(rows)
-    left_out, d = int((~good).sum()), rows.shape[1]
-    rows = rows[good] if left_out else rows
+    largest, left_out, d = magnitude(rows), 0, rows.shape[1]
+    if not math.isfinite(largest):
+        good = finite_rows(rows)
+        rows, left_out = rows[good], int((~good).sum())
+        largest = magnitude(rows) if len(rows) else 0.0
     if len(rows) < 2:
         nan = math.nan
         return Judgement(step, len(rows), left_out, d, "undecided", (), nan, 1.0, float(d), 0, d, nan, nan), None
-    rows, scale = in_range(rows)
+    rows, scale = in_range(rows, largest)
     sample = sample_of(on_sphere(rows) if directions else rows)
     judged = judge_sample(sample, rule, directions=directions)
     verdict, live = judged.verdict, judged.live

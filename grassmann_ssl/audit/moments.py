@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +12,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from grassmann_ssl.audit.rows import CHUNK
+from grassmann_ssl.audit.gram import Products, Units, products
+from grassmann_ssl.audit.rows import CHUNK, wide
 
 Array = NDArray[np.float64]
 
 BLOCKS = 20
 EXACT = 256  # a Gram matrix of at most this side is formed in float64
-BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together
+BLOCK_BYTES = 3 * 2**29  # scatter matrices of all blocks together, half of each
 FULL = 8  # rows per dimension from which the rank of a sample is not asked again of half of it
 SUMMED = 4096  # rows that are summed before float64 takes over
 UNITS = 4  # fewest independent units from which the dimensions used are estimated,
@@ -120,25 +120,6 @@ class Sample:
         return Estimate(self.total, self.total / reach, self.total * reach)
 
 
-@dataclass
-class _Parts:
-    """Sums over units, with A, A_g and s_g as in `sample_of`."""
-
-    eigenvalues: Tensor  # of A
-    half: Callable[[], Tensor]  # of the part of A that comes from half of the units
-    pairs: Tensor  # (B, B) of tr A_g A_h over pairs of different units,
-    inner: Tensor  # and of s_g . s_h
-    unit_trace: Tensor  # (G,) tr A_g
-    whole: float  # |A|^2
-    own: float  # sum |A_g|^2
-    length: float  # sum |s_g|^2
-    across: float  # sum s_g^T A s_g
-    within: float  # sum s_g^T A_g s_g
-    outer: float  # |sum s_g s_g^T|^2
-    fourth: float  # sum |s_g|^4
-    mixed: float  # sum |s_g|^2 tr A_g
-
-
 def without_each(table: Any) -> Any:
     """Sums (B,) of a symmetric table (B, B) of pairs of blocks without each block; of numpy or torch."""
     return table.sum() - 2 * table.sum(0) + table.diagonal()
@@ -174,18 +155,14 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
     dtype = torch.float64 if z.dtype == torch.float64 or min(n, d) <= EXACT else torch.float32
     blocks = min(BLOCKS, count)
     if n > d:
-        blocks = min(blocks, max(FEWEST, BLOCK_BYTES // (d * d * dtype.itemsize)))
-    place = blocks_of(count, blocks).to(z.device)
+        blocks = min(blocks, max(FEWEST, 2 * BLOCK_BYTES // (d * d * dtype.itemsize)))
+    units_of = Units(number, weight, blocks_of(count, blocks).to(z.device), blocks)
     mean, noise = _mean(z, weight, count)
-    parts = (_by_rows if n <= d else _by_columns)(z, mean, weight, dtype, number, place, count, blocks)
-
-    def over_blocks(values: Tensor) -> Tensor:
-        return values.new_zeros(blocks).index_add_(0, place, values)
-
-    trace = parts.unit_trace
-    block_sizes, block_traces = over_blocks(torch.ones_like(trace)), over_blocks(trace)
+    parts = products(z, mean, units_of, dtype)
+    trace = parts.trace
+    block_sizes, block_traces = units_of.over_blocks(torch.ones_like(trace)), units_of.over_blocks(trace)
     counts = torch.outer(block_sizes, block_sizes) - block_sizes.diag()
-    traces = torch.outer(block_traces, block_traces) - over_blocks(trace**2).diag()
+    traces = torch.outer(block_traces, block_traces) - units_of.over_blocks(trace**2).diag()
     total, square, squared = _unbiased(parts)
     shift = parts.length / max(count * (count - 1), 1)
     whole = float(trace.sum())
@@ -250,142 +227,11 @@ def _mean(z: Tensor, weight: Tensor, count: int) -> tuple[Tensor, float]:
     return first.double() + away / count, float(torch.finfo(z.dtype).eps ** 2 * square / (12 * len(z)))
 
 
-def wide(z: Tensor) -> Tensor:
-    """In float32, or float64 for float64."""
-    return z if z.dtype == torch.float64 else z.float()
-
-
-def _centred(z: Tensor, mean: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """sqrt(weight) (z - mean): the sum of their squares over a unit is A_g."""
-    x = wide(z).to(dtype) - mean.to(dtype)  # near the mean the difference is exact
-    return x if weight is None else x * weight[:, None].sqrt().to(dtype)
-
-
-def _by_rows(
-    z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype, number: Tensor, place: Tensor, count: int, blocks: int
-) -> _Parts:
-    x = _centred(z, mean, None if count == len(z) else weight, dtype)
-    gram = x @ x.T
-    values = torch.linalg.eigvalsh(gram)
-    gram = gram.double()
-    trace = gram.new_zeros(count).index_add_(0, number, gram.diagonal())
-    if count == len(z):
-        sums, products, unit_sums, own_sums = gram, gram.square(), gram, gram.diagonal()
-    else:
-        share = weight.sqrt()
-        unit_sums = gram.new_zeros(len(z), count).index_add_(1, number, gram * share)  # x_i . s_g
-        own_sums = unit_sums[torch.arange(len(z), device=z.device), number]
-        sums = gram.new_zeros(count, count).index_add_(0, number, unit_sums * share[:, None])  # s_g . s_h
-        halves = gram.new_zeros(len(z), count).index_add_(1, number, gram.square())
-        products = gram.new_zeros(count, count).index_add_(0, number, halves)  # tr A_g A_h
-    own, lengths = products.diagonal(), sums.diagonal()
-
-    def over_pairs(table: Tensor) -> Tensor:
-        halves = table.new_zeros(blocks, count).index_add_(0, place, table)
-        same = table.new_zeros(blocks).index_add_(0, place, table.diagonal())
-        return table.new_zeros(blocks, blocks).index_add_(1, place, halves) - same.diag()
-
-    few = place[number] < (blocks + 1) // 2
-
-    def half() -> Tensor:
-        own = gram[few][:, few]
-        own = own - own.mean(0)
-        values: Tensor = torch.linalg.eigvalsh(own - own.mean(1, keepdim=True))
-        return values
-
-    return _Parts(
-        eigenvalues=values,
-        half=half,
-        pairs=over_pairs(products),
-        inner=over_pairs(sums),
-        unit_trace=trace,
-        whole=float(products.sum()),
-        own=float(own.sum()),
-        length=float(lengths.sum()),
-        across=float(unit_sums.square().sum()),
-        within=float(own_sums.square().sum()),
-        outer=float(sums.square().sum()),
-        fourth=float(lengths.square().sum()),
-        mixed=float(lengths @ trace),
-    )
-
-
-def _by_columns(
-    z: Tensor, mean: Tensor, weight: Tensor, dtype: torch.dtype, number: Tensor, place: Tensor, count: int, blocks: int
-) -> _Parts:
-    d = z.shape[1]
-    scatters = torch.zeros(blocks, d, d, dtype=dtype, device=z.device)
-    trace = torch.zeros(count, dtype=torch.float64, device=z.device)
-    sums = torch.zeros(count if count < len(z) else 0, d, dtype=dtype, device=z.device)
-    own = torch.zeros(blocks, dtype=torch.float64, device=z.device)  # sum |A_g|^2
-    block_sums = torch.zeros(blocks, d, dtype=torch.float64, device=z.device)
-    within = 0.0
-    of_row = place[number]
-    for block in range(blocks):
-        chosen = (of_row == block).nonzero()[:, 0]
-        for rows in torch.split(chosen, max(1, CHUNK // d)) if count == len(z) else (chosen,):
-            x = _centred(z[rows], mean, None if count == len(z) else weight[rows], dtype)
-            scatters[block].addmm_(x.T, x)
-            squares = torch.linalg.vector_norm(x, dim=1).double().square()
-            trace.index_add_(0, number[rows], squares)
-            block_sums[block] += (x if count == len(z) else x * weight[rows].sqrt().to(dtype)[:, None]).sum(
-                0, dtype=torch.float64
-            )
-            if count == len(z):
-                own[block] += squares.square().sum()
-            else:
-                share = weight[rows].sqrt().to(dtype)[:, None]
-                sums.index_add_(0, number[rows], x * share)
-                for members in _of_one_size(number[rows]):
-                    unit = x[members]
-                    own[block] += torch.linalg.matrix_norm((unit @ unit.mT).double()).square().sum()
-                    within += float((unit @ (unit * share[members]).sum(1, keepdim=True).mT).double().square().sum())
-    flat = scatters.flatten(1)
-    pairs = (flat @ flat.T).double()
-    whole = scatters.sum(0)
-    values = torch.linalg.eigvalsh(whole)
-    if count == len(z):
-        # Every row is a unit, x = s_g and A_g = x x^T.
-        length, across, outer = float(trace.sum()), float(pairs.sum()), float(pairs.sum())
-        within = fourth = mixed = float(own.sum())
-        lengths = trace
-    else:
-        lengths = sums.double().square().sum(1)
-        moment = sums.T @ sums
-        length, fourth, mixed = float(lengths.sum()), float(lengths.square().sum()), float(lengths @ trace)
-        across, outer = float((whole * moment).double().sum()), float(moment.double().square().sum())
-    return _Parts(
-        eigenvalues=values,
-        half=lambda: torch.linalg.eigvalsh(scatters[: (blocks + 1) // 2].sum(0)),
-        pairs=pairs - own.diag(),
-        inner=block_sums @ block_sums.T - lengths.new_zeros(blocks).index_add_(0, place, lengths).diag(),
-        unit_trace=trace,
-        whole=float(pairs.sum()),
-        own=float(own.sum()),
-        length=length,
-        across=across,
-        within=within,
-        outer=outer,
-        fourth=fourth,
-        mixed=mixed,
-    )
-
-
-def _of_one_size(number: Tensor) -> list[Tensor]:
-    """Rows of each unit (k, T), for every number T of rows that units have."""
-    order = number.argsort(stable=True)
-    _, sizes = torch.unique_consecutive(number[order], return_counts=True)
-    starts = sizes.cumsum(0) - sizes
-    return [
-        order[starts[sizes == size][:, None] + torch.arange(int(size), device=number.device)] for size in sizes.unique()
-    ]
-
-
-def _unbiased(parts: _Parts) -> tuple[float, float, float]:
+def _unbiased(parts: Products) -> tuple[float, float, float]:
     """tr S, tr S^2 and (tr S)^2, as in `sample_of`; NaN where there are too few units."""
-    g = len(parts.unit_trace)
+    g = len(parts.trace)
     two, three, four = g * (g - 1), g * (g - 1) * (g - 2), g * (g - 1) * (g - 2) * (g - 3)
-    trace = float(parts.unit_trace.sum())
+    trace = float(parts.trace.sum())
     if g < 2:
         return float("nan"), float("nan"), float("nan")
     total = trace / g + parts.length / two
@@ -393,6 +239,6 @@ def _unbiased(parts: _Parts) -> tuple[float, float, float]:
         return total, float("nan"), float("nan")
     last = (parts.length**2 + 2 * parts.outer - 6 * parts.fourth) / four
     square = (parts.whole - parts.own) / two + 2 * (parts.across - 2 * parts.within) / three + last
-    own = float(parts.unit_trace.square().sum())
+    own = float(parts.trace.square().sum())
     squared = (trace**2 - own) / two + 2 * (trace * parts.length - 2 * parts.mixed) / three + last
     return total, square, squared

@@ -36,7 +36,7 @@ class CollapseMonitor:
     """Judges the last rows of a training run as `audit_embeddings` does, now and then, and acts where they have collapsed.
 
     rows         how many of the last rows are judged. Memory: rows x D in the dtype of the batches, on their device, whatever number of
-                 batches; a few times that and a Gram matrix of side min(rows, D) while it judges (20 of them where rows > D)
+                 batches; a few times that and three matrices of side min(rows, D) while it judges
     every        judge every so many steps; None: 10 % more steps each time
     directions   judge z / ||z||, as in `audit_embeddings`; `rule` holds the thresholds
     on_collapse  "warn" (CollapseWarning), "raise" (CollapseError) or a function of the `Judgement`

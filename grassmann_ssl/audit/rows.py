@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 2**24  # entries of rows that are worked on at a time
+CHUNK = 2**20  # entries of rows that are worked on at a time: what is made of them stays in the cache
 
 
 def as_rows(z: Any, tokens: str | None = None, groups: Any = None, name: str = "z") -> tuple[Tensor, Tensor | None]:
@@ -88,18 +88,24 @@ def _flat(labels: Any, name: str) -> np.ndarray:
     return values
 
 
+def magnitude(z: Tensor) -> float:
+    """The largest |entry|; not finite where one is not."""
+    least, most = z.aminmax()  # NaN where an entry is NaN
+    return float(torch.maximum(-least, most))
+
+
 def finite_rows(z: Tensor) -> Tensor:
     """Whether every entry of a row is finite, (N,)."""
-    least, most = z.aminmax()  # NaN where an entry is NaN
-    if bool(torch.isfinite(least) & torch.isfinite(most)):
-        return torch.ones(len(z), dtype=torch.bool, device=z.device)
     return torch.cat([rows.isfinite().all(1) for rows in torch.split(z, max(1, CHUNK // z.shape[1]))])
 
 
-def in_range(rows: Tensor) -> tuple[Tensor, float]:
-    """Rows of the same dtype whose fourth powers neither overflow nor underflow, and the power of two that they were divided by."""
-    least, most = rows.aminmax()
-    largest = float(torch.maximum(-least, most))
+def wide(z: Tensor) -> Tensor:
+    """In float32, or float64 for float64."""
+    return z if z.dtype == torch.float64 else z.float()
+
+
+def in_range(rows: Tensor, largest: float) -> tuple[Tensor, float]:
+    """Rows of this magnitude in their dtype, their fourth powers in its range, and the power of two that they were divided by."""
     if largest == 0 or 1e-4 < largest < 1e4:
         return rows, 1.0
     power = math.floor(math.log2(largest))

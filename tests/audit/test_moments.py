@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grassmann_ssl.audit import gram
 from grassmann_ssl.audit import moments as module
 from grassmann_ssl.audit.evidence import concentration
 from grassmann_ssl.audit.moments import sample_of
@@ -52,15 +53,21 @@ def test_both_sides_of_the_gram_matrix_are_one(seed, n, d, dtype):
     assert np.allclose(a.eigenvalues[:k], b.eigenvalues[:k], atol=eps * a.eigenvalues[0])
 
 
-def test_columns_in_several_blocks_and_float32_are_one_with_float64(monkeypatch):
+@pytest.mark.parametrize("held", [2**27, 640])  # entries: all rows at once, or 40 at a time
+@pytest.mark.parametrize(("n", "d"), [(400, 16), (30, 64)])
+def test_strips_of_portions_in_float32_are_one_with_the_whole_in_float64(monkeypatch, held, n, d):
+    z = rows(1, n, d, torch.float32)
+    units = torch.arange(n) // 3
+    whole = [sample_of(z.double(), own) for own in (None, units)]
     monkeypatch.setattr(module, "EXACT", 8)
-    monkeypatch.setattr(module, "CHUNK", 64)
-    z = rows(1, 400, 16, torch.float32)
-    units = torch.arange(400) // 3
-    for own in (None, units):
-        a, b = sample_of(z, own), sample_of(z.double(), own)
+    for name, value in (("CHUNK", 64), ("HELD", held), ("STRIP", 5)):
+        monkeypatch.setattr(module if name == "CHUNK" else gram, name, value)
+    for own, b in zip((None, units), whole, strict=True):
+        a = sample_of(z, own)
         assert np.allclose([a.total, a.square, a.squared], [b.total, b.square, b.squared], rtol=1e-5)
-        assert np.allclose(a.pairs, b.pairs, rtol=1e-3) and np.allclose(a.eigenvalues, b.eigenvalues, rtol=1e-4)
+        assert np.allclose(a.pairs, b.pairs, rtol=1e-3, atol=1e-6 * b.pairs.max())
+        for one, same in ((a.eigenvalues, b.eigenvalues), (a.half, b.half)):
+            assert np.allclose(one, same, rtol=1e-4, atol=1e-6 * b.eigenvalues[0])
 
 
 @given(st.integers(0, 2**31), st.integers(12, 40))
@@ -139,3 +146,14 @@ def test_fewer_rows_than_four_units_tell_nothing_of_the_dimensions():
         assert np.isnan(used.value) and (used.low, used.high) == (1, 4)
     few = sample_of(rows(0, 11, 4)).dimensions_used(0.95)
     assert 1 <= few.value <= 4 and (few.low, few.high) == (1, 4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 16), (16, 60)])
+def test_half_of_the_units_show_these_eigenvalues(n, d):
+    """In columns about the mean of all, in rows about their own; doubled, as there are half as many."""
+    z = rows(0, n, d) * (torch.arange(d) < 6)
+    sample = sample_of(z)
+    few = module.blocks_of(n, min(20, n)) < min(20, n) // 2
+    x = z[few] - (z.mean(0) if n > d else z[few].mean(0))
+    exact = 2 * torch.linalg.svdvals(x).square()[:6] / (n - 1)
+    assert np.allclose(sample.half[:6], exact, rtol=1e-9) and (sample.half[6:] == 0).all()
