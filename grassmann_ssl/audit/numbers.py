@@ -14,10 +14,14 @@ from scipy.stats import t as student
 from grassmann_ssl.audit.decide import Live
 from grassmann_ssl.audit.moments import Sample
 from grassmann_ssl.audit.rule import participation, share_used
-from grassmann_ssl.audit.spectrum import simulated
+from grassmann_ssl.audit.spectrum import bounds, simulated
 from grassmann_ssl.metrics.ranks import alpha_req, effective_rank
 
 Array = NDArray[np.float64]
+
+HEAVY = (
+    2.0  # how much further alpha is off than for Gaussian rows, where tails are heavy: small eigenvalues spread more
+)
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,13 @@ def _condition(spectrum: Array) -> float:
 
 @dataclass(frozen=True)
 class Spectral:
-    """A number that is a function of the spectrum; `relative`: its errors are factors. Between 1 and D where `rank`."""
+    """A number that is a function of the spectrum; between 1 and D, and its errors are factors, where it is a `rank`."""
 
     name: str
     function: Callable[[Array], float]
     convention: str
     meaning: str
-    relative: bool = True
-    rank: bool = False
+    rank: bool = True
 
 
 SPECTRAL = (
@@ -88,33 +91,30 @@ SPECTRAL = (
         entropy_rank,
         "exp of the entropy of the eigenvalues of S",
         "dimensions in use; small ones count more than in dimensions_used",
-        rank=True,
     ),
     Spectral(
         "rankme",
         _rankme,
         "exp of the entropy of their square roots; centred",
         "RankMe of the population; small dimensions count still more",
-        rank=True,
     ),
     Spectral(
         "alpha",
         _alpha,
-        "least squares of log l_k on log k, all k alike",
+        "least squares of log l_k on log k, all k alike; no interval where it is open which l_k are 0",
         "decay of the spectrum, l_k ~ k^-alpha",
-        relative=False,
+        rank=False,
     ),
-    Spectral("condition_number", _condition, "l_1 / l_D", "largest over smallest variance of a direction"),
 )
 
 
 def spectral_numbers(
     sample: Sample, spectrum: Array, found: int, live: Live, confidence: float
 ) -> tuple[list[Number], Array]:
-    """The numbers of the covariance S of a sample, and the band (2, D) of its estimated spectrum.
+    """The numbers of the covariance S of a sample, and the band (2, D) of its spectrum, by `bounds`.
 
-    Intervals of those that come from the estimated spectrum: what the same estimate makes of 20 samples simulated from it, of the same
-    N / D, its bias taken off, with the interval of the dimensions used for what simulated Gaussian rows do not show.
+    Intervals of those that come from the estimated spectrum: what the same estimate makes of samples simulated from it, of the same N / D;
+    further on one side by its bias; with the interval of the dimensions used for what simulated Gaussian rows do not show.
     """
     d, naive = sample.dimension, sample.eigenvalues
     used, variance = sample.dimensions_used(confidence), sample.variance(confidence)
@@ -152,44 +152,44 @@ def spectral_numbers(
     if not spectrum[0] > 0:
         return numbers, np.stack([spectrum, spectrum])
     truth, draws = simulated(spectrum, sample.freedom)
-    wide = math.log(used.high / used.low) / 2
+    # With N and D, N / D as it is, errors of sums over the spectrum fall as 1 / N, of its largest eigenvalues as 1 / sqrt(N).
+    scale = math.sqrt(len(truth) / d)
+    known = live.least == live.most
     for one in SPECTRAL:
         value, exact = one.function(spectrum), one.function(truth)
         seen = np.array([one.function(draw) for draw in draws])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            errors = np.log(seen / exact) if one.relative else seen - exact
-        ends = _interval(value, errors, confidence, wide if one.relative else None)
-        least, most = 1.0 if one.relative else -math.inf, float(d) if one.rank else math.inf
+        if one.rank:
+            low, high = _reach(np.log(seen / exact) * scale, confidence, math.log(used.high / used.low) / 2)
+            ends, least, most = [value * math.exp(min(v, 700.0)) for v in (low, high)], 1.0, float(d)
+        else:
+            low, high = _reach(HEAVY * (seen - exact) * scale, confidence) if known else (-math.inf, math.inf)
+            ends, least, most = [value + low, value + high], -math.inf, math.inf
         numbers.append(
             number(one.name, (value, *ends), _finite(one.function(naive)), one.convention, one.meaning, least, most)
         )
-    shares = np.linspace(0, 1, len(truth))
-    ratios = np.stack([np.interp(np.linspace(0, 1, d), shares, _ratio(draw, truth)) for draw in draws])
-    band: Array = spectrum / np.exp(np.quantile(ratios, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0))
-    # The k largest eigenvalues have no more than the whole variance.
-    most = variance.high if math.isfinite(variance.high) else float(spectrum.sum())
-    band[1] = np.maximum(np.minimum(band[1], most / np.arange(1, d + 1)), spectrum)
+    band = bounds(np.maximum(naive, sample.rounding), sample.freedom, spectrum, variance.high, confidence)
+    with np.errstate(divide="ignore"):
+        ends = [float(band[0, 0] / band[1, -1]), float(np.divide(band[1, 0], band[0, -1]))]
+    numbers.append(
+        number(
+            "condition_number",
+            (_condition(spectrum), *ends),
+            _finite(_condition(naive)),
+            "l_1 / l_D; bounds instead of an interval",
+            "largest over smallest variance of a direction",
+            1.0,
+        )
+    )
     return numbers, band
 
 
-def _ratio(one: Array, truth: Array) -> Array:
-    """log of an estimate over the truth."""
-    tiny = 1e-12 * truth[0]
-    ratio: Array = np.log(np.maximum(one, tiny) / np.maximum(truth, tiny))
-    return ratio
-
-
-def _interval(value: float, errors: Array, confidence: float, wide: float | None) -> tuple[float, float]:
-    """Ends of the interval of a value whose simulated errors are given: factors where `wide`, their further log, is."""
-    if not (np.isfinite(errors).all() and math.isfinite(value)):
+def _reach(errors: Array, confidence: float, further: float = 0.0) -> tuple[float, float]:
+    """How far an interval reaches to either side, given simulated errors of the estimate and an independent reach of another cause."""
+    if not np.isfinite(errors).all():
         return -math.inf, math.inf
-    reach = float(student.ppf((1 + confidence) / 2, len(errors) - 1)) * float(errors.std(ddof=1))
-    if wide is None:
-        low, high = (value - float(errors.mean()) + side * reach for side in (-1, 1))
-    else:
-        reach = math.hypot(reach, wide)
-        low, high = (value * math.exp(min(side * reach - float(errors.mean()), 700.0)) for side in (-1, 1))
-    return min(low, value), max(high, value)
+    quantile = float(student.ppf((1 + confidence) / 2, len(errors) - 1))
+    reach, bias = math.hypot(quantile * float(errors.std(ddof=1)), further), float(errors.mean())
+    return min(-bias, 0.0) - reach, max(-bias, 0.0) + reach
 
 
 def _finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from grassmann_ssl.audit.numbers import entropy_rank
 from grassmann_ssl.audit.rule import participation
-from grassmann_ssl.audit.spectrum import population_spectrum, quantiles, simulated
+from grassmann_ssl.audit.spectrum import bounds, gram_matrices, population_spectrum, quantiles, simulated
 from tests.profiles import examples
 
 
@@ -72,9 +72,70 @@ def test_quantiles_of_a_distribution():
     assert quantiles(grid, weights, 2).tolist() == [1.5, 0.5] and quantiles(grid, weights, 1).tolist() == [1]
 
 
+@pytest.mark.parametrize("name", ["k^-0.5", "k^-1"])
+@pytest.mark.parametrize("n", [62, 64, 66, 256])
+def test_a_square_sample_is_no_worse_than_others(name, n):
+    """Its smallest eigenvalues are near 0 whatever the population."""
+    truth = law(name, n)
+    found = [
+        entropy_rank(population_spectrum(sampled(truth, n, seed), n, n)) / entropy_rank(truth) for seed in range(12)
+    ]
+    assert abs(np.mean(found) - 1) < 0.03 + 4 * np.std(found) / np.sqrt(12) and max(found) < 1.4
+
+
+@pytest.mark.parametrize(("d", "alive"), [(256, 128), (64, 3), (100, 37)])
+def test_a_dimension_is_alive_or_dead(d, alive):
+    found = population_spectrum(sampled((np.arange(d) < alive) * 1.0, 8 * d), 8 * d, d)
+    assert (found[:alive] > 0.3).all() and (found[alive:] == 0).all()
+
+
+def bounded(truth, n, seed, student=False):
+    """Which eigenvalues of the population are within their bounds, those of a sample of n rows."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, len(truth)))
+    if student:
+        z *= np.sqrt(3 / rng.chisquare(5, z.shape))
+    z = z * np.sqrt(truth)
+    values = np.linalg.svd(z, compute_uv=False) ** 2 / n
+    low, high = bounds(values, n, population_spectrum(values, n, len(truth)), 1.2 * truth.sum(), 0.95)
+    assert (low <= high).all() and (np.diff(low) <= 0).all() and (np.diff(high) <= 0).all()
+    return (low <= truth * (1 + 1e-9)) & (truth <= high * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("name", ["isotropic", "half dead", "k^-0.5", "k^-1", "spiked"])
+@pytest.mark.parametrize("n", [16, 64, 80, 320])
+def test_eigenvalues_are_within_their_bounds(name, n, student):
+    inside = np.array([bounded(law(name, 64), n, seed, student) for seed in range(20)])
+    assert inside.mean() > 0.95
+
+
+def test_bounds_say_nothing_of_what_no_row_has_shown():
+    low, high = bounds(sampled(np.ones(64), 16), 16, np.ones(64), 64.0, 0.95)
+    assert (low[16:] == 0).all() and np.allclose(high[16:], 64 / np.arange(17, 65))
+
+
 def test_simulated_samples_are_smaller_of_the_same_shape_and_always_the_same():
     truth, draws = simulated(law("k^-1", 1024), 256)
     again = simulated(law("k^-1", 1024), 256)[1]
-    assert len(truth) == 512 and len(draws) == 20
+    assert len(truth) == 256 and len(draws) == 12
     assert all((a == b).all() for a, b in zip(draws, again, strict=True))
     assert 0.8 < np.mean([entropy_rank(one) for one in draws]) / entropy_rank(truth) < 1.25
+
+
+def test_a_smaller_population_keeps_the_shares_of_its_modes():
+    one = np.r_[1.0, np.full(1023, 1e-4)]
+    truth = simulated(one, 4096)[0]
+    assert truth[0] / truth.sum() == pytest.approx(one[0] / one.sum(), rel=2e-3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 8), (8, 8), (8, 30), (8, 80), (8, 81)])
+def test_gram_matrices_are_those_of_gaussian_rows(rows, columns):
+    """E tr G = tr T and E tr G^2 = tr T^2 (1 + 1/n) + (tr T)^2 / n, also of the triangles that stand for many rows or dimensions."""
+    truth = np.repeat([3.0, 1.0], [3, columns - 3])
+    grams = gram_matrices(truth, rows, 4000)
+    trace, square = np.trace(grams, axis1=1, axis2=2), (grams**2).sum((1, 2))
+    exact = truth.sum(), (truth**2).sum() * (1 + 1 / rows) + truth.sum() ** 2 / rows
+    for found, wanted in zip((trace, square), exact, strict=True):
+        assert abs(found.mean() - wanted) < 4 * found.std() / np.sqrt(len(found))
+    assert trace.var() == pytest.approx(2 * (truth**2).sum() / rows, rel=0.15)
