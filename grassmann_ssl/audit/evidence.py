@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +18,13 @@ from grassmann_ssl.audit.moments import (
     jackknife_reach,
     numbered,
     sample_of,
-    wide,
     without_each,
 )
 from grassmann_ssl.audit.numbers import Number, number
-from grassmann_ssl.audit.rows import CHUNK
+from grassmann_ssl.audit.rows import CHUNK, wide
 from grassmann_ssl.metrics.intervals import wilson_interval
-from grassmann_ssl.metrics.lidar import lidar
-from grassmann_ssl.metrics.pairs import alignment, on_sphere, uniformity
+from grassmann_ssl.metrics.lidar import lidar, lidar_without
+from grassmann_ssl.metrics.pairs import on_sphere
 from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
 
 Array = NDArray[np.float64]
@@ -110,17 +108,10 @@ def pair_numbers(z: Tensor, positive: Tensor, units: Tensor | None, confidence: 
     """Alignment, uniformity and LiDAR of positive pairs, with jackknife intervals over blocks of units."""
     few, few_positive = z[:PAIRED], positive[:PAIRED]
     own = None if units is None else units[:PAIRED]
-
-    def aligned(keep: Tensor) -> float:
-        return float(alignment(z[keep], positive[keep]))
-
-    def rank(keep: Tensor) -> float:
-        return float(lidar(torch.stack([few[keep], few_positive[keep]], 1)))
-
     return [
         number(
             "alignment",
-            _jackknife(aligned, len(z), units, confidence),
+            _alignment(z, positive, units, confidence),
             None,
             "E |u - u+|^2, u = z/||z||",
             "0: positive pairs agree, 2: they are independent",
@@ -138,9 +129,9 @@ def pair_numbers(z: Tensor, positive: Tensor, units: Tensor | None, confidence: 
         ),
         number(
             "lidar",
-            _jackknife(rank, len(few), own, confidence, 8),
+            _lidar(torch.stack([few, few_positive], 1), own, confidence),
             None,
-            f"two views, delta 1e-4, at most {PAIRED:,} pairs",
+            f"two views, delta 1e-4, at most {PAIRED:,} pairs; of as many pairs, since more of them raise it",
             "dimensions that tell samples apart",
             0,
             z.shape[1],
@@ -208,20 +199,24 @@ def _collapse_of_classes(z: Tensor, label: Tensor) -> float | None:
     return float(inside.square().sum() / len(z))
 
 
-def _jackknife(
-    function: Callable[[Tensor], float], n: int, units: Tensor | None, confidence: float, blocks: int = BLOCKS
-) -> tuple[float, float, float]:
-    """A function of the rows kept, with a jackknife interval over blocks of units."""
-    place = _places(n, units, blocks)
-    kept = [(place != block).nonzero()[:, 0] for block in range(int(place.max()) + 1)]
-    enough = min(len(rows) for rows in kept) >= 2
-    return _interval(function(torch.arange(n)), [function(rows) for rows in kept] if enough else [], confidence)
+def _alignment(z: Tensor, positive: Tensor, units: Tensor | None, confidence: float) -> tuple[float, float, float]:
+    """`alignment`, with a jackknife interval over blocks of units."""
+    step = max(1, CHUNK // z.shape[1])
+    pairs = zip(torch.split(z, step), torch.split(positive, step), strict=True)
+    away = torch.cat([(on_sphere(a) - on_sphere(b)).square().sum(1).double() for a, b in pairs])
+    place = _places(len(z), units).to(z.device)
+    sums, sizes = (
+        torch.zeros(int(place.max()) + 1, dtype=away.dtype, device=z.device).index_add_(0, place, v)
+        for v in (away, torch.ones_like(away))
+    )
+    without = (away.sum() - sums) / (len(z) - sizes)
+    return _interval(float(away.mean()), without.tolist(), confidence)
 
 
 def _uniformity(z: Tensor, units: Tensor | None, confidence: float) -> tuple[float, float, float]:
-    """`uniformity`, with a jackknife interval from the sums of exp(-2 |u - u'|^2) over pairs of blocks."""
+    """`uniformity`, with a jackknife interval, from the sums of exp(-2 |u - u'|^2) over pairs of blocks."""
     u = on_sphere(z)
-    place = _places(len(z), units, BLOCKS).to(z.device)
+    place = _places(len(z), units).to(z.device)
     member = torch.nn.functional.one_hot(place).to(u.dtype).T
     lengths = torch.linalg.vecdot(u, u)
     pairs = torch.exp(-2 * (lengths[:, None] + lengths - 2 * u @ u.T).clamp_min(0)).fill_diagonal_(0)
@@ -230,14 +225,23 @@ def _uniformity(z: Tensor, units: Tensor | None, confidence: float) -> tuple[flo
     counts = torch.outer(size, size) - size.diag()
     rest = [without_each(m) for m in (sums, counts)]
     without = torch.log(rest[0] / rest[1]).tolist() if bool((rest[1] > 0).all()) else []
-    return _interval(float(uniformity(z)), without, confidence)
+    return _interval(math.log(float(sums.sum() / counts.sum())), without, confidence)
 
 
-def _places(n: int, units: Tensor | None, blocks: int) -> Tensor:
+def _lidar(views: Tensor, units: Tensor | None, confidence: float) -> tuple[float, float, float]:
+    """LiDAR, with a jackknife interval over blocks of units; without one where a block leaves fewer than two samples."""
+    place = _places(len(views), units)
+    if len(views) - int(torch.bincount(place).max()) < 2:
+        return _interval(float(lidar(views)), [], confidence)
+    value, without = lidar_without(views, place)
+    return _interval(float(value), without.tolist(), confidence)
+
+
+def _places(n: int, units: Tensor | None) -> Tensor:
     """The block of every row: units are kept together."""
     number = torch.arange(n) if units is None else torch.unique(units.cpu(), return_inverse=True)[1]
     count = int(number.max()) + 1
-    return blocks_of(count, min(blocks, count))[number]
+    return blocks_of(count, min(BLOCKS, count))[number]
 
 
 def _interval(value: float, without: list[float], confidence: float) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 """Moments and spectra of embeddings, ranks, probes, and steps over training."""
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
-from grassmann_ssl.metrics.lidar import lidar
+from grassmann_ssl.metrics.lidar import lidar, lidar_without
 from grassmann_ssl.metrics.pairs import alignment, linear_cka, subspace_angles_to, uniformity
 from grassmann_ssl.metrics.probes import LogisticProbe, RidgeProbe, knn_accuracy, logistic_probe, ridge_probe
 from grassmann_ssl.metrics.ranks import (
@@ -28,6 +28,7 @@ __all__ = [
     "first_crossing",
     "knn_accuracy",
     "lidar",
+    "lidar_without",
     "linear_cka",
     "logistic_probe",
     "participation_ratio",

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from grassmann_ssl.audit import CollapseError, Rule, audit_embeddings
 from grassmann_ssl.audit.moments import blocks_of
-from grassmann_ssl.metrics import uniformity
+from grassmann_ssl.metrics import alignment, uniformity
 from tests.profiles import examples
 
 
@@ -121,13 +121,18 @@ def test_positive_pairs_and_labels_add_their_numbers():
     assert list(frame.columns) == ["value", "low", "high", "sample", "convention", "meaning"]
 
 
-def test_the_interval_of_uniformity_is_that_of_leaving_blocks_out():
-    z = normal(0, 60, 5)
-    number = audit_embeddings(z, z_positive=z)["uniformity"]
+@pytest.mark.parametrize("name", ["alignment", "uniformity"])
+def test_intervals_of_pairs_are_those_of_leaving_blocks_out(name):
+    z, positive = normal(0, 60, 5), normal(1, 60, 5)
+    function = {
+        "alignment": lambda kept: alignment(z[kept], positive[kept]),
+        "uniformity": lambda kept: uniformity(z[kept]),
+    }[name]
+    number = audit_embeddings(z, z_positive=positive)[name]
     place = blocks_of(60, 20)
-    without = np.array([float(uniformity(z[place != block])) for block in range(20)])
+    without = np.array([float(function(place != block)) for block in range(20)])
     deviation = np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum())
-    assert number.value == pytest.approx(float(uniformity(z)), rel=1e-6)
+    assert number.value == pytest.approx(float(function(place >= 0)), rel=1e-6)
     assert number.high - number.low == pytest.approx(2 * deviation * student.ppf(0.975, 19), rel=1e-4)
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.metrics.lidar import lidar
+from grassmann_ssl.metrics.lidar import lidar, lidar_without
+from grassmann_ssl.metrics.ranks import effective_rank
 from tests.oracles import metrics as oracle
 
 
@@ -74,3 +76,40 @@ def test_bad_input_is_named():
         lidar(z, delta=0.0)
     with pytest.raises(ValueError, match="z must be finite"):
         lidar(z / 0)
+
+
+@given(st.integers(12, 30), st.integers(2, 3), st.integers(2, 8), st.integers(0, 99))
+def test_without_a_block_the_modes_of_all_meet_the_scatters_of_the_others(n, q, d, seed):
+    z = samples(n, q, np.linspace(1, 2, d), seed)
+    block = np.arange(n) % 4
+
+    def scatters(views):
+        within = (views - views.mean(1, keepdims=True)).reshape(-1, d)
+        return np.cov(views.mean(1).T), within.T @ within / (len(views) * (q - 1)) + 1e-4 * np.eye(d)
+
+    _, u = scipy.linalg.eigh(*scatters(z))
+    value, without = lidar_without(torch.tensor(z), torch.tensor(block))
+    assert float(value) == pytest.approx(float(lidar(torch.tensor(z))), rel=1e-9)
+    for k in range(4):
+        between, within = (np.einsum("ik,ij,jk->k", u, s, u) for s in scatters(z[block != k]))
+        assert float(without[k]) == pytest.approx(
+            float(effective_rank(torch.tensor(between / within) + 1e-8)), rel=1e-9
+        )
+
+
+def test_a_jackknife_without_refits_varies_as_lidar_does():
+    def deviation(values):
+        return float(np.sqrt(19 / 20 * ((values - values.mean()) ** 2).sum()))
+
+    block = torch.arange(400) % 20
+    signal = np.arange(1, 33) ** -0.5
+    drawn = [torch.tensor(samples(400, 2, 3 * signal, seed)) for seed in range(60)]
+    found = np.median([deviation(lidar_without(z, block)[1].numpy()) for z in drawn[:10]])
+    assert found == pytest.approx(np.std([float(lidar(z)) for z in drawn]), rel=0.3)  # of 60: 9 %, of a jackknife: 16 %
+
+
+def test_constant_samples_have_no_rank_without_a_block_either():
+    value, without = lidar_without(torch.full((6, 2, 3), 0.1), torch.arange(6) % 3)
+    assert float(value) == 0 and without.tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="block must leave at least 2 of 3 samples, got one of 2"):
+        lidar_without(torch.ones(3, 2, 4), torch.tensor([0, 0, 1]))
