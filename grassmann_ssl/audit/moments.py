@@ -74,30 +74,34 @@ class Sample:
     sizes: Array
 
     def dimensions_used(self, confidence: float) -> Estimate:
-        """PR = (tr S)^2 / tr S^2, a ratio of unbiased estimates, with a jackknife interval of log PR over blocks of units.
+        """PR = (tr S)^2 / tr S^2, a ratio of unbiased estimates, with a jackknife interval over blocks of units.
 
-        The jackknife counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on the pairs
-        of blocks and taken off once; the interval reaches as much further as the jackknife finds the estimate biased. It is [1, D] for
-        fewer than 12 units; NaN for fewer than four, or where an estimate is not positive. Sources: Himeno & Yamada 2014, J. Multivar.
-        Anal. 130, 27; Chen & Qin 2010.
+        The jackknife of log PR counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on
+        the pairs of blocks, and taken off once. The interval is of PR, not of its logarithm, and reaches as much further as the jackknife
+        finds the estimate biased. Where all eigenvalues that are not 0 are equal, PR has its maximum and all variance comes from pairs:
+        no estimate is far above, so that an interval is missed on one side only; there it takes the other part only where it is seen
+        above its own deviation. It is [1, D] for fewer than 12 units; NaN for fewer than four, or where an estimate is not positive.
+        Sources: Himeno & Yamada 2014, J. Multivar. Anal. 130, 27; Chen & Qin 2010; Satterthwaite 1946.
         """
         d = self.dimension
         if self.units < UNITS or not self.square > 0 or not self.squared > 0:
             return Estimate(float("nan"), 1.0, float(d))
         value = self.squared / self.square
-        away, bias = self._jackknife(confidence)
-        low, high = value * math.exp(min(-bias, 0.0) - away), value * math.exp(max(-bias, 0.0) + away)
+        below, above, bias = self._jackknife(confidence)
+        low, high = (
+            value * math.exp(min(-bias, 0.0)) * max(1 - below, 0.0),
+            value * math.exp(max(-bias, 0.0)) * (1 + above),
+        )
         return Estimate(*(min(max(v, 1.0), float(d)) for v in (value, low, high)))
 
-    def _jackknife(self, confidence: float) -> tuple[float, float]:
-        """Half the width of the interval of log PR, infinite where the blocks do not tell it, and the bias of log PR."""
+    def _jackknife(self, confidence: float) -> tuple[float, float, float]:
+        """How far the interval of PR reaches, over PR, to either side, infinite where the blocks do not tell it; the bias of log PR."""
         count = len(self.sizes)
         whole = self.traces.sum(), self.pairs.sum()
         without = [without_each(m) for m in (self.traces, self.pairs)]
         if count < FEWEST or min(*whole, *without[0], *without[1]) <= 0:
-            return math.inf, 0.0
+            return math.inf, math.inf, 0.0
         logs, kept = np.log(without[0] / without[1]), math.log(whole[0] / whole[1])
-        first = jackknife_variance(logs)
         # h_bc = m + e_b + e_c + r_bc: r is what comes from pairs alone.
         off = ~np.eye(count, dtype=bool)
         scale = self.counts.sum() / np.where(off, self.counts, 1)
@@ -105,11 +109,22 @@ class Sample:
         mean = h.sum() / (count * (count - 1))
         own = (h.sum(1) - (count - 1) * mean) / (count - 2)
         rest = np.where(off, h - mean - own[:, None] - own, 0)
-        second = float((rest**2).sum()) / (count * (count - 3)) * 2 / (count * (count - 1))
-        reach = math.sqrt(max(first - second, second)) * float(student.ppf((1 + confidence) / 2, count - 1))
+        pairs = float((rest**2).sum()) / (count * (count - 3)) * 2 / (count * (count - 1))
+        first = jackknife_variance(logs)
+        blocks = max(first - 2 * pairs, 0.0)
+        seen = blocks if blocks > first * math.sqrt(2 / (count - 1)) else 0.0
+        freedom = (
+            (seen + pairs) ** 2 / (seen**2 / (count - 1) + pairs**2 / (count * (count - 3) / 2))
+            if pairs > 0
+            else count - 1
+        )
         # The jackknife keeps the mean. Where one row moves it, the ratio with the mean kept is another one.
         moved = math.log(self.squared / self.square) - kept
-        return math.hypot(reach, moved), (count - 1) * (float(logs.mean()) - kept)
+        below, above = (
+            math.hypot(math.sqrt(part + pairs) * float(student.ppf((1 + confidence) / 2, own)), moved)
+            for part, own in ((blocks, count - 1), (seen, freedom))
+        )
+        return below, above, (count - 1) * (float(logs.mean()) - kept)
 
     def variance(self, confidence: float) -> Estimate:
         """tr S with a jackknife interval of its logarithm over the blocks."""
