@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 
 from grassmann_ssl.audit import Rule, audit_embeddings
 from grassmann_ssl.audit.rule import participation, share_used
-from grassmann_ssl.data.batches import load_split
+from grassmann_ssl.data.batches import PHOTOS, Split, load_split
+from grassmann_ssl.data.images import BUNDLED, bundled
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
@@ -34,7 +36,8 @@ ENCODERS: dict[str, tuple[bool, dict[str, Any]]] = {
         {"objective": "negative_cosine", "constraint": "feature-orthonormal"},
     ),
 }
-DATA = ("digits", "photos")
+# Bundled images, and folders of .png files that are written from them, with the side of a picture: read as the user's own are.
+DATA: dict[str, int | None] = {"digits": None, "photos": None, "folder of digits": 16, "folder of photos": 24}
 SEEDS = (1, 2, 3, 4)  # the thresholds may be chosen on the first half; the second half is held out
 STEPS = 400
 SCORES = {"spread": "spread", "share of dimensions used": "used", "share of live dimensions": "live"}
@@ -45,32 +48,56 @@ def run(
     repeats: int,
     seeds: tuple[int, ...] = SEEDS,
     steps: int = STEPS,
-    data: tuple[str, ...] = DATA,
+    data: tuple[str, ...] = tuple(DATA),
     encoders: tuple[str, ...] = tuple(ENCODERS),
     models: CollapseConfig | None = None,
 ) -> list[dict[str, Any]]:
     """One record per trained encoder and per cell and seed of the linear models; `repeats` is not used, since nothing is timed."""
     records = []
     for source in data:
-        split = load_split(source, torch.Generator().manual_seed(1)).to(device)
-        for name in encoders:
-            collapses, settings = ENCODERS[name]
-            for seed in seeds:
-                config = TrainConfig.of(data=source, seed=seed, steps=steps, batch=64, records=2, **settings)
-                arm = fit(config, split, Process(0, 1, device)).arm
-                z = embeddings(arm.method, seen_views(split.train, arm.augmentation, seed, device))["z"]
-                audit = audit_embeddings(z, directions=True)
-                records.append(
-                    {
-                        "kind": "encoder",
-                        "name": f"{name}, {source}",
-                        "seed": seed,
-                        "collapses": collapses,
-                        "spread": audit["spread"].value,
-                        "found": audit.kind,
-                    }
-                )
+        with TemporaryDirectory() as folder:
+            side = DATA[source]
+            read = source if side is None else f"folder:{pictures(source.split()[-1], side, Path(folder))}"
+            split = load_split(read, torch.Generator().manual_seed(1)).to(device)
+            for name in encoders:
+                collapses, settings = ENCODERS[name]
+                for seed in seeds:
+                    config = TrainConfig.of(data=read, seed=seed, steps=steps, batch=64, records=2, **settings)
+                    spread, found = judged(config, split, device)
+                    records.append(
+                        {
+                            "kind": "encoder",
+                            "name": f"{name}, {source}",
+                            "seed": seed,
+                            "collapses": collapses,
+                            "spread": spread,
+                            "found": found,
+                        }
+                    )
     return records + linear(models or CollapseConfig(seeds=len(seeds)), seeds)
+
+
+def judged(config: TrainConfig, split: Split, device: torch.device) -> tuple[float | None, str]:
+    """The variance of directions of a trained encoder's embeddings, and their kind."""
+    arm = fit(config, split, Process(0, 1, device)).arm
+    z = embeddings(arm.method, seen_views(split.train, arm.augmentation, config.seed, device))["z"]
+    audit = audit_embeddings(z, directions=True)
+    return audit["spread"].value, audit.kind
+
+
+def pictures(name: str, side: int, folder: Path) -> Path:
+    """Bundled images as .png files of this side, a folder for each class."""
+    from PIL import Image
+
+    generator = torch.Generator().manual_seed(2)
+    images = bundled(name, *((PHOTOS, side, generator) if BUNDLED[name].drawn else ()))
+    assert images.labels is not None
+    for number, (image, label) in enumerate(zip(images.images, images.labels.tolist(), strict=True)):
+        path = folder / images.classes[label] / f"{number:05}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+        Image.fromarray(pixels.numpy()).resize((side, side), Image.Resampling.BILINEAR).save(path)
+    return folder
 
 
 def linear(config: CollapseConfig, seeds: tuple[int, ...]) -> list[dict[str, Any]]:

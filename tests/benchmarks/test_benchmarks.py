@@ -98,7 +98,7 @@ def small(case):
         encoder_step: lambda: encoder_step.run(CPU, 1, encoder="conv", batch=8, size=8, hidden=16, dim=4, target=1e-3),
         audit: lambda: audit.run(CPU, 1, (16,), 1, ((40, 8),), target=1e-3),
         audit_defaults: lambda: audit_defaults.run(
-            CPU, 1, (3, 4), 2, ("digits",), ("negative cosine alone", "VICReg"), FEW_MODELS
+            CPU, 1, (3, 4), 2, ("digits", "folder of photos"), ("negative cosine alone", "VICReg"), FEW_MODELS
         ),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
     }
