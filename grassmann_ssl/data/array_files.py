@@ -21,12 +21,18 @@ KINDS = (".npy", *NAMED, *TABLES)
 def load_array(path: str | Path, name: str | None = None) -> np.ndarray | Tensor:
     """The array in a file, of numpy, or of torch from .safetensors; that of an .npy stays on the disk until it is used.
 
-    Of .parquet and .csv (N, D), a dimension for each column; an index of pandas is left out. A first line of a .csv that is all numbers
-    is a row, unless it counts the columns, 0, 1, 2, ... `name` chooses an array where the file holds several.
+    Of .parquet and .csv (N, D), a dimension for each column; an index of pandas is left out. A column of a .parquet that holds lists is an
+    array, (N, D) with D numbers in each list. A first line of a .csv that is all numbers is a row, unless it counts the columns,
+    0, 1, 2, ... `name` chooses an array where the file holds several, or a column of lists beside others.
     Raises ValueError, in one line that names the file, where it is missing, of another kind, empty or broken, where a name is needed
-    (the known ones are listed), unknown or without use, for arrays of Python objects and for columns that are not numbers.
+    (the known ones are listed), unknown or without use, for arrays of Python objects, for columns that are not numbers, and for lists of
+    different lengths.
     """
     path, kind = _of_known_kind(path)
+    if kind == ".parquet":
+        column = _column_of_lists(path, name)
+        if column is not None:
+            return _lists(path, column)
     if name is not None and kind not in NAMED:
         raise ValueError(f"{path} holds one array without a name, and {name!r} was asked for")
     if kind == ".npy":
@@ -158,6 +164,47 @@ def _csv(path: Path) -> Any:
     return table
 
 
+def _column_of_lists(path: Path, name: str | None) -> str | None:
+    """The column of a .parquet that is meant, of those that hold lists; None where there are none."""
+    with _reading(path):
+        import pyarrow.parquet as pq
+
+        schema = pq.read_schema(path)
+    lists = [field.name for field in schema if _is_list(field.type)]
+    if not lists:
+        return None
+    if name is None and len(schema) > 1:
+        raise ValueError(
+            f"{path} has {len(schema)} columns, and one of lists must be chosen by its name: {_shown(lists)}"
+        )
+    return _chosen(path, lists, name)
+
+
+def _lists(path: Path, name: str) -> np.ndarray:
+    """The lists of numbers of a column, (N, D); what is missing within one becomes NaN."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with _reading(path):
+        column = pq.ParquetFile(path).read(columns=[name]).column(name)
+        kind = column.type.value_type
+        missing, lengths = column.null_count, np.asarray(pc.list_value_length(column).fill_null(0))
+        values = pc.list_flatten(column).to_numpy() if _is_number(kind) else None
+    if values is None:
+        raise ValueError(f"{path}: column {name!r} holds lists of {kind}, and only numbers are dimensions")
+    if missing:
+        raise ValueError(f"{path}: column {name!r} has {missing} of {len(lengths)} lists missing")
+    if not len(values):
+        raise ValueError(f"{path}: column {name!r} holds no numbers")
+    if (lengths != lengths[0]).any():
+        other = int((lengths != lengths[0]).argmax())
+        raise ValueError(
+            f"{path}: column {name!r} must hold lists of one length, got {lengths[0]} numbers in row 0 and {lengths[other]} in row {other}"
+        )
+    rows: np.ndarray = values.reshape(len(lengths), lengths[0])
+    return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+
+
 def _numbers(path: Path, table: Any) -> np.ndarray:
     """The columns of a table side by side, (N, D); float64, or the dtype of all columns where that is floating."""
     for place, field in enumerate(table.schema):
@@ -177,6 +224,12 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_text_of_number(text: str) -> bool:

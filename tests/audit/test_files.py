@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -149,6 +151,45 @@ def test_what_is_missing_in_a_table_is_not_a_number_and_integers_are_numbers(tmp
     pd.DataFrame({"a": [1, 2], "b": [3, 4]}).to_parquet(tmp_path / "i.parquet")
     found = load_array(tmp_path / "i.parquet")
     assert found.dtype == np.float64 and found.tolist() == [[1, 3], [2, 4]]
+
+
+@pytest.mark.parametrize("kind", ["list", "large_list", "fixed_size_list"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_a_column_of_lists_is_an_array(tmp_path, kind, dtype):
+    value = pa.from_numpy_dtype(dtype)
+    rows = (10 * ROWS).astype(dtype)
+    type_of = {"list": pa.list_(value), "large_list": pa.large_list(value), "fixed_size_list": pa.list_(value, 3)}[kind]
+    column = pa.array([*rows], type_of)
+    pq.write_table(pa.table({"z": column}), tmp_path / "z.parquet", row_group_size=5)
+    found = load_array(tmp_path / "z.parquet")
+    np.testing.assert_array_equal(found, rows)
+    assert found.dtype == (dtype if np.dtype(dtype).kind == "f" else np.float64)
+    several = pa.table({"id": np.arange(12), "z": column, "text": ["a"] * 12, "other": column})
+    pq.write_table(several, tmp_path / "several.parquet")
+    np.testing.assert_array_equal(load_array(tmp_path / "several.parquet", "z"), rows)
+    refused(tmp_path / "several.parquet", "has 4 columns, and one of lists must be chosen by its name: z, other")
+    refused(tmp_path / "several.parquet", "has no array 'oter'", "did you mean other?", name="oter")
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ([[1.0, 2.0], [3.0]], "must hold lists of one length, got 2 numbers in row 0 and 1 in row 1"),
+        ([[1.0, 2.0], None], "has 1 of 2 lists missing"),
+        ([[], []], "holds no numbers"),
+        ([["a"], ["b"]], "holds lists of string, and only numbers are dimensions"),
+        ([[[1.0]], [[2.0]]], "holds lists of list<"),
+    ],
+)
+def test_lists_that_are_no_rows_are_refused(tmp_path, lists, words):
+    kind = pa.list_(pa.float64()) if lists == [[], []] else None
+    pq.write_table(pa.table({"z": pa.array(lists, kind)}), tmp_path / "z.parquet")
+    refused(tmp_path / "z.parquet", "column 'z'", words)
+
+
+def test_what_is_missing_in_a_list_is_not_a_number(tmp_path):
+    pq.write_table(pa.table({"z": [[1.0, None], [3.0, 4.0]]}), tmp_path / "z.parquet")
+    np.testing.assert_array_equal(load_array(tmp_path / "z.parquet"), [[1, np.nan], [3, 4]])
 
 
 def test_labels_are_one_entry_for_each_row(tmp_path):

@@ -54,9 +54,11 @@ class AuditConfig(RunConfig):
 
     NAME: ClassVar[str] = "audit"
     file: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="FILE")] = None
-    """embeddings, a row each: .npy, .npz, .safetensors, or .parquet and .csv with a column for each dimension"""
+    """embeddings, a row each: .npy, .npz, .safetensors, or .parquet and .csv with a column for each dimension, or .parquet with a column of
+    lists"""
     array: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """name of the array in FILE, and in the file of positives, where they are .npz or .safetensors with several"""
+    """name of the array in FILE, and in the file of positives, where they are .npz or .safetensors with several, or of the column of lists
+    where they are .parquet with several columns"""
     positive: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """file of the same rows in another view: alignment, uniformity, LiDAR"""
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -99,7 +101,8 @@ def audit(config: AuditConfig, progress: Progress | None = None) -> Outcome:
         rows = as_tensor(load_array(config.file, config.array), "z").to(run.device)
     given: dict[str, Any] = {}
     if config.positive is not None:
-        named = Path(config.positive).suffix.lower() in NAMED
+        kind, same = (Path(one).suffix.lower() for one in (config.positive, config.file))
+        named = kind in NAMED or kind == same
         with setting("positive"):
             given["z_positive"] = as_tensor(
                 load_array(config.positive, config.array if named else None), "z_positive"
