@@ -16,6 +16,7 @@ NAME = "choices"
 PAGE = "docs/choosing.md"
 SHAPE = (1024, 64)
 SGD = functools.partial(RiemannianSGD, momentum=0.9)
+MUON = functools.partial(RiemannianMuon, momentum=0.9)
 CASES: dict[str, tuple[Callable[[], geoopt.Manifold], Callable[..., Any]]] = {
     "RiemannianSGD, momentum, cholesky-qr": (Grassmann, SGD),
     "RiemannianSGD, momentum, polar": (functools.partial(Grassmann, "polar"), SGD),
@@ -24,7 +25,8 @@ CASES: dict[str, tuple[Callable[[], geoopt.Manifold], Callable[..., Any]]] = {
     "RiemannianSGD, momentum, Stiefel": (Stiefel, SGD),
     "RiemannianAdam, per matrix": (Grassmann, RiemannianAdam),
     "RiemannianAdam, per row": (Grassmann, functools.partial(RiemannianAdam, second_moment="row")),
-    "RiemannianMuon": (Grassmann, functools.partial(RiemannianMuon, momentum=0.9)),
+    "RiemannianMuon": (Grassmann, MUON),
+    "RiemannianMuon, Stiefel": (Stiefel, MUON),
     "Landing": (Grassmann, Landing),
 }
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

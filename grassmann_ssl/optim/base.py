@@ -59,8 +59,8 @@ class RiemannianOptimizer(torch.optim.Optimizer):
     """states whose dtype is not that of the parameter"""
     approaches: ClassVar[bool] = False
     """whether points are off their manifold on purpose, as those of `Landing`: layers do not warn of it"""
-    only_on: ClassVar[type[geoopt.Manifold] | None] = None
-    """the only manifold it supports; None for any"""
+    only_on: ClassVar[tuple[type[geoopt.Manifold], ...]] = ()
+    """the only manifolds it supports; none for any"""
 
     def __init__(
         self,
@@ -376,10 +376,9 @@ class RiemannianOptimizer(torch.optim.Optimizer):
             good, reason = manifold.check_point_on_manifold(whole(p.detach()), explain=True)
         if not good:
             raise ValueError(f"{name} is not on {manifold}: {reason}")
-        if self.only_on is not None and type(matrix_of(manifold, p)[0]) is not self.only_on:
-            raise ValueError(
-                f"{type(self).__name__} needs parameters on {self.only_on.__name__}(), but {name} is on {manifold}"
-            )
+        if self.only_on and type(matrix_of(manifold, p)[0]) not in self.only_on:
+            needed = " or ".join(f"{one.__name__}()" for one in self.only_on)
+            raise ValueError(f"{type(self).__name__} needs parameters on {needed}, but {name} is on {manifold}")
 
 
 def check_range(name: str, value: Any, low: float, below: float = float("inf")) -> None:

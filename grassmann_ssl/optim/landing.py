@@ -24,7 +24,7 @@ class Landing(RiemannianSGD):
 
     momentum_keys: ClassVar[tuple[str, ...]] = ()
     approaches: ClassVar[bool] = True
-    only_on = Grassmann
+    only_on = (Grassmann,)
 
     def __init__(
         self,
