@@ -18,7 +18,7 @@ from grassmann_ssl.precision import HALF, no_autocast
 # Muon's polynomial lifts small singular values fast but ends between 0.7 and 1.2; cubic steps then converge.
 LIFT = (3.4445, -4.7750, 2.0315)
 LIFTS, POLISHES = 5, 4
-ROUNDS, SWEEPS = 3, 5
+ROUNDS, SWEEPS = 4, 8
 """Of the convex problem on the Stiefel manifold: a step goes on from the solution of the last one."""
 
 

@@ -70,7 +70,7 @@ def test_the_direction_on_stiefel_is_the_steepest(case):
     flat = (-1, case.n, case.p)
     pairs = zip(x.reshape(flat).numpy(), g.reshape(flat).numpy(), strict=True)
     lower, upper = np.array([steepest_tangent(*one) for one in pairs]).T
-    for calls, left in ((1, 0.01 if case.n >= 4 * case.p else 0.4), (30, 0.1 if case.n < 2 * case.p else 1e-3)):
+    for calls, left in ((1, 0.01 if case.n >= 4 * case.p else 0.4), (30, 0.1 if case.n < 2 * case.p else 0.01)):
         u, normal = repeated(x, g, calls)
         found, bound = trace(g, u).reshape(-1).numpy(), nuclear(g + normal).reshape(-1).numpy()
         assert (found <= UNIT * upper).all() and (bound >= lower - 1e-12).all()
@@ -113,7 +113,9 @@ def test_the_direction_on_stiefel_turns_with_the_point_and_the_basis(case):
     for one, other in zip(
         tangent_sign(x, g, normal), tangent_sign(*(left @ v @ right for v in (x, g, normal))), strict=True
     ):
-        assert (left @ one @ right - other).abs().max() <= 1e-8  # rounding, lifted as small singular values are
+        assert (left @ one @ right - other).abs().max() <= 1e-6  # rounding, lifted as small singular values are
+    for one, other in zip(tangent_sign(x, g, normal), tangent_sign(x, 1e-9 * g, normal), strict=True):
+        assert (one - other).abs().max() <= 1e-6  # nor does the length of the gradient matter
 
 
 @examples(20)
