@@ -34,7 +34,7 @@ class Judgement:
     concentration    |E z/||z|| |
     modes            dimensions that have risen since the first judgement
     state            whether dimensions used still change; `change` is their factor over the last three quarters of the steps
-    growing          the rank grows
+    growing          more dimensions are used, or have risen, or the variance has grown tenfold
     left_out         rows that were not finite, beside the `rows` judged
     """
 
@@ -65,7 +65,7 @@ class Judgement:
         way = "growing" if self.growing else "falling"
         told = {
             "too early": "too early to tell whether it still changes",
-            "changing": f"still changing, {way} ({self.change:.2f} times over the last three quarters of the steps)",
+            "changing": f"still changing, {way} (dimensions used {self.change:.2f} times, over the last three quarters of the steps)",
             "settled": "settled",
         }[self.state]
         risen = f", {self.modes} dimensions have risen so far" if self.modes else ""

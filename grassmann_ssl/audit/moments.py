@@ -77,7 +77,7 @@ class Sample:
         """PR = (tr S)^2 / tr S^2, a ratio of unbiased estimates, with a jackknife interval over blocks of units.
 
         The jackknife of log PR counts the part of the variance that comes from pairs twice (Efron & Stein 1981); that part is measured on
-        the pairs of blocks, and taken off once. The interval is of PR, not of its logarithm, and reaches as much further as the jackknife
+        the pairs of blocks, and taken off once. The interval is even about sqrt(PR), and reaches as much further as the jackknife
         finds the estimate biased. Where all eigenvalues that are not 0 are equal, PR has its maximum and all variance comes from pairs:
         no estimate is far above, so that an interval is missed on one side only; there it takes the other part only where it is seen
         above its own deviation. It is [1, D] for fewer than 12 units; NaN for fewer than four, or where an estimate is not positive.
@@ -88,14 +88,12 @@ class Sample:
             return Estimate(float("nan"), 1.0, float(d))
         value = self.squared / self.square
         below, above, bias = self._jackknife(confidence)
-        low, high = (
-            value * math.exp(min(-bias, 0.0)) * max(1 - below, 0.0),
-            value * math.exp(max(-bias, 0.0)) * (1 + above),
-        )
+        low = value * math.exp(min(-bias, 0.0)) * max(1 - below / 2, 0.0) ** 2
+        high = value * math.exp(max(-bias, 0.0)) * (1 + above / 2) ** 2
         return Estimate(*(min(max(v, 1.0), float(d)) for v in (value, low, high)))
 
     def _jackknife(self, confidence: float) -> tuple[float, float, float]:
-        """How far the interval of PR reaches, over PR, to either side, infinite where the blocks do not tell it; the bias of log PR."""
+        """How far log PR may be off to either side, infinite where the blocks do not tell it, and its bias."""
         count = len(self.sizes)
         whole = self.traces.sum(), self.pairs.sum()
         without = [without_each(m) for m in (self.traces, self.pairs)]

@@ -42,8 +42,9 @@ class CollapseMonitor:
     on_collapse  "warn" (CollapseWarning), "raise" (CollapseError) or a function of the `Judgement`
     patience     it acts when so many judgements in a row say collapsed, once until one says "none"
 
-    Networks that have not learned yet use few dimensions, and more of them while they learn. So it waits while it is too early to tell a
-    trend, and with dimensional collapse alone while the rank grows; with complete collapse it never waits.
+    Networks that have not learned yet use few dimensions, and more of them while they learn; from small weights the first one outgrows all
+    others. So it waits while it is too early to tell a trend, and with dimensional collapse alone while more dimensions are used or the
+    variance outgrows what there was; with complete collapse it never waits.
     In several processes the rows of all are judged together, and all act alike; each must take the same steps.
     Raises ValueError, one line that names the argument.
     """
@@ -130,7 +131,8 @@ class CollapseMonitor:
         seen = [*past, one] if not past or past[-1].step < one.step else [*past[:-1], one]
         # Rows without any variance use no dimension; as one, they are on a log scale.
         used = [1.0 if "complete" in each.kinds else each.dimensions_used for each in seen]
-        trend = trend_of([each.step for each in seen], used, [each.modes for each in seen])
+        past_modes, variances = [each.modes for each in seen], [each.total_variance for each in seen]
+        trend = trend_of([each.step for each in seen], used, past_modes, variances)
         one = replace(one, state=trend.state, change=trend.change, growing=trend.growing)
         self.judgements = [*seen[:-1], one]
         elapsed = self._step - (self._first or 0) + 1

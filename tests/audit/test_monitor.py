@@ -12,9 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import theory
 from grassmann_ssl.audit import CollapseError, CollapseMonitor, CollapseWarning, audit_embeddings
 from grassmann_ssl.audit.buffer import RowBuffer
 from grassmann_ssl.audit.trend import trend_of
+from grassmann_ssl.data.sources import gaussian_pairs
 from tests.nn.test_distributed import run_in
 from tests.profiles import examples
 
@@ -292,6 +294,35 @@ def test_growth_in_steps_is_changing_and_its_modes_are_counted(d):
     assert monitor.modes == 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_modes_of_a_training_come_when_theory_says(seed):
+    """Linear Barlow Twins from small weights, full batch by SGD, watched through a hook; theory knows the moments and the start only."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = gaussian_pairs([1.0, 0.6, 0.36, 0.22, 0.13, 0.08, 0.0, 0.0], 0.2, 1024, generator)
+    x, positive = drawn.x, drawn.x_positive
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6, bias=False, dtype=torch.float64))
+    with torch.no_grad():
+        model[0].weight.copy_(1e-4 * torch.randn(6, 8, generator=generator, dtype=torch.float64))
+    gamma = (x.T @ positive + positive.T @ x) / (2 * len(x))
+    start = theory.stepwise.aligned_initialisation(model[0].weight.T.detach().numpy(), gamma.numpy())
+    rate = 0.01
+    times = np.sort(theory.stepwise.step_times(start.singular_values, start.gamma)) / rate
+    optimizer = torch.optim.SGD(model.parameters(), rate)
+    with CollapseMonitor(on_collapse="raise").attach(model, "0") as monitor:
+        for _ in range(int(1.5 * times[-1])):
+            z, other = model(torch.cat([x, positive])).chunk(2)
+            c = (z.T @ other + other.T @ z) / (2 * len(z))
+            optimizer.zero_grad()
+            (c - torch.eye(6, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+    assert any("dimensional" in one.kinds and one.step > 150 for one in monitor.judgements)
+    # A step time is that of half the height, a dimension has risen at a tenth of the largest seen: before the first is over, of itself.
+    judged = [one for one in monitor.judgements if one.step > times[0] and np.abs(np.log(one.step / times)).min() > 0.2]
+    assert [one.modes for one in judged] == [int((one.step > times).sum()) for one in judged]
+    assert len({one.modes for one in judged}) >= 5 and monitor.modes == 6
+
+
 def test_what_does_not_grow_any_more_is_settled():
     monitor = CollapseMonitor(rows=512)
     with pytest.warns(CollapseWarning, match=r"settled, 2 dimensions have risen so far$") as seen:
@@ -310,10 +341,10 @@ def test_the_trend_is_that_of_a_power_law(slope, state, growing):
     """Dimensions used ~ s^slope with 2 % noise; over three quarters of the steps a slope of 0.03 makes 4 %."""
     steps = np.array(spaced(1, 1000))
     used = 10 * steps**slope * np.exp(0.02 * np.random.default_rng(0).standard_normal(len(steps)))
-    found = trend_of(steps, used, [0] * len(steps))
+    found = trend_of(steps, used, [0] * len(steps), [1.0] * len(steps))
     assert (found.state, found.growing) == (state, growing)
     assert (
-        trend_of(steps, 10 * steps**slope, [0] * len(steps)).state == state
+        trend_of(steps, 10 * steps**slope, [0] * len(steps), [1.0] * len(steps)).state == state
     )  # however clear a trend is, 4 % is no change
     recent = steps[steps > 0.25 * steps[-1]]
     assert found.change == pytest.approx((recent[-1] / recent[0]) ** slope, rel=0.05)
@@ -321,9 +352,9 @@ def test_the_trend_is_that_of_a_power_law(slope, state, growing):
 
 def test_too_few_judgements_are_too_early():
     steps = np.arange(1, 9) * 1000
-    assert trend_of(steps[:4], np.ones(4), [0] * 4).state == "too early"
-    assert trend_of(np.arange(1, 90), np.ones(89), [0] * 89).state == "too early"
-    assert trend_of(np.arange(1, 120), np.ones(119), [0] * 119).state == "settled"
+    assert trend_of(steps[:4], np.ones(4), [0] * 4, [1.0] * 4).state == "too early"
+    assert trend_of(np.arange(1, 90), np.ones(89), [0] * 89, [1.0] * 89).state == "too early"
+    assert trend_of(np.arange(1, 120), np.ones(119), [0] * 119, [1.0] * 119).state == "settled"
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.3])
@@ -331,7 +362,10 @@ def test_settled_noise_is_rarely_called_changing(noise):
     """White noise, as wide as a jackknife's interval or wider: one run in twenty, the level of the test, and three deviations."""
     rng = np.random.default_rng(0)
     steps = np.array(spaced(1, 1000))
-    runs = [trend_of(steps, np.exp(noise * rng.standard_normal(len(steps))), [0] * len(steps)) for _ in range(300)]
+    runs = [
+        trend_of(steps, np.exp(noise * rng.standard_normal(len(steps))), [0] * len(steps), [1.0] * len(steps))
+        for _ in range(300)
+    ]
     assert [run.state for run in runs].count("changing") <= 15 + 3 * np.sqrt(300 * 0.05 * 0.95)
 
 
