@@ -37,7 +37,7 @@ def polar_factor(gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2)
     spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
     middle = 1 + spread / 2
     m = gram / middle
-    t = middle.rsqrt()
+    t = middle.rsqrt().to(gram.dtype)
     for step in reversed(range(quintic_steps(longest, gram.dtype))):
         q = minus_product(m, m, m, -3 / 8, -10 / 8)
         torch.diagonal(q, dim1=-2, dim2=-1).add_(15 / 8)
