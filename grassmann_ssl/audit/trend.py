@@ -41,7 +41,8 @@ def trend_of(steps: ArrayLike, used: ArrayLike, modes: Sequence[int], variances:
 
     Of the judgements in the last three quarters of the steps: changing, if dimensions used have a trend (Mann & Kendall, p < 0.05) and
     change by more than 10 % (Theil & Sen's slope of log dimensions used on log step), or if 10 % more dimensions have risen or the
-    variance has grown tenfold; settled otherwise. Too early with fewer than 8 judgements there, or within 100 steps. Sources: Mann 1945, Kendall 1948, Theil 1950, Sen 1968.
+    variance has grown tenfold; settled otherwise. Too early with fewer than 8 judgements there, or within 100 steps.
+    Sources: Mann 1945, Kendall 1948, Theil 1950, Sen 1968.
     """
     at, values, risen, variance = (np.asarray(v, dtype=np.float64) for v in (steps, used, modes, variances))
     at = at - at[0] + 1
