@@ -41,11 +41,13 @@ def in_memory_order(lists: list[list[Tensor]]) -> tuple[list[list[Tensor]], list
     For torch's fused steps, which take every tensor for a contiguous one. Views where possible; the others are copies, which are also
     returned as pairs (view to write to, copy).
     """
-    lists = [[local(t) for t in tensors] for tensors in lists]
-    copies = []
+    if any(map(is_sharded, lists[0])):
+        lists = [[local(t) for t in tensors] for tensors in lists]
+    copies: list[tuple[Tensor, Tensor]] = []
+    if all(t.is_contiguous() for tensors in lists for t in tensors):
+        return lists, copies
+    lists = [[*tensors] for tensors in lists]
     for k, reference in enumerate(lists[0]):
-        if all(tensors[k].is_contiguous() for tensors in lists):
-            continue
         axes = sorted(range(reference.ndim), key=reference.stride, reverse=True)
         for tensors in lists:
             if tensors[k].ndim == reference.ndim:

@@ -220,16 +220,16 @@ def test_what_cannot_move_is_refused_by_name(make):
         ([("head", w), ("bias", free)], "entries of bias share memory"),
     ):
         with pytest.raises(ValueError, match=message):
-            optimizer = make(named)
-            for _, p in named:
-                p.grad = torch.zeros(p.shape)
-            optimizer.step(lambda: torch.zeros(()))
+            make(named)
     # Expanded after the optimizer was made.
-    v = parameter(torch.ones(9, 1) / 3)
-    optimizer = make([("head", v)])
-    v.data, v.grad = (torch.ones(1, 1) / 3).expand(9, 1), torch.zeros(9, 1)
-    with pytest.raises(ValueError, match="entries of head share memory"):
-        optimizer.step(lambda: torch.zeros(()))
+    v, bias = parameter(torch.ones(9, 1) / 3), nn.Parameter(torch.zeros(9, 1))
+    for p, name in ((bias, "bias"), (v, "head")):
+        optimizer = make([("head", v), ("bias", bias)])
+        p.data = (torch.ones(1, 1) / 3).expand(9, 1)
+        v.grad, bias.grad = torch.zeros(9, 1), torch.zeros(9, 1)
+        with pytest.raises(ValueError, match=f"entries of {name} share memory"):
+            optimizer.step(lambda: torch.zeros(()))
+        p.data = p.data.clone()
 
 
 def test_parameters_that_share_memory_are_refused_by_name():

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 
 import geoopt
 import numpy as np
@@ -518,6 +519,22 @@ def test_states_follow_their_parameters(make):
     optimizer.param_groups[0]["params"] = [moved]
     optimizer.step()
     assert {value.device.type for value in optimizer.state[moved].values()} == {"meta"}
+
+
+@pytest.mark.parametrize("make", [FIRST_ORDER["sgd"], FIRST_ORDER["muon"]])
+def test_momentum_may_be_switched_on_and_off(make):
+    ends = []
+    for schedule in ((0.8, 0.8, 0.8), (0.0, 0.8, 0.8), (0.8, 0.8, 0.0), (0.0, 0.0, 0.0)):
+        w, v = parameter(Grassmann().origin(6, 2)), nn.Parameter(torch.zeros(3))
+        optimizer = make([w, v], momentum=0.5, nesterov=False)
+        for k, momentum in enumerate(schedule):
+            optimizer.param_groups[0]["momentum"] = momentum
+            w.grad, v.grad = torch.full((6, 2), 1.0 + k), torch.full((3,), 1.0 + k)
+            w.grad[0, 0] = -1.0
+            optimizer.step()
+        ends.append(torch.cat([w.detach().flatten(), v.detach()]))
+    # A buffer that starts with the second gradient does not hold the first; one that is left alone acts no more.
+    assert all((a - b).abs().max() > 1e-4 for a, b in itertools.combinations(ends, 2))
 
 
 def test_settings_have_the_order_of_torch_and_geoopt():
