@@ -75,7 +75,8 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
         manifold.follow(moment)
         self.metric.copy_(manifold.b)
         tensors = (self.weight, *states)
-        points = manifold.carry(*(layout.to_point(t.detach()) for t in tensors))
+        # In the dtype of the weight, to which the states of an optimizer come with their next step.
+        points = manifold.carry(*(layout.to_point(t.detach().to(self.weight.dtype)) for t in tensors))
         for tensor, carried in zip(tensors, points, strict=True):
             tensor.detach().copy_(layout.to_weight(carried))
 

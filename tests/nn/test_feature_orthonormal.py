@@ -123,6 +123,26 @@ def test_training_keeps_the_outputs_white_while_features_drift(dtype):
     assert tangent.abs().max() < 1e-4 * buffer.norm()
 
 
+def test_the_metric_is_followed_after_a_change_of_dtype():
+    torch.manual_seed(0)
+    layer = feature_orthonormal(nn.Linear(6, 3))
+    optimizer, x = RiemannianSGD(layer, lr=0.1, momentum=0.9), torch.randn(20, 6)
+
+    def step(x):
+        optimizer.zero_grad()
+        layer(x).square().mean().backward()
+        optimizer.step()
+
+    step(x)
+    layer.double()
+    layer.follow(optimizer)  # the momentum is float32 until the next step
+    step(x.double())
+    layer.follow(optimizer)
+    w = layer.weight.detach()
+    assert (w @ layer.metric @ w.T - torch.eye(3, dtype=torch.float64)).abs().max() <= 1e-11
+    assert optimizer.state[layer.weight]["momentum_buffer"].dtype == torch.float64
+
+
 def test_a_checkpoint_is_restored_with_its_metric():
     one = layer()
     one(features())

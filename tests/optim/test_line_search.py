@@ -267,30 +267,31 @@ def test_a_list_of_one_shape_is_its_stack(make):
 def test_independent_matrices_are_solved_as_each_alone(make):
     generator = torch.Generator().manual_seed(0)
     a, c = spectra(4, 8), spectrum(6)[0]
-    first, second = (Grassmann().random(k, 8, 2, dtype=torch.float64, generator=generator) for k in (3, 1))
+    start = Grassmann().random(4, 8, 2, dtype=torch.float64, generator=generator)
     other = Grassmann().random(6, 3, dtype=torch.float64, generator=generator)
     free = torch.linspace(1, 2, 3, dtype=torch.float64)
 
     def quadratic(matrix, x):
         return (x * (matrix @ x)).sum((-2, -1))
 
-    def losses(x, z, v, y):
-        return torch.cat([quadratic(a[:3], x), quadratic(c, z)[None], v.square().sum()[None], quadratic(a[3:], y)])
+    def losses(x, z, v, batch, y):  # x and y are of one shape, and stacked
+        parts = [quadratic(a[0], x)[None], quadratic(c, z)[None], v.square().sum()[None], quadratic(a[1:3], batch)]
+        return torch.cat([*parts, quadratic(a[3], y)[None]])
 
     def params():
-        return [parameter(first), parameter(other), nn.Parameter(free.clone()), parameter(second)]
+        x, batch, y = (parameter(start[k]) for k in (0, slice(1, 3), 3))
+        return [x, parameter(other), nn.Parameter(free.clone()), batch, y]
 
     apart = params()
     optimizer = minimise(make, apart, losses)
     assert not optimizer.stalled and optimizer.gradient_norm <= 1e-6
     alone = [
-        *((parameter(x), functools.partial(quadratic, m)) for x, m in zip(first, a, strict=False)),
+        *((parameter(x), functools.partial(quadratic, m)) for x, m in zip(start, a, strict=True)),
         (parameter(other), functools.partial(quadratic, c)),
-        (parameter(second[0]), functools.partial(quadratic, a[3])),
     ]
     made = [minimise(make, [w], loss) for w, loss in alone]
     assert abs(optimizer.steps - max(one.steps for one in made)) <= 2 and optimizer.steps <= 60
-    ends = [*apart[0], apart[1], apart[3][0]]
+    ends = [apart[0], *apart[3], apart[4], apart[1]]
     # Sums of products in another order, in a search of differences, and a gradient of 1e-6 over a smallest curvature of 1/2.
     assert all(subspace_error(x.detach(), w.detach()) <= 1e-6 for x, (w, _) in zip(ends, alone, strict=True))
     assert apart[2].abs().max() <= 1e-6
