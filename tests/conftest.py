@@ -1,5 +1,7 @@
 """Settings shared by all tests."""
 
+import gc
+
 import jaxtyping
 import pytest
 import torch
@@ -15,6 +17,12 @@ install_import_hook("grassmann_ssl", "tests.typecheck.check")
 import grassmann_ssl.manifolds  # noqa: E402, F401
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session):
+    # What is loaded by now stays: the garbage collector need not walk through all of torch and of the tests every few seconds.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
@@ -33,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
             file, _, test = nodeid.partition("::")
             if file.endswith("/test_compare.py") or test.startswith("test_the_demo"):
                 return "demo"
-            return file if "/experiments/" in file or "/theory/" in file else nodeid
+            return file if "/experiments/" in file or "/theory/" in file or file.endswith("/test_architecture.py") else nodeid
 
     return SharedRuns(config, log)
 

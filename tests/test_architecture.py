@@ -35,13 +35,19 @@ MODULES = {
 
 
 @cache
-def tree_of(name):
-    return ast.parse(MODULES[name].read_text())
+def nodes_of(name):
+    """Every node of a module's syntax tree."""
+    return tuple(ast.walk(ast.parse(MODULES[name].read_text())))
 
 
-def imports(tree):
+@cache
+def imports(name):
     """Every module that a file imports, wherever in it: in functions and for type checkers too. Of a package, the module that is named."""
-    for node in ast.walk(tree):
+    return tuple(imported(nodes_of(name)))
+
+
+def imported(nodes):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -59,7 +65,7 @@ def room(name):
 
 def edges():
     return (
-        {(name, other) for name in MODULES for other in imports(tree_of(name)) if other in MODULES}
+        {(name, other) for name in MODULES for other in imports(name) if other in MODULES}
         - {(name, name) for name in MODULES}
         - UPWARD
     )
@@ -78,7 +84,7 @@ def circle(pairs):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.")])
 def test_lower_never_imports_higher(name):
-    for other in imports(tree_of(name)):
+    for other in imports(name):
         package, _, rest = other.partition(".")
         if package == "theory":
             assert room(name) == "experiments", f"{name} imports theory"
@@ -90,15 +96,15 @@ def test_lower_never_imports_higher(name):
 @pytest.mark.parametrize(("name", "other"), sorted(UPWARD))
 def test_an_import_of_a_higher_room_is_late(name, other):
     """It is there, and inside functions alone."""
-    inside = {node for top in ast.walk(tree_of(name)) if isinstance(top, ast.FunctionDef) for node in ast.walk(top)}
-    found = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.ImportFrom) and node.module == other]
+    inside = {node for top in nodes_of(name) if isinstance(top, ast.FunctionDef) for node in ast.walk(top)}
+    found = [node for node in nodes_of(name) if isinstance(node, ast.ImportFrom) and node.module == other]
     assert found and set(found) <= inside
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("grassmann_ssl.report")])
 def test_a_page_is_drawn_from_the_record_alone(name):
     """Not even for types: what a page needs of an experiment is in its record."""
-    assert not [other for other in imports(tree_of(name)) if other.startswith(("theory", "grassmann_ssl.experiments"))]
+    assert not [other for other in imports(name) if other.startswith(("theory", "grassmann_ssl.experiments"))]
 
 
 def test_every_room_is_known():
@@ -120,9 +126,9 @@ def private(name):
     return name.startswith("_") and not name.endswith("_")
 
 
-def private_definitions(tree):
+def private_definitions(nodes):
     """Private functions, classes, variables and attributes that a file defines."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names = [node.name]
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -136,12 +142,11 @@ def private_definitions(tree):
 
 def test_nothing_private_is_used_elsewhere():
     """A private name stays in its file, a private module in its room. Names of others, such as torch's, are not ours to judge."""
-    own = {name: set(private_definitions(tree_of(name))) for name in MODULES}
+    own = {name: set(private_definitions(nodes_of(name))) for name in MODULES}
     ours = set().union(*own.values())
     found = []
     for name in MODULES:
-        tree = tree_of(name)
-        for node in ast.walk(tree):
+        for node in nodes_of(name):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("grassmann_ssl", "theory"):
                 elsewhere = room(node.module) != room(name)
                 names = [
@@ -162,7 +167,7 @@ def test_nothing_private_is_used_elsewhere():
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "theory"])
 def test_theory_needs_only_numpy_and_scipy(name):
     allowed = set(sys.stdlib_module_names) | {"numpy", "scipy", "theory"}
-    assert {module.split(".")[0] for module in imports(tree_of(name))} <= allowed
+    assert {module.split(".")[0] for module in imports(name)} <= allowed
 
 
 @pytest.mark.slow
