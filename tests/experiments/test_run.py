@@ -23,6 +23,8 @@ from grassmann_ssl.report.terminal import findings_table, summary
 from grassmann_ssl.run import Undrawn, run
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig, Table
 
+pytestmark = pytest.mark.drawn
+
 
 @dataclass(frozen=True, kw_only=True)
 class SquareConfig(RunConfig):

@@ -158,17 +158,18 @@ def _curve_eta(config: DirectPredConfig) -> np.ndarray:
 
 def predict(config: DirectPredConfig, etas: np.ndarray) -> np.ndarray:
     """Predicted final strengths (arms, etas, m) at weight decays (etas,), 0 where dropped."""
-    result = np.zeros((len(ARMS), len(etas), len(config.variance)))
+    eta, variance = np.meshgrid(etas, config.variance, indexing="ij")
+    kept = eta < thresholds(config)
+    eta, variance = eta[kept], variance[kept]
+    result = np.zeros((len(ARMS), *kept.shape))
     for k, arm in enumerate(ARMS):
-        exponent = EXPONENTS.get(arm, 0.5)
-        for i, eta in enumerate(etas):
-            for j, variance in enumerate(config.variance):
-                if eta < thresholds(config)[j]:
-                    low, high = theory.predictor.direct.direct_set_fixed_points(eta, exponent=exponent, sigma2=variance)
-                    if arm == "trained":
-                        start = (config.start, config.start**2)
-                        lost = theory.predictor.basin.collapses(*start, tau=1.0, alpha_p=1.0, eta=eta, sigma2=variance)
-                        result[k, i, j] = 0.0 if lost else high
-                    elif config.start**2 > low:
-                        result[k, i, j] = high
+        low, high = theory.predictor.direct.direct_set_fixed_points(
+            eta, exponent=EXPONENTS.get(arm, 0.5), sigma2=variance
+        )
+        if arm == "trained":
+            start = (config.start, config.start**2)
+            lost = theory.predictor.basin.collapses(*start, tau=1.0, alpha_p=1.0, eta=eta, sigma2=variance)
+        else:
+            lost = config.start**2 <= low
+        result[k, kept] = np.where(lost, 0.0, high)
     return result

@@ -188,6 +188,7 @@ def test_a_page_shows_few_of_many_classes(files):
 
 
 @pytest.mark.slow
+@pytest.mark.drawn
 def test_the_page_is_drawn_again_byte_for_byte_also_that_of_an_audit_made_in_python(files):
     run(AuditConfig(file="class.npy", labels="labels.npy", out=files / "run"))
     audit_embeddings(HEALTHY, labels=LABELS).save(files / "python")
