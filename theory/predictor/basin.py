@@ -246,7 +246,7 @@ def _backwards(state: Array, h: Array | float, sign: int) -> Array:
     With r = sqrt(1 - theta^2), P = theta / r and S = q / r^2:
     dtheta = -q (r - theta) + h theta r^2,  dlog q = -2 theta (r - theta)(1 - C) + 2 h r^2,  dlog|C| = 2 h.
     """
-    x = np.clip(state[0], -FAR, FAR)
+    x = np.minimum(np.maximum(state[0], -FAR), FAR)  # a third of the price of np.clip
     q, c = np.exp(np.minimum(state[1], 50.0)), sign * np.exp(np.minimum(state[2], 600.0))
     square = 1 - x**2
     r = np.sqrt(square)
