@@ -83,7 +83,7 @@ def main() -> None:
         print(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
         return
     from grassmann_ssl.experiments import EXPERIMENTS
-    from grassmann_ssl.run import Undrawn
+    from grassmann_ssl.run import Stopped
     from grassmann_ssl.runs import ConfigError
     from grassmann_ssl.training.watch import Diverged
 
@@ -97,7 +97,7 @@ def main() -> None:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:
         sys.exit(_end(1, f"diverged: {error}"))
-    except Undrawn as stop:
+    except Stopped as stop:
         sys.exit(_end(130, f"interrupted {stop}"))
     except KeyboardInterrupt:
         sys.exit(_end(130, "interrupted, nothing was recorded"))

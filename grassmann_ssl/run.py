@@ -5,12 +5,13 @@ from pathlib import Path
 from grassmann_ssl.audit import Audit
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.encoders.audit import audit_of, outcome_of
+from grassmann_ssl.interrupt import patience
 from grassmann_ssl.report import draw
 from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder
 
 
-class Undrawn(KeyboardInterrupt):
-    """Ctrl-C while the page was drawn, the last of a run: its folder holds all numbers."""
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C while a run was compared with theory, written or drawn: its folder holds all numbers, its text says whether a page too."""
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
@@ -20,13 +21,20 @@ def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
     `progress(total)` returns a function called with a label and the number of steps (default 1). Returns the outcome; None in the processes
     of torchrun but the first. Raises ConfigError, before training, for a folder that exists or settings that cannot be run; Diverged as
     the experiment does. After Ctrl-C the folder holds what was recorded until then, and the outcome's `interrupted` says where that was;
-    KeyboardInterrupt propagates if there is nothing. Raises Undrawn, a KeyboardInterrupt, where all is written but the page.
+    KeyboardInterrupt propagates if there is nothing. After the last training Ctrl-C waits until all is compared, written and drawn, which
+    then raises Stopped, a KeyboardInterrupt; pressed twice it ends the run at once, or, where only the page is missing, without it.
     """
     folder = RunFolder(config.folder, config.overwrite)
-    outcome = EXPERIMENTS[type(config)](config, progress)
-    if outcome is None:
-        return None
-    _write(outcome, folder)
+    patience.arm()
+    try:
+        outcome = EXPERIMENTS[type(config)](config, progress)
+        if outcome is not None:
+            patience.begin()
+            _write(outcome, folder)
+    finally:
+        pressed = patience.disarm()
+    if pressed:
+        raise Stopped(f"while it was compared and written, which is done; report: {folder.path / 'report.html'}")
     return outcome
 
 
@@ -50,4 +58,4 @@ def _write(outcome: Outcome, folder: RunFolder) -> None:
         except KeyboardInterrupt:
             drawn = False
     if not drawn:
-        raise Undrawn(f"before the page was drawn; `grassmann-ssl report {folder.path}` draws it")
+        raise Stopped(f"before the page was drawn; `grassmann-ssl report {folder.path}` draws it")

@@ -41,7 +41,11 @@ def pytest_xdist_make_scheduler(config, log):
             file, _, test = nodeid.partition("::")
             if file.endswith("/test_compare.py") or test.startswith("test_the_demo"):
                 return "demo"
-            return file if "/experiments/" in file or "/theory/" in file or file.endswith("/test_architecture.py") else nodeid
+            return (
+                file
+                if "/experiments/" in file or "/theory/" in file or file.endswith("/test_architecture.py")
+                else nodeid
+            )
 
     return SharedRuns(config, log)
 

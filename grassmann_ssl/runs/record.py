@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from grassmann_ssl.interrupt import Interrupted
+from grassmann_ssl.interrupt import Interrupted, patience
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
 from grassmann_ssl.runs.folder import provenance, write_json
 
@@ -179,7 +180,7 @@ class Run:
         self.config = config
         self.device = device_of(config.device)
         self.interrupted: str | None = None
-        self._complete = 0
+        self._complete = self._depth = 0
         self._begin = time.perf_counter()
 
     def generator(self) -> torch.Generator:
@@ -188,12 +189,15 @@ class Run:
 
     def keep(self, train: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """train(...), or what it had recorded when Ctrl-C ended it. KeyboardInterrupt propagates where that is nothing."""
-        try:
-            return train(*args, **kwargs)
-        except Interrupted as stop:
-            self.interrupted = str(stop)
-            recorded: T = stop.recorded
-            return recorded
+        with self._training() as pressed:
+            if pressed:
+                raise KeyboardInterrupt
+            try:
+                return train(*args, **kwargs)
+            except Interrupted as stop:
+                self.interrupted = str(stop)
+                recorded: T = stop.recorded
+                return recorded
 
     def parts(
         self, items: Sequence[S], work: Callable[[S], T], name: Callable[[S], str] = str, least: int = 1
@@ -204,21 +208,36 @@ class Run:
         it had recorded. KeyboardInterrupt propagates while fewer than `least` parts of the run are complete.
         """
         found: list[T] = []
-        for k, item in enumerate(items, 1):
-            if self.interrupted:
-                break
-            try:
-                found.append(work(item))
-            except KeyboardInterrupt:
-                if self._complete < least:
-                    raise
-                number = f", part {k} of {len(items)}" if len(items) > 1 else ""
-                self.interrupted = f"in {name(item)}, which is left out{number}"
-            else:
-                self._complete += 1
+        with self._training() as pressed:
+            if pressed:
+                self.interrupted = self.interrupted or f"before {name(items[0])}"
+            for k, item in enumerate(items, 1):
                 if self.interrupted:
-                    self.interrupted = f"{name(item)}, {self.interrupted}"
+                    break
+                try:
+                    found.append(work(item))
+                except KeyboardInterrupt:
+                    if self._complete < least:
+                        raise
+                    number = f", part {k} of {len(items)}" if len(items) > 1 else ""
+                    self.interrupted = f"in {name(item)}, which is left out{number}"
+                else:
+                    self._complete += 1
+                    if self.interrupted:
+                        self.interrupted = f"{name(item)}, {self.interrupted}"
         return found
+
+    @contextmanager
+    def _training(self) -> Iterator[bool]:
+        """Ctrl-C ends the block. After the outermost one, when all is recorded, it waits for the next one or for `run`."""
+        pressed = self._depth == 0 and patience.end()
+        self._depth += 1
+        try:
+            yield pressed
+        finally:
+            self._depth -= 1
+        if self._depth == 0:
+            patience.begin()
 
     def finish(
         self,

@@ -1,7 +1,6 @@
 """Settings of the tests that run experiments."""
 
 import pytest
-from matplotlib.text import Text
 
 from grassmann_ssl.report import page
 

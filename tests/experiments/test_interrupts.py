@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from functools import cache
 
 import numpy as np
@@ -28,8 +29,8 @@ from grassmann_ssl.experiments.phase.flow_fields import FlowFieldsConfig
 from grassmann_ssl.experiments.phase.portraits import PortraitsConfig
 from grassmann_ssl.experiments.phase.sweeps import SweepsConfig
 from grassmann_ssl.experiments.phase.symmetry import SymmetryConfig
-from grassmann_ssl.run import run
-from grassmann_ssl.runs import Outcome
+from grassmann_ssl.run import Stopped, run
+from grassmann_ssl.runs import Outcome, Run
 from tests.experiments.progress import Counted, Interrupting
 
 SETTINGS = {
@@ -180,3 +181,60 @@ def test_an_interrupt_keeps_what_was_recorded(name, when, config_of, whole, tmp_
     assert kept.metrics.keys() == outcome.metrics.keys() and kept.findings
     said = " ".join(str(cell) for one in kept.findings for cell in vars(one).values())
     assert not re.search(r"\bnan\b", said)
+
+
+def pressing(times, finish=Run.finish):
+    """What a run does at its end, with Ctrl-C pressed just before: all is trained, and not yet compared in full."""
+
+    def pressed(*given):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return finish(*given)
+
+    return pressed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAST)
+def test_after_the_last_training_an_interrupt_waits_until_all_is_written(
+    name, config_of, whole, tmp_path, monkeypatch, capsys
+):
+    if name == "audit":
+        pytest.skip("it trains nothing")
+    monkeypatch.setattr(Run, "finish", pressing(1))
+    config = type(config_of(name)).of(**config_of(name).values() | {"out": tmp_path / "run"})
+    with pytest.raises(Stopped, match=r"^while it was compared and written, which is done; report: .*report.html"):
+        run(config)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "press it again to lose that" in capsys.readouterr().err
+    kept, outcome = Outcome.load(tmp_path / "run"), whole(name)[0]
+    assert kept.interrupted is None and (tmp_path / "run" / "report.html").exists()
+    for array, values in outcome.arrays.items():
+        assert np.array_equal(kept.arrays[array], values, equal_nan=values.dtype.kind == "f"), array
+
+
+def test_pressed_twice_it_does_not_wait(config_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "finish", pressing(2))
+    config = PortraitsConfig.of(**SETTINGS[PortraitsConfig], out=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run(config)
+    assert not isinstance(stop.value, Stopped) and not (tmp_path / "run").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_between_two_trainings_keeps_the_first(tmp_path, monkeypatch):
+    """The final angle is fitted over initialisation scales after all arms are trained."""
+    parts = Run.parts
+
+    def pressed(self, items, *given, **more):
+        found = parts(self, items, *given, **more)
+        if self._depth == 0 and self.interrupted is None:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Run, "parts", pressed)
+    try:
+        outcome = run(CompareConfig(**SETTINGS[CompareConfig], out=tmp_path / "run"))
+    except Stopped:
+        outcome = Outcome.load(tmp_path / "run")
+    assert outcome.interrupted == "before initialisation scales"

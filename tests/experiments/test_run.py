@@ -20,7 +20,7 @@ from grassmann_ssl.report import PAGES, draw
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import panels, points
 from grassmann_ssl.report.terminal import findings_table, summary
-from grassmann_ssl.run import Undrawn, run
+from grassmann_ssl.run import Stopped, run
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Run, RunConfig, Table
 
 pytestmark = pytest.mark.drawn
@@ -140,7 +140,7 @@ def test_an_interrupt_while_the_page_is_drawn_loses_no_numbers(tmp_path, monkeyp
 
     monkeypatch.setattr(sys.modules[__name__], "page", interrupted)
     with pytest.raises(
-        Undrawn, match=f"^before the page was drawn; `grassmann-ssl report {tmp_path / 'run'}` draws it"
+        Stopped, match=f"^before the page was drawn; `grassmann-ssl report {tmp_path / 'run'}` draws it"
     ):
         run(SquareConfig(out=tmp_path / "run"))
     assert Outcome.load(tmp_path / "run").metrics["y"].tolist() == [1, 4]

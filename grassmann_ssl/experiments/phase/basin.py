@@ -105,7 +105,9 @@ def basin(config: BasinConfig, progress: Progress | None = None) -> Outcome:
     column, row = config.centres
     until, steps = schedule(config)
     tick = ticking(progress, steps * column.size)
-    simulated = simulate_cells(config, until, steps, run.device, lambda n: tick("cells x steps", n))
+    (simulated,) = run.parts(
+        ("all cells",), lambda _: simulate_cells(config, until, steps, run.device, lambda n: tick("cells x steps", n))
+    )
     collapsed, finite = simulated.collapsed.reshape(shape), simulated.finite.reshape(shape)
 
     predicted = predict(config, column, row)
