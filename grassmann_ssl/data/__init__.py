@@ -2,9 +2,10 @@
 
 from grassmann_ssl.data.array_files import load_array, load_column
 from grassmann_ssl.data.augment import Augmentation, keyed_generator
-from grassmann_ssl.data.files import arrays, image_folder, load
+from grassmann_ssl.data.files import arrays, load
 from grassmann_ssl.data.images import Images, bundled
 from grassmann_ssl.data.moments import Moments, cross_moment, moments_of
+from grassmann_ssl.data.pictures import image_folder
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.data.sources import SOURCES, digits, extent_bias_pairs, gaussian_pairs, photos, triplets
 from grassmann_ssl.data.views import Triplets, View, make_triplets

@@ -113,11 +113,17 @@ def _npy(path: Path) -> np.ndarray:
         return array
 
 
+def array_names(path: str | Path) -> list[str]:
+    """The names of the arrays in an .npz. Raises ValueError where it cannot be read."""
+    with _reading(Path(path)), zipfile.ZipFile(path) as archive:
+        return [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
+
+
 def _npz(path: Path, name: str | None) -> np.ndarray:
+    known = array_names(path)
     with _reading(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        known = [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
         chosen = _chosen(path, known, name)
         with _reading(path), archive.open(f"{chosen}.npy") as member:
             array: np.ndarray = np.lib.format.read_array(member)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator
-from grassmann_ssl.data.files import load
+from grassmann_ssl.data.files import parts
 from grassmann_ssl.data.images import BUNDLED, Images, bundled
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.distributed import Process
@@ -20,52 +20,82 @@ AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the dat
 
 @dataclass(frozen=True)
 class Split:
-    """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None."""
+    """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None. `notes`: what to know of them."""
 
     train: Tensor
     train_labels: Tensor | None
     test: Tensor
     test_labels: Tensor | None
+    notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Split":
         """The same on another device."""
-        moved: dict[str, Any] = {
-            f.name: None if (t := getattr(self, f.name)) is None else t.to(device) for f in fields(self)
-        }
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {name: t.to(device) for name, t in values.items() if isinstance(t, Tensor)}
         return replace(self, **moved)
 
+    @property
+    def described(self) -> str:
+        """How many images there are of which shape, and the notes."""
+        shapes = [" x ".join(map(str, images.shape[1:])) for images in (self.train, self.test)]
+        test = "" if shapes[0] == shapes[1] else f" ({shapes[1]})"
+        counts = f"{len(self.train):,} to train on ({shapes[0]}), {len(self.test):,} to test on{test}"
+        return "; ".join((counts, *self.notes))
 
-def load_split(data: str, generator: torch.Generator) -> Split:
-    """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format.
 
-    Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data.
+def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
+    """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format, with its options.
+
+    Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data, and for parts that do
+    not fit: other channels, labels of one part alone, classes that only the test part has, or fewer than three images to hold some out.
     """
     name, _, path = data.partition(":")
     if name in BUNDLED:
-        if path:
-            raise ValueError(f"{name} is bundled and takes no path, got {path!r}")
+        given = {
+            **({"path": path} if path else {}),
+            **{key: value for key, value in options.items() if value is not None},
+        }
+        if given:
+            taken, value = next(iter(given.items()))
+            raise ValueError(f"{name} is bundled and takes no {taken}, got {value!r}")
         sizes = (PHOTOS, PHOTO_SIZE, generator) if BUNDLED[name].drawn else ()
         return _drawn(bundled(name, *sizes), generator)
     if not path:
         known = f"give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, BUNDLED)}"
         raise ValueError(f"unknown data {data!r}: {known}")
-    train = load(name, path, train=True)
-    try:
-        test = load(name, path, train=False)
-    except ValueError:
+    read_train, read_test = parts(name, path, **options)
+    train = read_train()
+    if read_test is None:
         return _drawn(train, generator)
-    return Split(train.images, train.labels, test.images, test.labels)
+    test = read_test()
+    _check_parts(train, test)
+    return Split(train.images, train.labels, test.images, test.labels, train.notes + test.notes)
+
+
+def _check_parts(train: Images, test: Images) -> None:
+    channels = [images.images.shape[1] for images in (train, test)]
+    if channels[0] != channels[1]:
+        raise ValueError(f"the test part has {channels[1]} channels, and the training part {channels[0]}")
+    if (train.labels is None) != (test.labels is None):
+        has, lacks = ("test", "training") if train.labels is None else ("training", "test")
+        raise ValueError(f"the {has} part has labels, and the {lacks} part has not")
+    unknown = test.classes[len(train.classes) :]
+    if unknown:
+        raise ValueError(f"the test part has the class {unknown[0]!r}, which the training part has not")
 
 
 def _drawn(images: Images, generator: torch.Generator) -> Split:
     n = len(images.images)
+    if n < 3:
+        raise ValueError(f"a third of the images is held out as the test part: at least 3 are needed, got {n}")
     order = torch.randperm(n, generator=generator)
     test, train = order[: int(n * TESTED)], order[int(n * TESTED) :]
 
     def labels(rows: Tensor) -> Tensor | None:
         return None if images.labels is None else images.labels[rows]
 
-    return Split(images.images[train], labels(train), images.images[test], labels(test))
+    notes = ("these a random third, since there is no test part", *images.notes)
+    return Split(images.images[train], labels(train), images.images[test], labels(test), notes)
 
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:

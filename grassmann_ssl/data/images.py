@@ -14,7 +14,8 @@ from grassmann_ssl.registry import Registry
 class Images:
     """Images as bytes, with one class per image or none: labels[i] is the index into `classes` of the class of images[i].
 
-    images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue); labels (n,) int64 or None; classes is () without labels.
+    images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue); labels (n,) int64 or None; classes is () without labels. `notes`
+    say what reading them passed over or changed.
     Raises ValueError where the images are empty or not of that shape and type, where the number of labels is not n, or where a
     label is outside 0..len(classes) - 1 (names the first such image).
     """
@@ -22,6 +23,7 @@ class Images:
     images: UInt8[Tensor, " n c h w"]
     labels: Int64[Tensor, " n"] | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)

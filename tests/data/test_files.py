@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from grassmann_ssl.data.files import arrays, cifar10, cifar100, idx, image_folder, load, stl10
+from grassmann_ssl.data.batches import load_split
+from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, stl10
+from grassmann_ssl.data.files import arrays, load
 from grassmann_ssl.data.images import Images, bundled
+from grassmann_ssl.data.pictures import image_folder
 
 
 def rng(seed=0):
@@ -293,13 +297,13 @@ def test_resizing_averages_details_that_are_too_fine(tmp_path):
 def test_damaged_folders_are_refused(tmp_path):
     with refused(tmp_path / "none", "is not a folder"):
         image_folder(tmp_path / "none")
-    with refused(tmp_path, "has no sub-folders"):
+    with refused(tmp_path, "has no pictures"):
         image_folder(tmp_path)
     write_picture(tmp_path / "a" / "1.png", random_bytes(30, 30, 3))
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         image_folder(tmp_path, size=0)
     (tmp_path / "b").mkdir()
-    with refused(tmp_path / "b", "has no pictures", ".png, .jpg, .jpeg"):
+    with refused(tmp_path / "b", "has no pictures", ".png or .jpg"):
         image_folder(tmp_path)
     bad = tmp_path / "b" / "1.png"
     whole = (tmp_path / "a" / "1.png").read_bytes()
@@ -341,7 +345,7 @@ def test_safetensors_images_with_and_without_labels(tmp_path):
     for dtype in (torch.int64, torch.uint8, torch.int32, torch.uint64):
         save_file({"images": images, "labels": torch.tensor([1, 0, 1]).to(dtype), "more": torch.ones(2)}, path)
         assert arrays(path).labels.tolist() == [1, 0, 1] and arrays(path).labels.dtype == torch.int64
-    with pytest.raises(ValueError, match=r"labels must be the tensor labels of"):
+    with pytest.raises(ValueError, match=r"labels must be the array labels of"):
         arrays(path, path)
 
 
@@ -428,7 +432,7 @@ def test_python_objects_and_unknown_endings_are_refused(tmp_path):
     with refused(tmp_path, "y.npy", "missing: y.npy"):
         arrays(tmp_path / "y.npy")
     (tmp_path / "x.pt").write_bytes(b"anything")
-    with refused(tmp_path / "x.pt", "must be a .npy or a .safetensors file"):
+    with refused(tmp_path / "x.pt", "must be a .npy, .npz or .safetensors file"):
         arrays(tmp_path / "x.pt")
     save_file({"pixels": torch.zeros(2)}, tmp_path / "x.safetensors")
     with refused(tmp_path / "x.safetensors", "must hold a tensor images", "pixels"):
@@ -556,3 +560,238 @@ def test_embedded_photos_of_the_full_height_exist():
 def test_bad_embedded_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         bundled(*settings)
+
+
+# --- parts: nothing is dropped in silence
+
+
+def split(data, **options):
+    return load_split(data, torch.Generator().manual_seed(1), **options)
+
+
+def write_classes(folder, names, shape=(4, 4), each=1):
+    for name in names:
+        for k in range(each):
+            write_picture(folder / name / f"{k}.png", random_bytes(*shape))
+
+
+def test_classes_are_numbered_by_the_training_part(tmp_path):
+    write_classes(tmp_path / "train", "abc")
+    write_classes(tmp_path / "test", "ac")
+    found = split(f"folder:{tmp_path}")
+    assert found.train_labels.tolist() == [0, 1, 2] and found.test_labels.tolist() == [0, 2]
+    assert load("folder", tmp_path, train=False).classes == ("a", "b", "c")
+    write_classes(tmp_path / "test", ["bb"])
+    with refused(tmp_path / "test", "class 'bb'", tmp_path / "train", "a, b, c", "did you mean b?"):
+        split(f"folder:{tmp_path}")
+
+
+def test_classes_of_arrays_that_only_the_test_part_has_are_refused(tmp_path):
+    write_idx(tmp_path, "train")
+    images, labels = tmp_path / "t10k-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
+    images.write_bytes(idx_bytes(random_bytes(2, 5, 6)))
+    labels.write_bytes(idx_bytes(np.array([0, 1], np.uint8)))
+    assert split(f"idx:{tmp_path}").test_labels.tolist() == [0, 1]
+    labels.write_bytes(idx_bytes(np.array([0, 4], np.uint8)))
+    with pytest.raises(ValueError, match="the test part has the class '4', which the training part has not"):
+        split(f"idx:{tmp_path}")
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_broken_test_part_is_an_error_and_not_a_third_of_the_training_part(tmp_path, part):
+    write_classes(tmp_path / "train", "ab", each=3)
+    write_classes(tmp_path / part, "ab", each=2)
+    assert len(split(f"folder:{tmp_path}").test) == 4
+    broken = tmp_path / part / "b" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:30])
+    with refused(broken, "cannot be read"):
+        split(f"folder:{tmp_path}")
+
+
+def test_broken_and_incomplete_binary_test_parts_are_errors(tmp_path):
+    (tmp_path / "c").mkdir()
+    write_cifar10(tmp_path / "c")
+    (tmp_path / "c" / "test_batch.bin").write_bytes(bytes(100))
+    with refused(tmp_path / "c" / "test_batch.bin", "has 100 bytes"):
+        split(f"cifar10:{tmp_path / 'c'}")
+    (tmp_path / "i").mkdir()
+    write_idx(tmp_path / "i", "train")
+    *_, labels = write_idx(tmp_path / "i", "t10k", compress=True)
+    labels.unlink()
+    with refused(tmp_path / "i", "missing: t10k-labels"):
+        split(f"idx:{tmp_path / 'i'}")
+    (tmp_path / "i" / "t10k-images-idx3-ubyte.gz").unlink()
+    assert "these a random third, since there is no test part" in split(f"idx:{tmp_path / 'i'}").described
+
+
+def test_of_two_test_parts_one_is_read_and_the_other_named(tmp_path):
+    for part in ("train", "test", "val"):
+        write_classes(tmp_path / part, "a", each=3)
+    found = split(f"folder:{tmp_path}")
+    assert len(found.test) == 3 and "passed over in train: 1 folder val beside test" in found.described
+
+
+@pytest.mark.parametrize(("train", "test"), [((4, 4, 3), (4, 4)), ((4, 4), (4, 4, 3))])
+def test_both_parts_of_a_folder_are_grey_or_neither(tmp_path, train, test):
+    write_classes(tmp_path / "train", "ab", train)
+    write_classes(tmp_path / "test", "ab", test)
+    found = split(f"folder:{tmp_path}")
+    assert found.train.shape == found.test.shape == (2, 3, 4, 4)
+
+
+def test_what_is_passed_over_is_counted_by_its_reason(tmp_path):
+    write_classes(tmp_path, "ab", each=2)
+    for name in ("a/.hidden.png", "a/.ipynb_checkpoints/0.png", ".cache/0.png", "loose.png"):
+        write_picture(tmp_path / name, random_bytes(4, 4))
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "b" / "README").write_text("no picture")
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = image_folder(tmp_path)
+    assert len(found.images) == 4 and found.notes == (
+        f"passed over in {tmp_path.name}: 1 .txt, 1 broken link, 3 hidden, 1 picture beside the folders of classes, 1 without ending",
+    )
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif", "ppm", "PNG"])
+def test_whatever_pillow_reads_is_a_picture(tmp_path, ending):
+    write_picture(tmp_path / "a" / f"1.{ending}", random_bytes(6, 6, 3))
+    with Image.open(tmp_path / "a" / f"1.{ending}") as picture:
+        expected = np.asarray(picture.convert("RGB"))
+    assert np.array_equal(image_folder(tmp_path).images[0], expected.transpose(2, 0, 1))
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_picture(tmp_path / "far" / "1.png", random_bytes(4, 4))
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "round").symlink_to(tmp_path / "far")
+    assert image_folder(tmp_path / "data").labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("mode", ["RGB;16B", "I;16"])
+def test_sixteen_bits_a_channel_are_refused(tmp_path, mode):
+    path = tmp_path / "a" / "1.png"
+    path.parent.mkdir()
+    if mode == "I;16":
+        Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
+    else:
+        path.write_bytes(png_of_sixteen_bits(random_bytes(4, 4, 6)))
+    with refused(path, "more than 8 bits a channel"):
+        image_folder(tmp_path)
+
+
+def png_of_sixteen_bits(samples):
+    """A PNG of red, green, blue with two bytes each, which Pillow cannot write: samples (h, w, 6)."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_exif_is_applied(tmp_path, orientation):
+    upright = np.zeros((6, 9), np.uint8)
+    upright[:2, :3] = 255  # the corner at the top left
+    turn = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+            6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1]}  # fmt: skip
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(turn[orientation])).save(tmp_path / "a" / "1.png", exif=exif)
+    write_picture(tmp_path / "a" / "2.png", upright)
+    found = image_folder(tmp_path).images
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_folder_without_sub_folders_has_no_labels(tmp_path):
+    for k in range(4):
+        write_picture(tmp_path / f"{k}.png", random_bytes(4, 4))
+    (tmp_path / "empty").mkdir()
+    found = image_folder(tmp_path)
+    assert found.images.shape == (4, 1, 4, 4) and found.labels is None and found.classes == ()
+    assert found.notes == (f"passed over in {tmp_path.name}: 1 empty folder",)
+    assert split(f"folder:{tmp_path}").train_labels is None
+    for part in ("train", "test"):
+        write_picture(tmp_path / "parts" / part / "1.png", random_bytes(4, 4))
+    assert split(f"folder:{tmp_path / 'parts'}").test_labels is None
+    write_classes(tmp_path / "parts" / "test", "a")
+    with refused(tmp_path / "parts", "class 'a'", "it has none"):
+        split(f"folder:{tmp_path / 'parts'}")
+
+
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path):
+    frames = [Image.fromarray(frame) for frame in random_bytes(3, 4, 4)]
+    (tmp_path / "a").mkdir()
+    frames[0].save(tmp_path / "a" / "1.gif", save_all=True, append_images=frames[1:])
+    found = image_folder(tmp_path)
+    assert len(found.images) == 1 and found.notes == (f"of several frames the first is read: 1 in {tmp_path.name}",)
+
+
+def test_pictures_of_unequal_size_are_read_at_a_size(tmp_path):
+    write_picture(tmp_path / "a" / "1.png", random_bytes(5, 9))
+    write_picture(tmp_path / "a" / "2.png", random_bytes(8, 6))
+    write_picture(tmp_path / "b" / "3.png", random_bytes(4, 4))
+    with refused("unless `size` is given", tmp_path / "a" / "1.png"):
+        split(f"folder:{tmp_path}")
+    assert split(f"folder:{tmp_path}", size=4).train.shape == (2, 1, 4, 4)
+    with pytest.raises(ValueError, match="digits is bundled and takes no size, got 4"):
+        split("digits", size=4)
+    with pytest.raises(ValueError, match="idx takes no size, got 4"):
+        split(f"idx:{tmp_path}", size=4)
+
+
+def test_fewer_than_three_images_leave_no_test_part(tmp_path):
+    write_classes(tmp_path, "ab")
+    with pytest.raises(ValueError, match="at least 3 are needed, got 2"):
+        split(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["npy", "NPY", "npz", "safetensors"])
+@pytest.mark.parametrize(("shape", "expected"), [
+    ((3, 5, 4, 3), (3, 3, 5, 4)), ((3, 5, 4, 1), (3, 1, 5, 4)), ((3, 3, 4, 3), (3, 3, 4, 3)), ((3, 5, 4), (3, 1, 5, 4)),
+])  # fmt: skip
+def test_channels_may_come_last(tmp_path, kind, shape, expected):
+    images, path = random_bytes(*shape), tmp_path / f"x.{kind}"
+    if kind.lower() == "npy":
+        with path.open("wb") as file:
+            np.save(file, images)
+    elif kind == "npz":
+        np.savez(path, images=images, labels=np.array([2, 0, 1]), more=np.ones(2))
+    else:
+        save_file({"images": torch.from_numpy(images), "labels": torch.tensor([2, 0, 1])}, path)
+    found = arrays(path)
+    last = len(shape) == 4 and shape[1] not in (1, 3)
+    assert found.images.shape == expected and found.images.is_contiguous()
+    assert np.array_equal(found.images, (images.transpose(0, 3, 1, 2) if last else images.reshape(expected)))
+    if kind in ("npz", "safetensors"):
+        assert found.labels.tolist() == [2, 0, 1]
+
+
+def test_arrays_are_chosen_by_name_and_labelled_by_a_file(tmp_path):
+    images = random_bytes(4, 5, 5)
+    np.savez(tmp_path / "x.npz", pixels=images, more=np.ones(3))
+    np.savez(tmp_path / "one.npz", anything=images)
+    np.savez(tmp_path / "objects.npz", images=np.array([{}], dtype=object))
+    assert np.array_equal(arrays(tmp_path / "one.npz").images[:, 0], images)
+    with refused(tmp_path / "x.npz", "no array 'images'", "pixels, more"):
+        arrays(tmp_path / "x.npz")
+    with refused(tmp_path / "objects.npz", "never loaded"):
+        arrays(tmp_path / "objects.npz")
+    (tmp_path / "names.csv").write_text("animal\ndog\ncat\ndog\ncat\n")
+    found = arrays(tmp_path / "x.npz", labels=tmp_path / "names.csv", array="pixels")
+    assert found.labels.tolist() == [1, 0, 1, 0] and found.classes == ("cat", "dog")
+    data = split(f"arrays:{tmp_path / 'x.npz'}", labels=str(tmp_path / "names.csv"), array="pixels")
+    assert len(data.train) == 3 and data.test_labels is not None
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "names.npy", np.array(["dog", "cat", "dog", "cat"]))
+    assert arrays(tmp_path / "x.npy", labels=tmp_path / "names.npy").labels.tolist() == [1, 0, 1, 0]
+    np.save(tmp_path / "shares.npy", np.ones(4))
+    with refused(tmp_path / "shares.npy", "labels must be integers"):
+        arrays(tmp_path / "x.npy", labels=tmp_path / "shares.npy")
+    with refused(tmp_path / "x.npy", "holds one array without a name"):
+        arrays(tmp_path / "x.npy", array="pixels")

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
 import torch
+import tyro
 from scipy import stats
 
 from grassmann_ssl.audit import Rule
 from grassmann_ssl.data.batches import Split, load_split
+from grassmann_ssl.data.files import DataOptions
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.fitting import fit, prepare
+from grassmann_ssl.experiments.encoders.fitting import fit, images_finding, prepare
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.intervals import FEWEST, mean_interval, wilson_interval
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
@@ -22,7 +24,9 @@ from grassmann_ssl.training.watch import Diverged
 PROBES = ("knn", "ridge", "logistic")
 COLLAPSED = ("complete", "directional", "dimensional")
 KINDS = ("none", *COLLAPSED, "undecided", "diverged")
-FIXED = ("seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "steps", "records")
+FIXED = (
+    "seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "size", "labels", "array", "steps", "records",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,7 @@ class CompareEncodersConfig(RunConfig):
     NAME: ClassVar[str] = "compare-encoders"
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
+    data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     arms: tuple[str, ...] = (
         "constraint=none",
         "constraint=grassmann",
@@ -63,6 +68,7 @@ class CompareEncodersConfig(RunConfig):
         """The settings of one run. Raises ConfigError, naming the arm, for settings that cannot be run."""
         base: dict[str, Any] = {
             "data": self.data,
+            **asdict(self.data_options),
             "steps": self.steps,
             "records": self.records,
             "device": self.device,
@@ -102,8 +108,8 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     seeds = run.parts(
         range(config.seeds), lambda k: _seed(config, k, process, tick), lambda k: f"seed {config.seed + k}"
     )
-    rows = [row for of_seed, _ in seeds for row in of_seed]
-    arrays = {name: values for _, of_seed in seeds for name, values in of_seed.items()}
+    rows = [row for of_seed, *_ in seeds for row in of_seed]
+    arrays = {name: values for _, of_seed, _ in seeds for name, values in of_seed.items()}
     summaries = [summary_of(config, arm, rows) for arm in config.arms]
     rule = Rule()
     record = {
@@ -112,16 +118,18 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
     columns = {name: np.array([row[name] for row in rows]) for name in ("arm", "seed", "kind")}
     for name in _NUMBERS:
         columns[name] = np.array([math.nan if row.get(name) is None else row[name] for row in rows])
-    return run.finish(_findings(config, record), record, columns, arrays)
+    return run.finish([*_findings(config, record), seeds[0][-1]], record, columns, arrays)
 
 
 def _seed(
     config: CompareEncodersConfig, k: int, process: Process, tick: Tick
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """All arms on the k-th seed: metrics rows and spectra."""
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
+    """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
     rows, arrays, seed = [], {}, config.seed + k
     with setting("data"):
-        split = load_split(config.data, torch.Generator().manual_seed(seed)).to(process.device)
+        split = load_split(config.data, torch.Generator().manual_seed(seed), **asdict(config.data_options)).to(
+            process.device
+        )
     if k == 0:
         _check_arms(config, split, process)
     for index, arm in enumerate(config.arms):
@@ -137,7 +145,7 @@ def _seed(
         rows.append({"arm": arm, "seed": seed, **_row(record), "features": found["spectrum_h"].shape[-1]})
         for name in ("time", "spectrum_z", "spectrum_directions"):
             arrays[f"arm{index}_seed{k}_{name}"] = found[name]
-    return rows, arrays
+    return rows, arrays, images_finding(split)
 
 
 def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:

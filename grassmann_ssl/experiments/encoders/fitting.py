@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grassmann_ssl.data.augment import Augmentation, keyed_generator
+from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
 from grassmann_ssl.data.batches import Split, Views, augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import Interrupted
-from grassmann_ssl.runs import ConfigError, setting
+from grassmann_ssl.nn.joint_embedding import embeddings
+from grassmann_ssl.runs import ConfigError, Finding, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.schedules import log_spaced
@@ -52,7 +53,27 @@ def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views,
         pair = augmentations(config.augmentation, config.data, size)
     with setting():
         views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
-    return views, assemble(config, split.train.shape[1], size, process)
+    arm = assemble(config, split.train.shape[1], size, process)
+    _check_images(config, arm, "views", seen_views(split.train[:1], pair[0], config.seed, process.device))
+    if split.train_labels is not None:  # the probes take them whole
+        _check_images(config, arm, "training images", as_floating(split.train[:1]))
+        _check_images(config, arm, "test images", as_floating(split.test[:1]))
+    return views, arm
+
+
+def _check_images(config: TrainConfig, arm: Arm, kind: str, images: Tensor) -> None:
+    """Raise ConfigError, before training, for an encoder that cannot take images of this shape."""
+    try:
+        embeddings(arm.method, images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        shape = " x ".join(map(str, images.shape[1:]))
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"encoder {config.encoder} cannot take the {kind} of {shape}: {reason}") from None
+
+
+def images_finding(split: Split) -> Finding:
+    """Which images there were, and what was passed over."""
+    return Finding("images", measured=split.described)
 
 
 def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:

@@ -1,20 +1,22 @@
 """Is the embedding of a deep network learned stepwise, and does its tangent kernel after training predict it?"""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from torch import nn
 
 import theory
 from grassmann_ssl.data.batches import Split, load_split
+from grassmann_ssl.data.files import DataOptions
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
+from grassmann_ssl.experiments.encoders.fitting import fit, images_finding, seen_views
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
 from grassmann_ssl.nn.encoders import ENCODERS
@@ -36,6 +38,7 @@ class StepwiseDeepConfig(RunConfig):
     NAME: ClassVar[str] = "stepwise-deep"
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
+    data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
     objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = tuple(OBJECTIVES)
@@ -76,7 +79,8 @@ class StepwiseDeepConfig(RunConfig):
     def train_config(self, objective: str) -> TrainConfig:
         """The settings of one training run. Raises ConfigError for settings that cannot be run."""
         return TrainConfig(
-            objective=objective, lr=OBJECTIVES[objective], data=self.data, encoder=self.encoder, dim=self.dim, batch=self.batch,
+            objective=objective, lr=OBJECTIVES[objective], data=self.data, data_options=self.data_options,
+            encoder=self.encoder, dim=self.dim, batch=self.batch,
             steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant",
             optimizer_options=OptimizerOptions(momentum=0.0, weight_decay=0.0), seed=self.seed, device=self.device,
         )  # fmt: skip
@@ -93,7 +97,7 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
     """
     run = Run(config)
     with setting("data"):
-        split = load_split(config.data, run.generator()).to(run.device)
+        split = load_split(config.data, run.generator(), **asdict(config.data_options)).to(run.device)
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
@@ -116,7 +120,7 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
         "time": np.concatenate([arrays[f"{name}_time"] for name in trained]),
         "loss": np.concatenate([arrays[f"{name}_loss"] for name in trained]),
     }
-    return run.finish(_findings(config, record), record, columns, arrays)
+    return run.finish([*_findings(config, record), images_finding(split)], record, columns, arrays)
 
 
 def _objective(

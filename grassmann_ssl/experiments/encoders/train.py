@@ -1,10 +1,12 @@
 """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
+from dataclasses import asdict
+
 import torch
 
 from grassmann_ssl.data.batches import load_split
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.fitting import fit, images_finding
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.runs import Outcome, Progress, Run, setting
 from grassmann_ssl.training.torchrun import processes
@@ -20,11 +22,11 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
         run = Run(config)
         generator = torch.Generator().manual_seed(config.seed)
         with setting("data"):
-            split = load_split(config.data, generator).to(process.device)
+            split = load_split(config.data, generator, **asdict(config.data_options)).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
         trained = run.keep(fit, config, split, process, tick)
         if not process.first:
             return None
         judged = evaluation.judge(config, trained.arm, split)
         record, metrics, arrays = evaluation.collect(config, trained, judged)
-        return run.finish(evaluation.findings(config, record), record, metrics, arrays)
+        return run.finish([*evaluation.findings(config, record), images_finding(split)], record, metrics, arrays)

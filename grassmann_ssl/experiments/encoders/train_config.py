@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from grassmann_ssl.data.batches import AUTO, augmentations
-from grassmann_ssl.data.files import FORMATS
+from grassmann_ssl.data.files import FORMATS, DataOptions
 from grassmann_ssl.data.images import BUNDLED
 from grassmann_ssl.data.presets import PRESETS
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS, ConstraintOptions
@@ -41,6 +41,7 @@ class TrainConfig(RunConfig):
     NAME: ClassVar[str] = "train"
     data: Annotated[str, choice(DATA)] = "digits"
     """images: digits or photos (bundled with scikit-learn), or FORMAT:PATH to read files"""
+    data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
     """augmentation preset; auto: digits for digits, simclr otherwise"""
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
@@ -128,8 +129,13 @@ class TrainConfig(RunConfig):
             "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
             "save_every": self.checkpoint is None and "without checkpoint",
         }
-        for group, registry in (("predictor", PREDICTORS), ("constraint", CONSTRAINTS), ("optimizer", OPTIMIZERS)):
-            chosen = getattr(self, group)
+        for group, registry in (
+            ("data", FORMATS),
+            ("predictor", PREDICTORS),
+            ("constraint", CONSTRAINTS),
+            ("optimizer", OPTIMIZERS),
+        ):
+            chosen = getattr(self, group).partition(":")[0]
             for one in self.known():
                 if one.group == f"{group}_options" and not (
                     chosen in registry and one.field in registry[chosen].options

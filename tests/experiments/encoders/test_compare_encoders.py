@@ -31,7 +31,7 @@ def outcome_of(folder, seeds):
     whole = load_split("digits", torch.Generator().manual_seed(1))
     split = Split(whole.train[:96], whole.train_labels[:96], whole.test[:60], whole.test_labels[:60])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_encoders, "load_split", lambda *_: split)
+        patch.setattr(compare_encoders, "load_split", lambda *_, **__: split)
         return run(CompareEncodersConfig(out=folder / "run", arms=ARMS, seeds=seeds, steps=3, records=3))
 
 

@@ -20,7 +20,7 @@ from tests.experiments.progress import Interrupting
 def few(monkeypatch):
     whole = load_split("digits", torch.Generator().manual_seed(1))
     split = Split(whole.train[:256], whole.train_labels[:256], whole.test[:60], whole.test_labels[:60])
-    monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
+    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: split)
 
 
 @pytest.mark.slow

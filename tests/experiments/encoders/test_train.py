@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
@@ -52,8 +53,8 @@ def split():
 @pytest.fixture
 def few(monkeypatch, split):
     """Runs on few images."""
-    monkeypatch.setattr(experiment, "load_split", lambda data, generator: split)
-    monkeypatch.setattr(compare_encoders, "load_split", lambda *_: split)
+    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: split)
+    monkeypatch.setattr(compare_encoders, "load_split", lambda *_, **__: split)
 
 
 def weights(arm):
@@ -413,7 +414,7 @@ def test_records_at_every_step_are_no_trouble(tmp_path, few):
 @pytest.mark.slow
 def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
     bare = Split(split.train, None, split.test, None)
-    monkeypatch.setattr(experiment, "load_split", lambda data, generator: bare)
+    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: bare)
     outcome = run(quick(out=tmp_path / "run"))
     assert outcome.record["probes"] is None and (tmp_path / "run" / "report.html").exists()
 
@@ -434,7 +435,7 @@ def test_arms_side_by_side(tmp_path, few):
     base = [row for row in outcome.record["runs"] if row["arm"] == arms[0]]
     difference = np.mean([a["ridge"] - b["ridge"] for a, b in zip(runs, base, strict=True)])
     assert abs(summaries[arms[1]]["ridge_against_first"]["mean"] - difference) < 1e-15
-    assert "ridge_against_first" not in summaries[arms[0]] and len(outcome.findings) == 4
+    assert "ridge_against_first" not in summaries[arms[0]] and len(outcome.findings) == 5
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     assert len(frame) == 8 and (tmp_path / "run" / "arms.png").stat().st_size > 10_000
 
@@ -630,3 +631,61 @@ def test_options_have_one_name_in_arms_records_and_checkpoints():
     values = config.values()
     assert (values["predictor_rho"], values["momentum"], values["seed"]) == (0.4, 0.5, 3)
     assert TrainConfig.of(**values) == config and json.dumps(values)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Writes pictures of these (height, width) into PART/a and PART/b."""
+    generator = np.random.default_rng(1)
+
+    def write(part, shape, each=20):
+        for name in "ab":
+            folder = tmp_path / "data" / part / name
+            folder.mkdir(parents=True)
+            for k in range(each):
+                Image.fromarray(generator.integers(0, 255, shape, np.uint8)).save(folder / f"{k}.png")
+        return f"folder:{tmp_path / 'data'}"
+
+    return write
+
+
+@pytest.mark.parametrize("encoder", ["linear", "mlp"])
+@pytest.mark.parametrize(("train", "test"), [((8, 8), (9, 9)), ((8, 8), (8, 12)), ((8, 12), (8, 12))])
+def test_images_that_the_encoder_cannot_take_are_refused_before_training(
+    encoder, train, test, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fitting, "train_encoder", None)
+    pictures("train", train)
+    config = quick(data=pictures("test", test), encoder=encoder, batch=16, out=tmp_path / "run")
+    kind, shape = ("training", train) if train != (8, 8) else ("test", test)
+    with pytest.raises(
+        ConfigError, match=f"encoder {encoder} cannot take the {kind} images of 1 x {shape[0]} x {shape[1]}: "
+    ):
+        run(config)
+
+
+def test_what_was_read_and_passed_over_is_a_finding(pictures, tmp_path):
+    pictures("train", (8, 8))
+    data = pictures("test", (8, 12), each=3)
+    (tmp_path / "data" / "train" / "a" / "notes.txt").write_text("no picture")
+    outcome = run(quick(data=data, batch=16, out=tmp_path / "run"))
+    assert outcome.findings[-1].quantity == "images" and outcome.findings[-1].measured == (
+        "40 to train on (1 x 8 x 8), 6 to test on (1 x 8 x 12); passed over in train: 1 .txt"
+    )
+
+
+def test_options_of_data_reach_it_and_are_refused_elsewhere(pictures, tmp_path):
+    pictures("train", (8, 8))
+    data = pictures("test", (8, 12), each=3)
+    settings = {"encoder": "mlp", "batch": 16, "out": tmp_path / "run"}
+    outcome = run(quick(data=data, size=6, **settings))
+    assert (
+        outcome.findings[-1].measured == "40 to train on (1 x 6 x 6), 6 to test on"
+        and outcome.record["config"]["size"] == 6
+    )
+    with pytest.raises(ConfigError, match=r"^size = 6 has no effect with data digits: it is an option of folder$"):
+        quick(size=6)
+    with pytest.raises(
+        ConfigError, match=r"^labels = y.csv has no effect with data folder: it is an option of arrays$"
+    ):
+        quick(data=data, labels="y.csv")
