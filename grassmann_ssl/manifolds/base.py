@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
-from grassmann_ssl.manifolds.tall import inner_products, norm
+from grassmann_ssl.manifolds.tall import inner_products, norm, product
 from grassmann_ssl.precision import FULL, HALF, autocast_is_on, in_full_precision, no_autocast, refusal
 from grassmann_ssl.registry import nearest
 
@@ -168,9 +168,9 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         else:
             length = length * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
         candidate, factor = self._candidate(x, u, rate, length)
-        torch.matmul(candidate, factor, out=x)
+        product(candidate, factor, out=x)
         if v is not None and (turn := self._turn(factor)) is not None:
-            v.copy_(torch.matmul(v, turn, out=candidate))
+            v.copy_(product(v, turn, out=candidate))
         return length
 
     @in_full_precision

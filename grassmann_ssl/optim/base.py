@@ -10,8 +10,10 @@ from typing import Any, ClassVar, TypeGuard, TypeVar, cast
 import geoopt
 import torch
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
 from torch._compile import _disable_dynamo
 from torch.nn.utils import get_total_norm
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.nn.constrain import constraints
@@ -30,15 +32,33 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 
 
 def eager(step: Step) -> Step:
-    """A step that torch.compile leaves as it is: dynamo would trace it into one that mixes the states of different parameters."""
-    untraced = _disable_dynamo(step)
+    """A step that torch.compile leaves as it is: dynamo would trace it into one that mixes the states of different parameters.
+
+    Torch wraps every step for its profiler and the hooks of a step, and leaves alone one that says it is `hooked`: this one, which goes
+    that way only where there is a hook or a profiler, since each call of it takes as long as five small products.
+    """
+    hooked = torch.optim.Optimizer.profile_hook_step(step)
+    untraced = _disable_dynamo(hooked)
 
     @functools.wraps(step)
     def chosen(self: Any, closure: Any = None) -> Any:
-        # Only where it is traced, since leaving dynamo costs 1.5 us a call.
-        return untraced(self, closure) if torch.compiler.is_compiling() else step(self, closure)
+        if torch.compiler.is_compiling():  # leaving dynamo costs 1.5 us a call
+            return untraced(self, closure)
+        return (hooked if _observed(self) else step)(self, closure)
 
+    chosen.hooked = True  # type: ignore[attr-defined]  # as torch marks what it has wrapped
     return cast(Step, chosen)
+
+
+def _observed(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a profiler or a hook wants to know of a step."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+        or _profiler_enabled()
+    )
 
 
 class RiemannianOptimizer(torch.optim.Optimizer):
