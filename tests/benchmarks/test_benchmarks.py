@@ -95,7 +95,7 @@ def small(case):
         momentum_step: lambda: momentum_step.run(CPU, 1, shapes=((24, 3),), target=1e-3),
         optimizer_steps: lambda: optimizer_steps.run(CPU, 1, ((12, 3),), (((12, 3), 2),), target=1e-3),
         closed_forms: lambda: closed_forms.run(CPU, 1, shapes=((24, 3), (2, 24, 3)), target=1e-3),
-        solvers: lambda: solvers.run(CPU, 1, shape=(40, 3)),
+        solvers: lambda: solvers.run(CPU, 1, shapes=((40, 3), (3, 20, 2))),
         main_job: lambda: main_job.run(CPU, 1, SMALL_JOB, target=1e-3),
         precision: lambda: precision.run(CPU, 1, steps=20),
         choices: lambda: choices.run(CPU, 1, shape=(40, 3), target=1e-3),
@@ -133,9 +133,9 @@ def test_precision_holds_what_it_promises():
 
 
 def test_a_solver_that_misses_is_not_reported(monkeypatch):
-    monkeypatch.setattr(solvers, "ours", lambda kind, loss, start: (start, 1))
+    monkeypatch.setattr(solvers, "ours", lambda kind, cost, start: (start, 1))
     with pytest.raises(RuntimeError, match="off the eigenspace"):
-        solvers.run(CPU, 1, shape=(40, 3))
+        solvers.run(CPU, 1, shapes=((40, 3),))
 
 
 @pytest.mark.slow
