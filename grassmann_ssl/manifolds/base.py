@@ -241,7 +241,9 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
             short = limit / length.clamp_min(limit) if isinstance(length, Tensor) else limit / length
             candidate = torch.addcmul(x, u, torch.as_tensor(rate * short, dtype=x.dtype, device=x.device))
         gram = self.gram(candidate, candidate)
-        return candidate, polar_factor(gram, longest) if polar else cholesky_factor(gram)
+        if not polar:
+            return candidate, cholesky_factor(gram)
+        return candidate, polar_factor(gram, longest, None if isinstance(length, Tensor) else longest)
 
     def _norm(self, u: Tensor, keepdim: bool) -> Tensor:
         return norm(u, keepdim)

@@ -646,3 +646,17 @@ def test_hooks_and_the_profiler_see_every_step():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         optimizer.step()
     assert "Optimizer.step#RiemannianSGD.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_step_leaves_the_gradient_mode_as_it_was():
+    p = parameter(Case((), 8, 2, torch.float64, 0).point())
+    optimizer = RiemannianSGD([p], lr=0.1, nonfinite="raise")
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            p.grad = torch.ones_like(p)
+            optimizer.step(lambda: p.square().sum() if torch.is_grad_enabled() else pytest.fail("without gradients"))
+            assert torch.is_grad_enabled() == enabled
+            p.grad = torch.full_like(p, torch.inf)
+            with pytest.raises(FloatingPointError):
+                optimizer.step()
+            assert torch.is_grad_enabled() == enabled
