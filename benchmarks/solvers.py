@@ -17,6 +17,7 @@ import pymanopt
 import torch
 from torch import Tensor
 
+from benchmarks.harness import figures
 from grassmann_ssl.manifolds import Grassmann, principal_angles
 from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS
@@ -166,7 +167,7 @@ def markdown(results: list[dict[str, Any]]) -> list[str]:
             *batch, n, p = row["shape"]
             shape = "".join(f"{b} × " for b in batch) + (f"({n} × {p})" if batch else f"{n} × {p}")
             fastest = [
-                f"{row['seconds'][name] * 1e3:.3g} ms, {name}" if name else "–"
+                f"{figures(row['seconds'][name] * 1e3)} ms, {name}" if name else "–"
                 for name in (
                     min((name for name in names if name in row["seconds"]), key=row["seconds"].get, default=None)
                     for names in (OURS, PEERS)
