@@ -1,54 +1,81 @@
-"""The eigenspace of the p smallest eigenvalues of a symmetric matrix, to a gradient norm of 1e-6: our solvers against pymanopt's.
+"""The eigenspace of the p smallest eigenvalues of symmetric matrices, to a gradient norm of 1e-6: our solvers against pymanopt's.
 
-In float64; pymanopt's run on its own Grassmann manifold with its own torch backend.
+In float64, with derivatives written by hand on both sides; pymanopt's run on its own Grassmann manifold, in numpy. A batch is of
+independent problems: one product manifold for pymanopt and for `solve`, and for our line searches every matrix for itself.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import geoopt
+import numpy as np
 import pymanopt
 import torch
 from torch import Tensor
 
+from benchmarks.harness import figures
 from grassmann_ssl.manifolds import Grassmann, principal_angles
 from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS
 
 NAME = "solvers"
 PAGE = "docs/choosing.md"
-SHAPE = (1000, 32)
+SHAPES: tuple[tuple[int, ...], ...] = ((64, 8), (512, 32), (2048, 128), (100, 64, 8), (4096, 16, 4))
+GAP = 0.1
+"""between the eigenvalues that are sought and the others, which fill an interval of length 1"""
 GRADIENT_NORM = 1e-6
+MOST = 5000
 OURS = ("RiemannianLBFGS", "RiemannianCG", "solve, trust-regions", "solve, conjugate-gradient")
 PEERS = ("pymanopt TrustRegions", "pymanopt ConjugateGradient")
 
 
-def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> list[dict[str, Any]]:
-    """Solve with each in turn, `repeats` times; one record. Raises RuntimeError where a solver misses the eigenspace."""
-    n, p = shape
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(n, n, dtype=torch.float64, generator=generator)
-    a = ((a + a.mT) / 2 / n**0.5).to(device)
-    start = torch.linalg.qr(torch.randn(n, p, dtype=torch.float64, generator=generator))[0].to(device)
-    best = torch.linalg.eigh(a)[1][:, :p]
+@dataclass(frozen=True)
+class Cost:
+    """tr(X^T A X), summed over a batch, with its derivatives."""
 
-    def loss(x: Tensor) -> Tensor:
-        return (x * (a @ x)).sum()
+    a: Tensor
 
+    def each(self, x: Tensor) -> Tensor:
+        """Of every matrix by itself."""
+        return (x * (self.a @ x)).sum((-2, -1))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.each(x).sum()
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """2 A X."""
+        return (self.a @ x).mul_(2)
+
+    def hessian(self, x: Tensor, u: Tensor) -> Tensor:
+        """2 A U."""
+        return (self.a @ u).mul_(2)
+
+
+def run(device: torch.device, repeats: int, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> list[dict[str, Any]]:
+    """Solve with each in turn, `repeats` times; a record for every shape. Raises RuntimeError where a solver misses an eigenspace."""
+    return [_record(shape, device, repeats) for shape in shapes]
+
+
+def _record(shape: tuple[int, ...], device: torch.device, repeats: int) -> dict[str, Any]:
+    cost, start, best = problem(shape, device)
     calls: dict[str, Callable[[], tuple[Tensor, int]]] = {
-        "RiemannianLBFGS": lambda: ours(RiemannianLBFGS, loss, start),
-        "RiemannianCG": lambda: ours(RiemannianCG, loss, start),
-        "solve, trust-regions": lambda: through_pymanopt(loss, start, "trust-regions"),
-        "solve, conjugate-gradient": lambda: through_pymanopt(loss, start, "conjugate-gradient"),
-        "pymanopt TrustRegions": lambda: theirs(pymanopt.optimizers.TrustRegions, loss, start),
-        "pymanopt ConjugateGradient": lambda: theirs(pymanopt.optimizers.ConjugateGradient, loss, start),
+        "RiemannianLBFGS": lambda: ours(RiemannianLBFGS, cost, start),
+        "RiemannianCG": lambda: ours(RiemannianCG, cost, start),
+        "solve, trust-regions": lambda: through_pymanopt(cost, start, "trust-regions"),
+        "solve, conjugate-gradient": lambda: through_pymanopt(cost, start, "conjugate-gradient"),
+        "pymanopt TrustRegions": lambda: theirs(pymanopt.optimizers.TrustRegions, cost, start),
+        "pymanopt ConjugateGradient": lambda: theirs(pymanopt.optimizers.ConjugateGradient, cost, start),
     }
     if device.type != "cpu":  # pymanopt's own geometry is numpy
         calls = {name: call for name, call in calls.items() if name in OURS}
     times: dict[str, list[float]] = {name: [] for name in calls}
     found: dict[str, dict[str, Any]] = {}
+    for call in calls.values():
+        call()  # what is imported and compiled at the first call is no time of a solver
     for _ in range(repeats):
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -57,7 +84,7 @@ def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> l
             angle = float(principal_angles(torch.linalg.qr(point)[0], best).max())
             # A gradient of 1e-6 leaves an angle of about 1e-6 over the gap of the eigenvalues.
             if not angle <= 1e-3:
-                raise RuntimeError(f"{NAME}: {name} ended {angle:.2g} rad off the eigenspace")
+                raise RuntimeError(f"{NAME} {shape}: {name} ended {angle:.2g} rad off the eigenspace")
             found[name] = {"angle_rad": angle, "evaluations": evaluations}
     peers = [name for name in PEERS if name in calls]
     ratios = {}
@@ -66,56 +93,86 @@ def run(device: torch.device, repeats: int, shape: tuple[int, int] = SHAPE) -> l
             turns = [min(times[peer][k] for peer in peers) / times[name][k] for k in range(repeats)]
             ratios[name] = statistics.median(turns)
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    return [{"shape": list(shape), "seconds": seconds, "best_peer_over": ratios, "found": found}]
+    return {"shape": list(shape), "seconds": seconds, "best_peer_over": ratios, "found": found}
 
 
-def ours(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, int]:
-    """A line-search optimizer, run to the gradient norm."""
+def problem(shape: tuple[int, ...], device: torch.device) -> tuple[Cost, Tensor, Tensor]:
+    """The cost, a start, and the eigenspaces."""
+    *batch, n, p = shape
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(*batch, n, n, dtype=torch.float64, generator=generator))[0]
+    values = torch.linspace(0, 1, n, dtype=torch.float64)
+    values[p:] += GAP
+    a = (basis * values) @ basis.mT
+    start = torch.linalg.qr(torch.randn(shape, dtype=torch.float64, generator=generator))[0]
+    return Cost(((a + a.mT) / 2).to(device)), start.contiguous().to(device), basis[..., :p].to(device)
+
+
+def ours(kind: type, cost: Cost, start: Tensor) -> tuple[Tensor, int]:
+    """A line-search optimizer, run until the gradients of all matrices together are small enough."""
     point = geoopt.ManifoldParameter(start.clone(), manifold=Grassmann())
-    optimizer = kind([point], max_iter=5000, tolerance_grad=GRADIENT_NORM)
+    tolerance = GRADIENT_NORM / math.sqrt(math.prod(start.shape[:-2]))
+    optimizer = kind([point], max_iter=MOST, tolerance_grad=tolerance)
 
+    @torch.no_grad()
     def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(point)
-        value.backward()
-        return value
+        moved = cost.a @ point
+        point.grad = 2 * moved
+        return (point * moved).sum((-2, -1))
 
     optimizer.step(closure)
     return point.detach().as_subclass(Tensor), optimizer.evaluations
 
 
-def through_pymanopt(loss: Callable[[Tensor], Tensor], start: Tensor, method: str) -> tuple[Tensor, int]:
+def through_pymanopt(cost: Cost, start: Tensor, method: str) -> tuple[Tensor, int]:
     """A pymanopt solver on our manifold."""
-    solution = solve(loss, Grassmann(), start, method=method, max_iterations=5000, min_gradient_norm=GRADIENT_NORM)
+    solution = solve(cost, Grassmann(), start, method=method, max_iterations=MOST, min_gradient_norm=GRADIENT_NORM)
     return solution.point, solution.evaluations
 
 
-def theirs(kind: type, loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, int]:
+def theirs(kind: type, cost: Cost, start: Tensor) -> tuple[Tensor, int]:
     """The same on pymanopt's own manifold."""
-    manifold = pymanopt.manifolds.Grassmann(*start.shape)
+    *batch, n, p = start.shape
+    manifold = pymanopt.manifolds.Grassmann(n, p, k=math.prod(batch))
+    a = cost.a.numpy()
     calls = 0
 
-    def counted(x: Tensor) -> Tensor:
+    def value(x: np.ndarray) -> float:
         nonlocal calls
         calls += 1
-        return loss(x)
+        return float((x * (a @ x)).sum())
 
-    problem = pymanopt.Problem(manifold, pymanopt.function.pytorch(manifold)(counted))
-    solver = kind(verbosity=0, max_iterations=5000, min_gradient_norm=GRADIENT_NORM)
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return 2 * (a @ x)
+
+    def hessian(x: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return 2 * (a @ u)
+
+    written = pymanopt.function.numpy(manifold)
+    problem = pymanopt.Problem(
+        manifold, written(value), euclidean_gradient=written(gradient), euclidean_hessian=written(hessian)
+    )
+    solver = kind(verbosity=0, max_iterations=MOST, max_time=math.inf, min_gradient_norm=GRADIENT_NORM)
     return torch.as_tensor(solver.run(problem, initial_point=start.numpy()).point), calls
 
 
 def markdown(results: list[dict[str, Any]]) -> list[str]:
-    """One row per device and solver."""
+    """One row per device and shape: the fastest of ours and of pymanopt's, and the ratio of every solver of ours."""
     lines = [
-        "| solver | n × p | device | time | evaluations of the loss | best of pymanopt's takes |",
-        "|---|---|---|---|---|---|",
+        f"| n × p | device | fastest of ours | fastest of pymanopt's | {' | '.join(OURS)} |",
+        "|---" * (4 + len(OURS)) + "|",
     ]
     for result in results:
         for row in result["records"]:
-            n, p = row["shape"]
-            for name, value in row["seconds"].items():
-                ratio = f"{row['best_peer_over'][name]:.3g}×" if name in row["best_peer_over"] else "–"
-                count = row["found"][name]["evaluations"]
-                lines.append(f"| {name} | {n} × {p} | {result['device']} | {value:.3g} s | {count} | {ratio} |")
+            *batch, n, p = row["shape"]
+            shape = "".join(f"{b} × " for b in batch) + (f"({n} × {p})" if batch else f"{n} × {p}")
+            fastest = [
+                f"{figures(row['seconds'][name] * 1e3)} ms, {name}" if name else "–"
+                for name in (
+                    min((name for name in names if name in row["seconds"]), key=row["seconds"].get, default=None)
+                    for names in (OURS, PEERS)
+                )
+            ]
+            ratios = [f"{row['best_peer_over'][name]:.3g}×" if name in row["best_peer_over"] else "–" for name in OURS]
+            lines.append(f"| {shape} | {result['device']} | {' | '.join(fastest + ratios)} |")
     return lines

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.matrix_functions import minus_product, minus_product_
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr, polar_factor
-from grassmann_ssl.manifolds.tall import inner_products, norm
+from grassmann_ssl.manifolds.tall import inner_products, norm, product
 from grassmann_ssl.precision import FULL, HALF, autocast_is_on, in_full_precision, no_autocast, refusal
 from grassmann_ssl.registry import nearest
 
@@ -168,9 +168,9 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         else:
             length = length * (rate.abs() if isinstance(rate, Tensor) else abs(rate))
         candidate, factor = self._candidate(x, u, rate, length)
-        torch.matmul(candidate, factor, out=x)
+        product(candidate, factor, out=x)
         if v is not None and (turn := self._turn(factor)) is not None:
-            v.copy_(torch.matmul(v, turn, out=candidate))
+            v.copy_(product(v, turn, out=candidate))
         return length
 
     @in_full_precision
@@ -241,7 +241,9 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
             short = limit / length.clamp_min(limit) if isinstance(length, Tensor) else limit / length
             candidate = torch.addcmul(x, u, torch.as_tensor(rate * short, dtype=x.dtype, device=x.device))
         gram = self.gram(candidate, candidate)
-        return candidate, polar_factor(gram, longest) if polar else cholesky_factor(gram)
+        if not polar:
+            return candidate, cholesky_factor(gram)
+        return candidate, polar_factor(gram, longest, None if isinstance(length, Tensor) else longest)
 
     def _norm(self, u: Tensor, keepdim: bool) -> Tensor:
         return norm(u, keepdim)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.applied import applied
+
 DOUBLINGS = 2
 BLOCK, BLOCKS, ARC_BLOCKS = 4, 4, 6
 MANY = 50
@@ -90,8 +92,7 @@ def unitary_factor(a: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
     Derivatives divide by sums of singular values, never by differences: they exist to any order, in either mode, where A is regular.
     Where it is singular U is one of several. Source: Higham 2008, ch. 8.
     """
-    factor: Tensor = _UnitaryFactor.apply(a)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return factor
+    return applied(_UnitaryFactor, a)
 
 
 class _UnitaryFactor(torch.autograd.Function):
@@ -125,8 +126,7 @@ class _UnitaryFactor(torch.autograd.Function):
 
 
 def _sylvester(p: Tensor, m: Tensor) -> Tensor:
-    solution: Tensor = _Sylvester.apply(p, m)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return solution
+    return applied(_Sylvester, p, m)
 
 
 class _Sylvester(torch.autograd.Function):

@@ -24,26 +24,33 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     return inverse.mH
 
 
-def polar_factor(gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2) -> Inexact[Tensor, " *b p p"]:
+def polar_factor(
+    gram: Inexact[Tensor, " *b p p"], longest: float = math.pi / 2, length: float | None = None
+) -> Inexact[Tensor, " *b p p"]:
     """T = G^{-1/2} by Newton-Schulz: Z T is the orthonormal matrix nearest to Z, and T is a function of G, free of any basis.
 
-    With M = T G T, steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l <= 1 <= L bound the spectrum: exact to
+    With M = T G T, steps T <- T (15 I - 10 M + 3 M^2)/8 from T = I sqrt(2/(l + L)), where l = 1 and L bound the spectrum: exact to
     rounding, in as many steps as `longest`, the largest ||U||_F, needs (four at pi/2).
     Products only. G (..., p, p) with spectrum in about [1, 1 + longest^2], as of Z = X + U with U horizontal and ||U||_F <= longest.
-    Source: Higham 2008, Functions of Matrices, sec. 8.3 (Pade family).
+    `length` is ||U||_F, of one matrix, where the host knows it. Source: Higham 2008, Functions of Matrices, sec. 8.3 (Pade family).
     """
     p = gram.shape[-1]
-    # tr G - p = ||U||_F^2 bounds the spectrum above by 1 + ||U||_F^2; the midpoint 1 + ||U||_F^2 / 2 halves the distance to both ends.
-    spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
-    middle = 1 + spread / 2
-    m = gram / middle
-    t = middle.rsqrt().to(gram.dtype)
+    # ||U||_F^2 bounds the spectrum above by 1 + ||U||_F^2; the midpoint 1 + ||U||_F^2 / 2 halves the distance to both ends.
+    if length is None:  # ||U||_F^2 = tr G - p
+        spread = (torch.diagonal(gram, dim1=-2, dim2=-1).real.sum(-1) - p).clamp_min(0)[..., None, None]
+        middle = 1 + spread / 2
+        m, start = gram / middle, middle.rsqrt().to(gram.dtype)
+    else:
+        scale = 1 / (1 + length**2 / 2)
+        m, start = gram * scale, scale**0.5
+    factor = None
     for step in reversed(range(quintic_steps(longest, gram.dtype))):
         q = minus_product(m, m, m, -3 / 8, -10 / 8)
         torch.diagonal(q, dim1=-2, dim2=-1).add_(15 / 8)
-        t = t * q if t.shape[-1] != p else t @ q
+        factor = q * start if factor is None else factor @ q
         m = q @ m @ q if step else m
-    return (t + t.mH) / 2
+    assert factor is not None  # one step at least
+    return (factor + factor.mH) / 2
 
 
 def quintic_steps(longest: float, dtype: torch.dtype) -> int:

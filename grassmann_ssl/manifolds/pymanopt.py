@@ -101,7 +101,8 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
 
     def inner_product(self, point: Tensor, tangent_vector_a: Tensor, tangent_vector_b: Tensor) -> float:
-        return float(self._call("inner", point, tangent_vector_a, tangent_vector_b).sum())
+        products = self._call("inner", point, tangent_vector_a, tangent_vector_b)
+        return float(products if products.numel() == 1 else products.sum())
 
     def norm(self, point: Tensor, tangent_vector: Tensor) -> float:
         return float(torch.linalg.vector_norm(self._call("norm", point, tangent_vector)))
@@ -178,8 +179,11 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         try:
             if method is None:
                 raise NotImplementedError
-            with torch.no_grad():  # a start that requires grad must not tie all iterates into one graph
-                result: Tensor = method(*tensors)
+            if torch.is_grad_enabled():
+                with torch.no_grad():  # a start that requires grad must not tie all iterates into one graph
+                    result: Tensor = method(*tensors)
+            else:
+                result = method(*tensors)
         except NotImplementedError as error:
             raise NotImplementedError(f"{self.manifold} has no {operation}, which this needs") from error
         return result.as_subclass(Tensor)
@@ -231,6 +235,7 @@ METHODS = {
 }
 
 
+@torch.no_grad()
 def solve(
     loss: Callable[[Tensor], Tensor],
     manifold: geoopt.Manifold,
@@ -249,6 +254,8 @@ def solve(
     is below `min_gradient_norm` (float32 reaches about 1e-5 for Hessians of order 1: choose it accordingly), after `max_iterations` or
     `max_time` seconds; the line searches also where no step decreases the loss any more, which its rounding makes happen at a gradient of
     about the square root of that. Steepest descent takes one more step after the point where its gradient was small enough.
+    A loss with methods `gradient(X)` and `hessian(X, U)`, its Euclidean gradient and the derivative of that along U, is differentiated by
+    these, which saves most of the time where they are products written by hand; any other by autograd.
     Source of trust regions: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
     Errors: ValueError for an unknown method, a start off the manifold and limits that are not positive, TypeError for a start
     that is no tensor; those of the loss as in `TorchBackend`.

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ KEPT = 2
 class _Evaluation:
     """The loss at one point, with the graph that its derivatives come from."""
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
+    def __init__(self, loss: Callable[[Tensor], Tensor], point: Tensor, known: bool) -> None:
         self.point, self.version = point, point._version
-        self.x = point.detach().as_subclass(Tensor).requires_grad_()
-        with torch.enable_grad():
+        self.x = point.detach().as_subclass(Tensor)
+        if known:
             self.output = _checked(loss, loss(self.x))
+        else:
+            with torch.enable_grad():
+                self.output = _checked_graph(loss, _checked(loss, loss(self.x.requires_grad_())))
         self.value = float(self.output.detach())
         self.gradient: Tensor | None = None
         self.twice = False  # whether the gradient has a graph of its own
@@ -32,9 +35,21 @@ class _Evaluation:
         return self.point is point and self.version == point._version
 
 
+@runtime_checkable
+class WithDerivatives(Protocol):
+    """A loss that brings its Euclidean gradient at X and the derivative of that along U, both of the shape of X."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def gradient(self, x: Tensor) -> Tensor: ...
+
+    def hessian(self, x: Tensor, u: Tensor) -> Tensor: ...
+
+
 class TorchBackend:
     """pymanopt's backend interface around one loss: derivatives by autograd, points and vectors torch tensors on any device.
 
+    A loss with methods `gradient(X)` and `hessian(X, U)`, the Euclidean gradient and its derivative along U, is differentiated by these.
     The graphs of the last two points are kept, so that value, gradient and all Hessian-vector products at a point cost one forward pass;
     `evaluations` counts these, and `gradients` the points where the gradient was taken. Only the point is differentiated: parameters
     that the loss uses get no `.grad`. Gradients follow torch: G with df = Re tr(G^H dX), also for complex X. Raises TypeError for a loss
@@ -43,6 +58,7 @@ class TorchBackend:
     """
 
     loss: Callable[[Tensor], Tensor]
+    known: WithDerivatives | None = None
 
     def __init__(self) -> None:
         self.evaluations = self.gradients = 0
@@ -57,6 +73,7 @@ class TorchBackend:
 
     def prepare_function(self, function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         self.loss = function
+        self.known = function if isinstance(function, WithDerivatives) else None
         return self.value
 
     def generate_gradient_operator(self, function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
@@ -80,6 +97,8 @@ class TorchBackend:
         """
         self._second_order = True
         evaluation = self._at(point)
+        if self.known is not None:
+            return self._finite(self.known.hessian(evaluation.x, vector), "Hessian")
         gradient = self._gradient(evaluation)
         if not gradient.requires_grad:  # a loss linear in X
             return torch.zeros_like(gradient)
@@ -99,7 +118,7 @@ class TorchBackend:
         if found is None:
             del self._recent[KEPT - 1 :]  # before the next graph is built
             self.evaluations += 1
-            found = _Evaluation(self.loss, point)
+            found = _Evaluation(self.loss, point, self.known is not None)
         else:
             self._recent.remove(found)
         self._recent.insert(0, found)
@@ -108,6 +127,10 @@ class TorchBackend:
     def _gradient(self, at: _Evaluation) -> Tensor:
         # Until a Hessian is asked for, gradients are made without a graph, which saves first-order solvers memory and time.
         self.gradients += at.gradient is None
+        if self.known is not None:
+            if at.gradient is None:
+                at.gradient = self._finite(self.known.gradient(at.x), "gradient")
+            return at.gradient
         if at.gradient is None or (self._second_order and not at.twice):
             at.gradient = self._derivative(at.output, at.x, None, "gradient", twice=self._second_order)
             at.twice = self._second_order
@@ -117,7 +140,10 @@ class TorchBackend:
         (derivative,) = torch.autograd.grad(
             of, x, along, retain_graph=True, create_graph=twice, allow_unused=True, materialize_grads=True
         )
-        if not bool(torch.isfinite(derivative).all()):
+        return self._finite(derivative, name)
+
+    def _finite(self, derivative: Tensor, name: str) -> Tensor:
+        if not math.isfinite(torch.linalg.vector_norm(derivative.detach())):
             raise ValueError(f"the {name} of the loss {name_of(self.loss)} must be finite, but holds NaN or infinity")
         return derivative
 
@@ -204,8 +230,13 @@ def _checked(loss: Callable[..., Any], output: Any) -> Tensor:
         raise ValueError(
             f"the loss {name} must return a real scalar tensor, got shape {tuple(output.shape)} of {output.dtype}"
         )
-    if not bool(torch.isfinite(output.detach())):
+    if not math.isfinite(output.detach()):
         raise ValueError(f"the loss {name} must be finite, got {float(output.detach())}")
+    return output
+
+
+def _checked_graph(loss: Callable[..., Any], output: Tensor) -> Tensor:
+    name = name_of(loss)
     if not output.requires_grad:
         raise ValueError(
             f"the loss {name} must depend on its point through torch operations, got a value without a graph"

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.applied import applied, watched
 from grassmann_ssl.manifolds.matrix_functions import arc_ratio, minus_product, unitary_factor
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr
 from grassmann_ssl.manifolds.tall import column_norms, double, inner_products, norm, triangle
@@ -76,8 +77,7 @@ def principal_angles(x: Tensor, y: Tensor) -> Float[Tensor, " *b p"]:
     NaN where sin^2 + cos^2 differs from 1 by more than 5 %: X or Y is not orthonormal. Raises ValueError for shapes that do not match,
     TypeError for other dtypes. Source: BG73; KA02.
     """
-    angles: Tensor = _PrincipalAngles.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return angles
+    return applied(_PrincipalAngles, x, y)
 
 
 @_on_bases("x", "y")
@@ -123,13 +123,14 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     error eps / theta of arccos near 0 is multiplied by the slope 4 theta^3 / 3. One svd of values only. NaN where sin^2 + cos^2
     differs from 1 by more than 5 %: X or Y is not orthonormal.
     """
-    squared: Tensor = _SquaredDistance.apply(x, y)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return squared
+    return applied(_SquaredDistance, x, y)
 
 
 def geodesic_distance(x: Tensor, y: Tensor) -> Tensor:
     """The root of `squared_distance` (...,), with gradient 0 where that is rounding."""
     squared = squared_distance(x, y)
+    if not watched(squared):
+        return squared.sqrt()
     apart = squared > x.shape[-1] * (ROUNDING * torch.finfo(squared.dtype).eps) ** 2
     return torch.where(apart, torch.where(apart, squared, 1).sqrt(), squared.detach().sqrt())
 
@@ -246,11 +247,14 @@ class _SquaredDistance(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
         overlap = inner_products(x, y)
-        residual = norm(y - x @ overlap).square()
+        residual = norm(minus_product(y, x, overlap))
         cosines: Tensor = torch.linalg.svdvals(overlap)
         angles = cosines.clamp_max(1).acos()
-        squared = residual + (angles.square() - angles.sin().square()).sum(-1)
-        return _of_bases(squared, residual + cosines.square().sum(-1), x.shape[-1])
+        sines = angles.sin()
+        # Of every sum of squares one call: at this size a call costs what it computes.
+        excess = torch.linalg.vecdot(angles - sines, angles + sines)
+        squares = torch.addcmul(torch.linalg.vecdot(cosines, cosines), residual, residual)
+        return _of_bases(torch.addcmul(excess, residual, residual), squares, x.shape[-1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -315,7 +319,8 @@ def _directions(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _of_bases(values: Tensor, squares: Tensor, expected: int) -> Tensor:
     """The values, NaN where the sum of sin^2 + cos^2 shows matrices that are not orthonormal. An error would wait for the device."""
-    return torch.where((squares - expected).abs() <= TOLERANCE * expected, values, math.nan)
+    within = squares.clamp((1 - TOLERANCE) * expected, (1 + TOLERANCE) * expected)
+    return values.masked_fill(squares != within, math.nan)
 
 
 def _real_inner(u: Tensor, v: Tensor) -> Tensor:

@@ -14,10 +14,17 @@ ROWS = 8192
 def inner_products(u: Inexact[Tensor, " *b n p"], v: Inexact[Tensor, " *c n q"]) -> Inexact[Tensor, " *d p q"]:
     """U^H V; leading dimensions broadcast."""
     if u.shape[-2] <= ROWS:
-        return u.mH @ v
+        return product(u.mH, v)
     (blocks, rest), (others, remainder) = _split(u), _split(v)
     total = (blocks.mH @ others).sum(-3, dtype=double(u.dtype)) + rest.mH @ remainder
     return total.to(u.dtype)
+
+
+def product(a: Inexact[Tensor, " *b n q"], b: Inexact[Tensor, " *c q p"], out: Tensor | None = None) -> Tensor:
+    """A B; leading dimensions broadcast. torch.matmul takes 3 us to find that two batches are alike."""
+    multiply = torch.bmm if a.ndim == b.ndim == 3 and len(a) == len(b) else torch.matmul
+    result: Tensor = multiply(a, b) if out is None else multiply(a, b, out=out)
+    return result
 
 
 def norm(u: Inexact[Tensor, " *b n p"], keepdim: bool = False) -> Float[Tensor, " *c"]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.distributed import all_rows, process_count, process_rank, total
+from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.objectives.gram import squared_moment_norm
 from grassmann_ssl.objectives.registry import declare, positive
 from grassmann_ssl.precision import full_precision
@@ -24,10 +25,19 @@ def spectral_contrastive_moments(
     return -2 * attraction + (weights.mT @ second @ weights).square().sum((-2, -1))
 
 
+def spectral_contrastive_slope(
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " *#b m m"], second: Float[Tensor, " *#b m m"]
+) -> Float[Tensor, " *b m d"]:
+    """The gradient of `spectral_contrastive_moments`, 4 Sigma W (W^T Sigma W) - 4 Gamma W."""
+    moved = second @ weights
+    return minus_product(cross @ weights, moved, weights.mT @ moved, -4.0, -4.0)
+
+
 @declare(
     source="HaoChen et al. 2021, arXiv 2106.04156, eq. (6)",
     rotation_invariant=True,
     moments=spectral_contrastive_moments,
+    slope=spectral_contrastive_slope,
 )
 @full_precision
 def spectral_contrastive(*, z: Float[Tensor, " n d"], z_positive: Float[Tensor, " n d"]) -> Float[Tensor, ""]:
@@ -63,10 +73,22 @@ def infonce_moments(
     return noise - log_det / 2 - (s.shape[-1] - inverse) / 2
 
 
+def infonce_slope(
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " *#b m m"], second: Float[Tensor, " *#b m m"]
+) -> Float[Tensor, " *b m d"]:
+    """The gradient of `infonce_moments`, 2 N W - Sigma W (A + A^2) with A = (I + S)^{-1}."""
+    moved = second @ weights
+    inner = weights.mT @ moved
+    inner.diagonal(dim1=-2, dim2=-1).add_(1)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inner))
+    return minus_product((second - cross) @ weights, moved, inverse + inverse @ inverse, 1.0, 2.0)
+
+
 @declare(
     source="van den Oord et al. 2018, arXiv 1807.03748",
     rotation_invariant=True,
     moments=infonce_moments,
+    slope=infonce_slope,
     gaussian=True,
     checks={"temperature": positive},
 )

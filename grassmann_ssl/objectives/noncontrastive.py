@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.objectives.gram import distance_to_identity
 from grassmann_ssl.objectives.registry import declare, not_negative, positive
 from grassmann_ssl.precision import full_precision
@@ -27,10 +28,24 @@ def barlow_twins_moments(
     return distance_to_identity(weights.mT @ cross @ weights, lambda_)
 
 
+def barlow_twins_slope(
+    *, weights: Float[Tensor, " *b m d"], cross: Float[Tensor, " *#b m m"], lambda_: float = 1.0
+) -> Float[Tensor, " *b m d"]:
+    """The gradient of `barlow_twins_moments`, 4 Gamma W D: D = C - I, times lambda off the diagonal."""
+    moved = cross @ weights
+    distance = 4 * (weights.mT @ moved)
+    distance.diagonal(dim1=-2, dim2=-1).sub_(4)
+    if lambda_ != 1:
+        diagonal = distance.diagonal(dim1=-2, dim2=-1).clone()
+        distance.mul_(lambda_).diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+    return moved @ distance
+
+
 @declare(
     source="Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2); Simon et al. 2023, arXiv 2303.15438, sec. 3",
     rotation_invariant=lambda lambda_, normalise: lambda_ == 1 and not normalise,
     moments=barlow_twins_moments,
+    slope=barlow_twins_slope,
     checks={"lambda_": positive},
 )
 @full_precision
@@ -99,10 +114,25 @@ def squared_vicreg_moments(
     return distance_to_identity(weights.mT @ second @ weights, 1.0) + 2 * beta * invariance
 
 
+def squared_vicreg_slope(
+    *,
+    weights: Float[Tensor, " *b m d"],
+    cross: Float[Tensor, " *#b m m"],
+    second: Float[Tensor, " *#b m m"],
+    beta: float = 1.0,
+) -> Float[Tensor, " *b m d"]:
+    """The gradient of `squared_vicreg_moments`, 4 Sigma W (W^T Sigma W - I) + 4 beta (Sigma - Gamma) W."""
+    moved = second @ weights
+    distance = weights.mT @ moved
+    distance.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return minus_product((second - cross) @ weights, moved, distance, -4.0, 4 * beta)
+
+
 @declare(
     source="Cabannes et al. 2023, arXiv 2302.02774",
     rotation_invariant=True,
     moments=squared_vicreg_moments,
+    slope=squared_vicreg_slope,
     checks={"beta": not_negative},
 )
 @full_precision

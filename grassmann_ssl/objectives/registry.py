@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from grassmann_ssl.data.moments import Moments
@@ -24,6 +25,7 @@ class Objective:
     directional  it depends on z / ||z|| only: collapse is judged on the directions
     whitens      it whitens over the batch: needs more rows than dimensions
     moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
+    slope        the gradient of `moments` in the weights, of the same arguments, where it has a closed form
     gaussian     `moments` is the loss for Gaussian inputs only
     matrix       C of a trace loss, which is tr(W^T C W) for a linear model, from the moments of its inputs
     checks       option -> a validator, which raises ValueError for a value outside its range
@@ -37,6 +39,7 @@ class Objective:
     directional: bool = False
     whitens: bool = False
     moments: Callable[..., Tensor] | None = None
+    slope: Callable[..., Tensor] | None = None
     gaussian: bool = False
     matrix: Callable[[Moments], Tensor] | None = None
     checks: Mapping[str, Callable[[str, Any], None]] = field(default_factory=dict)
@@ -70,20 +73,20 @@ class Objective:
         return partial(_without_projection, loss) if self.predictive and not self.needs_predictor else loss
 
     @property
-    def from_moments(self) -> Callable[[Moments], Callable[[Tensor], Tensor]] | None:
+    def from_moments(self) -> "Callable[[Moments], MomentLoss] | None":
         """Moments of the inputs -> the loss of a linear model, a function of its weights (..., m, d) -> (...); None where there is none."""
         if self.moments is None:
             return None
         known, usual = signature(self.moments).parameters, _options(self.function)
         return self._of_weights if all(o in known or v == usual[o] for o, v in self.options.items()) else None
 
-    def _of_weights(self, moments: Moments) -> Callable[[Tensor], Tensor]:
+    def _of_weights(self, moments: Moments) -> "MomentLoss":
         assert self.moments is not None
         values = {"cross": moments.cross, "second": moments.second, **self.options}
         if self.matrix is not None:
             values["matrix"] = self.matrix(moments)
         settings = {name: values[name] for name in signature(self.moments).parameters if name != "weights"}
-        return partial(_with_weights, self.moments, settings)
+        return MomentLoss(self.moments, self.slope, settings)
 
     @property
     def rotation_invariant(self) -> bool:
@@ -116,6 +119,26 @@ class Objective:
     def is_trace(self) -> bool:
         """Whether the loss of a linear model is tr(W^T C W): homogeneous of degree 2, its gradient flow linear."""
         return self.matrix is not None
+
+
+@dataclass(frozen=True)
+class MomentLoss:
+    """The loss of a linear model on given data, a function of its weights (..., m, d) -> (...), differentiable by autograd."""
+
+    loss: Callable[..., Tensor]
+    slope: Callable[..., Tensor] | None
+    settings: Mapping[str, Any]
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return self.loss(weights=weights, **self.settings)
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Its gradient (..., m, d), of every leading index its own: in closed form where there is one, at the cost of its products."""
+        if self.slope is not None:
+            with torch.no_grad():
+                return self.slope(weights=weights, **self.settings)
+        gradient: Tensor = torch.func.grad(lambda w: self(w).sum())(weights.detach())
+        return gradient
 
 
 REGISTRY: Registry[Objective] = Registry("objective")
@@ -175,7 +198,3 @@ def _without_projection(
     loss: Callable[..., Tensor], *, prediction: Tensor, target: Tensor, projection: Tensor
 ) -> Tensor:
     return loss(prediction=prediction, target=target)
-
-
-def _with_weights(loss: Callable[..., Tensor], settings: dict[str, Any], weights: Tensor) -> Tensor:
-    return loss(weights=weights, **settings)

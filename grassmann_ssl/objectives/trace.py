@@ -17,7 +17,18 @@ def trace_loss(*, weights: Float[Tensor, " *b m d"], matrix: Float[Tensor, " *#b
     return (weights.mT @ matrix * weights.mT).sum((-2, -1))
 
 
-_trace = partial(declare, source="Esser et al. 2023, arXiv 2309.02011", rotation_invariant=True, moments=trace_loss)
+def trace_slope(*, weights: Float[Tensor, " *b m d"], matrix: Float[Tensor, " *#b m m"]) -> Float[Tensor, " *b m d"]:
+    """The gradient of `trace_loss`, 2 C W. Shapes (..., m, d), (..., m, m) -> (..., m, d)."""
+    return (2 * matrix) @ weights
+
+
+_trace = partial(
+    declare,
+    source="Esser et al. 2023, arXiv 2309.02011",
+    rotation_invariant=True,
+    moments=trace_loss,
+    slope=trace_slope,
+)
 
 
 @_trace(matrix=lambda moments: moments.cross_negative - moments.cross)

@@ -1,7 +1,6 @@
 """Riemannian Adam with second moments that do not depend on the basis."""
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import geoopt
@@ -105,13 +104,16 @@ class RiemannianAdam(RiemannianOptimizer):
             manifold.proju_(x, average)
         average.lerp_(gradient, 1 - beta1)
         if row:
-            square = gradient.abs().square().sum(-1, keepdim=True)
+            square = torch.linalg.vecdot(gradient, gradient).real[..., None]
         elif orthonormal(manifold):
             square = manifold.inner(x, gradient, keepdim=True)
         else:
             square = manifold.component_inner(x, gradient).real.reshape_as(states["exp_avg_sq"])
+
         # The host works out the rate of a single matrix of its own: as tensors its eight operations take as long as the step.
-        read: Callable[[Tensor], Any] = float if x.is_cpu and square.numel() == 1 else lambda value: value
+        def read(value: Tensor) -> Any:
+            return float(value) if x.is_cpu and value.numel() == 1 else value
+
         steps = read(states["step"].add_(1))
         scale = read(states["exp_avg_sq"].lerp_(square, 1 - beta2)) / (1 - beta2**steps)
         if group["amsgrad"]:
@@ -120,15 +122,17 @@ class RiemannianAdam(RiemannianOptimizer):
         size = scale**0.5 + group["eps"]
         if not group["eps"]:
             size = size + (size == 0)  # of a gradient that was always 0, so that the step is 0 and not 0 / 0
-        rate = -group["lr"] / (1 - beta1**steps) / size
+        rate = -group["lr"] / (1 - beta1**steps)
+        if row:
+            length: Tensor | float = manifold.step_(x, manifold.proju_(x, average / size), average, rate)
+            return length
+        rate = rate / size
         if not orthonormal(manifold):
             end, moved = manifold.retr_transp(x, rate * average, average)
             average.copy_(moved)
             x.copy_(end)
             return None
-        if not row:
-            return manifold.step_(x, average, average, rate)
-        return manifold.step_(x, manifold.proju_(x, rate * average), average)
+        return manifold.step_(x, average, average, rate)
 
     def _initial_ordinary(self, group: dict[str, Any], p: Tensor) -> State:
         names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]

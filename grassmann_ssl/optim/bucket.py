@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.optim.memory import in_place, matrix_of, stack, write_matrix
+from grassmann_ssl.optim.sharding import is_sharded
 
 State = dict[str, Tensor]
 
@@ -22,6 +23,7 @@ class Bucket:
         self.manifolds = [p.manifold for p in params]
         self.manifold = matrix_of(self.manifolds[0], params[0])[0]
         self.matrices = [[self._matrix(k, t) for k, t in enumerate(tensors)] for tensors in self.tensors]
+        self.plain = len(params) == 1 and self.manifold is self.manifolds[0] and not is_sharded(params[0])
         self.views = all(in_place(t) for tensors in self.tensors for t in tensors)
 
     def holds(self, states: Mapping[Tensor, State]) -> bool:
@@ -39,6 +41,9 @@ class Bucket:
 
     def gradient(self) -> Tensor:
         """The gradients of all parameters."""
+        if self.plain:
+            gradient: Tensor = self.params[0].grad.detach()
+            return gradient
         return stack([self._matrix(k, p.grad) for k, p in enumerate(self.params)])
 
     def in_place(self, finite: Tensor | None) -> bool:

@@ -81,7 +81,6 @@ class LineSearchOptimizer(RiemannianOptimizer):
         super().add_param_group(param_group)
 
     @eager
-    @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
         """Up to `max_iter` iterations; returns the loss before them.
 

@@ -13,6 +13,8 @@ def is_sharded(tensor: Any) -> bool:
 
 def whole(tensor: Any) -> Tensor:
     """The full tensor, plain: a view of its memory, or a gathered copy of a sharded one."""
+    if type(tensor) is Tensor:
+        return tensor
     full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor.as_subclass(Tensor)
     return full
 

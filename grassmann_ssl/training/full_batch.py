@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import geoopt
 import torch
@@ -21,6 +22,7 @@ ARMS: dict[str, Callable[[], geoopt.Manifold]] = {
 }
 
 
+@torch.no_grad()
 def train_full_batch(
     loss: Callable[[Tensor], Tensor],
     weights: Float[Tensor, " *b m d"],
@@ -35,7 +37,8 @@ def train_full_batch(
     """Riemannian gradient descent W <- Retr_W(-lr grad L(W)); on a Euclidean manifold W <- W - lr dL/dW.
 
     `loss` maps weights (..., m, d) to a loss per leading index (...): seeds and settings advance together as one tensor program,
-    each as if alone. The gradient is torch's. Records step 0 (the weights given), every `log_every`-th and the last.
+    each as if alone. The gradient is its method `gradient` where it has one, as the losses of `Objective.from_moments` do, else
+    torch's; the loss itself is evaluated at logged steps. Records step 0 (the weights given), every `log_every`-th and the last.
     `homogeneous`: the loss is homogeneous of degree 2 and the weights are free, so that the update is linear in them: at every
     logged step the weights are divided by their Frobenius norm, whose logarithm is recorded. Directions are untouched, and weights
     that blow up or shrink never leave the range of the dtype.
@@ -45,7 +48,7 @@ def train_full_batch(
     parameter = geoopt.ManifoldParameter(weights.clone(), manifold=manifold)
     free = isinstance(manifold, geoopt.Euclidean)
     optimizer = None if free else RiemannianSGD([parameter], lr=learning_rate)
-    each = weights.new_ones(weights.shape[:-2])
+    gradient_of = getattr(loss, "gradient", None) or partial(_gradient, loss)
     recorder = Recorder(evenly_spaced(steps, log_every))
     log_norm = weights.new_zeros(weights.shape[:-2])
     start = time.perf_counter()
@@ -62,28 +65,25 @@ def train_full_batch(
 
     try:
         for step in range(steps + 1):
-            if recorder.due(step) and homogeneous:
-                with torch.no_grad():
-                    norm = torch.linalg.matrix_norm(parameter)
-                    parameter.div_(norm[..., None, None])
-                    log_norm = log_norm + norm.log()
-            value = loss(parameter)
-            (parameter.grad,) = torch.autograd.grad(value, parameter, each)
-            if recorder.due(step):
-                with torch.no_grad():
-                    gradient_norm = torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, parameter.grad))
+            due = recorder.due(step)
+            if due and homogeneous:
+                norm = torch.linalg.matrix_norm(parameter)
+                parameter.div_(norm[..., None, None])
+                log_norm = log_norm + norm.log()
+            gradient = gradient_of(parameter)
+            if due:
                 recorder.record(
                     step,
-                    loss=value,
-                    gradient_norm=gradient_norm,
+                    loss=loss(parameter),
+                    gradient_norm=torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, gradient)),
                     log_norm=log_norm,
                     weights=parameter,
                 )
             if step < steps:
                 if optimizer is None:
-                    with torch.no_grad():
-                        parameter.add_(parameter.grad, alpha=-learning_rate)
+                    parameter.add_(gradient, alpha=-learning_rate)
                 else:
+                    parameter.grad = gradient
                     optimizer.step()
                 on_step()
     except KeyboardInterrupt:
@@ -91,3 +91,12 @@ def train_full_batch(
             raise
         raise Interrupted(recorded(), recorder.done, steps) from None
     return recorded()
+
+
+def _gradient(loss: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+    """The gradient of a loss per leading index, by autograd."""
+    weights = weights.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(weights).sum()
+    (gradient,) = torch.autograd.grad(value, weights)
+    return gradient

@@ -15,6 +15,7 @@ from benchmarks import (
     encoder_step,
     harness,
     losses,
+    main_job,
     momentum_step,
     monitor,
     optimizer_steps,
@@ -25,11 +26,15 @@ from benchmarks import (
 from benchmarks.__main__ import CASES, main
 from grassmann_ssl.audit import audit_embeddings
 from grassmann_ssl.experiments.linear.collapse import CollapseConfig
+from grassmann_ssl.experiments.linear.compare import CompareConfig
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 FEW_MODELS = CollapseConfig(
     objectives=("squared_vicreg",), constraints=("free", "stiefel"), noise=(0.1, 2.0), seeds=2, steps=100
+)
+SMALL_JOB = CompareConfig(
+    objectives=("barlow_twins", "linear_contrastive"), seeds=2, steps=100, dim=3, init_scales=(1e-3, 1e-5)
 )
 
 
@@ -90,7 +95,8 @@ def small(case):
         momentum_step: lambda: momentum_step.run(CPU, 1, shapes=((24, 3),), target=1e-3),
         optimizer_steps: lambda: optimizer_steps.run(CPU, 1, ((12, 3),), (((12, 3), 2),), target=1e-3),
         closed_forms: lambda: closed_forms.run(CPU, 1, shapes=((24, 3), (2, 24, 3)), target=1e-3),
-        solvers: lambda: solvers.run(CPU, 1, shape=(40, 3)),
+        solvers: lambda: solvers.run(CPU, 1, shapes=((40, 3), (3, 20, 2))),
+        main_job: lambda: main_job.run(CPU, 1, SMALL_JOB, target=1e-3),
         precision: lambda: precision.run(CPU, 1, steps=20),
         choices: lambda: choices.run(CPU, 1, shape=(40, 3), target=1e-3),
         basin_map: lambda: basin_map.run(CPU, 1, cells=16, sample=10, target=1e-3),
@@ -127,9 +133,9 @@ def test_precision_holds_what_it_promises():
 
 
 def test_a_solver_that_misses_is_not_reported(monkeypatch):
-    monkeypatch.setattr(solvers, "ours", lambda kind, loss, start: (start, 1))
+    monkeypatch.setattr(solvers, "ours", lambda kind, cost, start: (start, 1))
     with pytest.raises(RuntimeError, match="off the eigenspace"):
-        solvers.run(CPU, 1, shape=(40, 3))
+        solvers.run(CPU, 1, shapes=((40, 3),))
 
 
 @pytest.mark.slow

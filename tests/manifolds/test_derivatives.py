@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.func import hessian, jacfwd, jacrev, jvp, vjp
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, distance, principal_angles, procrustes
 from grassmann_ssl.manifolds.matrix_functions import arc_ratio, unitary_factor
@@ -184,3 +184,14 @@ def test_the_unitary_factor_has_derivatives_to_any_order_at_equal_singular_value
     assert torch.autograd.gradgradcheck(
         lambda a: torch.autograd.grad(unitary_factor(a)[0, 1], a, create_graph=True)[0], a
     )
+
+
+@pytest.mark.parametrize("name", ["dist2", "dist", "angles", "log"])
+def test_gradients_pass_through_a_batched_transform(name):
+    """Inside a vmap nothing says that a gradient is asked for outside."""
+    case = Case((3,), 8, 2, torch.float64, 0)
+    x, y = case.point(), case.point(1)
+    y[0] = x[0]
+    one = {**SMOOTH, "dist": G.dist}[name]
+    found = grad(lambda a: vmap(one)(a, y).square().sum())(x)
+    assert (found - grad(lambda a: one(a, y).square().sum())(x)).abs().max() <= 1e-14

@@ -651,3 +651,35 @@ def adapter_hessian(product):
     adapter = TorchManifold(product, (product.n_elements,))
     product.ehess2rhess = adapter.euclidean_to_riemannian_hessian
     return product
+
+
+class Written:
+    """Minus the Rayleigh quotient, of which autograd sees nothing, with derivatives by hand."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __call__(self, x):
+        return rayleigh(self.a)(x.detach())
+
+    def gradient(self, x):
+        return -2 * self.a @ x
+
+    def hessian(self, x, u):
+        return -2 * self.a @ u
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_loss_may_bring_its_derivatives(method, batch):
+    a, start = hermitian(12), point(*batch, 12, 3)
+    by_hand, by_autograd = (solve(loss, Grassmann(), start, method=method) for loss in (Written(a), rayleigh(a)))
+    assert abs(by_hand.iterations - by_autograd.iterations) <= 3  # decided by rounding, at the end
+    assert abs(by_hand.cost - by_autograd.cost) <= 1e-11 and by_hand.gradient_norm < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gradient", "hessian"])
+def test_derivatives_that_are_brought_must_be_finite(monkeypatch, name):
+    monkeypatch.setattr(Written, name, lambda self, *tensors: math.nan * tensors[0])
+    with pytest.raises(ValueError, match=rf"the {name} of the loss .* must be finite".replace("hessian", "Hessian")):
+        solve(Written(hermitian(8)), Grassmann(), point(8, 2))

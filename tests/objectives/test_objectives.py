@@ -1,6 +1,7 @@
 """Objectives against sums over samples, and against themselves: views = moments, rotations, batches, registry."""
 
-from dataclasses import fields
+import math
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
@@ -100,6 +101,40 @@ def test_the_gradient_of_barlow_twins_has_the_factor_four():
     c = w.T @ moments.cross @ w
     expected = 4 * moments.cross @ w @ (c - torch.eye(3, dtype=torch.float64))
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in (*QUADRATIC, "infonce")),
+        ("barlow_twins", {"lambda_": 0.3}),
+        ("squared_vicreg", {"beta": 2.5}),
+    ],
+)
+@given(
+    shape=shapes,
+    m=st.integers(1, 7),
+    batches=st.sampled_from([((), ()), ((4,), ()), ((3, 4), ()), ((4,), (4,)), ((3, 4), (4,))]),
+)
+def test_the_closed_form_of_a_gradient_is_that_of_autograd(name, settings, shape, m, batches):
+    n, d, seed = shape
+    of_weights, of_data = batches
+    w = draw(seed + 1, *of_weights, m, d)
+    x = draw(seed, 3, math.prod(of_data), n, m)
+    data = [moments_of(Triplets(*x[:, k])) for k in range(x.shape[1])]
+    moments = Moments(
+        *(torch.stack(parts).reshape(*of_data, *parts[0].shape) for parts in zip(*map(parts_of, data), strict=True))
+    )
+    loss = objective(name, **settings).from_moments(moments)
+    assert loss.slope is not None
+    found, expected = loss.gradient(w), replace(loss, slope=None).gradient(w)
+    assert found.shape == w.shape and not found.requires_grad
+    scale = (1 + torch.linalg.matrix_norm(w).amax()) ** 3 * (1 + x.square().sum(-1).amax()) ** 2
+    assert (found - expected).abs().amax() <= 100 * n * m * d * EPS * scale
+
+
+def parts_of(moments):
+    return [getattr(moments, field.name) for field in fields(moments)]
 
 
 def test_batch_norm_hides_the_scale_of_the_weights():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel, Validated
 from grassmann_ssl.nn import constrain
@@ -618,3 +619,44 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="momentum must be"):
         optimizer.add_param_group({"params": [v], "momentum": -1.0})
     assert len(optimizer.param_groups) == 1
+
+
+def test_hooks_and_the_profiler_see_every_step():
+    """Steps are not wrapped as torch wraps them, but go the same way where somebody looks."""
+    p = parameter(Case((), 8, 2, torch.float64, 0).point())
+    p.grad = torch.ones_like(p)
+    optimizer = RiemannianSGD([p], lr=0.1)
+    seen = []
+    optimizer.step()
+    handles = [
+        optimizer.register_step_pre_hook(lambda one, args, kwargs: seen.append(("before", one, p.detach().clone()))),
+        optimizer.register_step_post_hook(lambda one, args, kwargs: seen.append(("after", one, p.detach().clone()))),
+        register_optimizer_step_pre_hook(lambda one, args, kwargs: seen.append(("any", one, None))),
+        register_optimizer_step_post_hook(lambda one, args, kwargs: seen.append(("any", one, None))),
+    ]
+    for handle in handles:
+        optimizer.step()
+        handle.remove()
+    assert [name for name, *_ in seen].count("any") == 7 and all(one is optimizer for _, one, _ in seen)
+    before, after = (next(x for name, _, x in seen if name == kind) for kind in ("before", "after"))
+    assert not torch.equal(before, after)
+    count = len(seen)
+    optimizer.step()
+    assert len(seen) == count
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    assert "Optimizer.step#RiemannianSGD.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_step_leaves_the_gradient_mode_as_it_was():
+    p = parameter(Case((), 8, 2, torch.float64, 0).point())
+    optimizer = RiemannianSGD([p], lr=0.1, nonfinite="raise")
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            p.grad = torch.ones_like(p)
+            optimizer.step(lambda: p.square().sum() if torch.is_grad_enabled() else pytest.fail("without gradients"))
+            assert torch.is_grad_enabled() == enabled
+            p.grad = torch.full_like(p, torch.inf)
+            with pytest.raises(FloatingPointError):
+                optimizer.step()
+            assert torch.is_grad_enabled() == enabled
