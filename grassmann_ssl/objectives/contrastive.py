@@ -91,6 +91,7 @@ def infonce_slope(
     slope=infonce_slope,
     gaussian=True,
     checks={"temperature": positive},
+    rows=2,
 )
 @full_precision
 def infonce(

@@ -1,12 +1,12 @@
 """FroSSL: spread the embedding over all directions by minimising the Frobenius norm of its second moment."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.objectives.gram import squared_moment_norm
 from grassmann_ssl.objectives.registry import declare, not_negative
+from grassmann_ssl.objectives.similarity import on_unit_sphere
 from grassmann_ssl.precision import full_precision
 
 
@@ -31,6 +31,6 @@ def frossl(
     rotation-invariant.
     """
     n = process_count() * len(z)
-    u, u_positive = F.normalize(z), F.normalize(z_positive)
+    u, u_positive = on_unit_sphere(z), on_unit_sphere(z_positive)
     spread = sum((squared_moment_norm(v, v) / n**2).log() for v in (u, u_positive))
     return spread + invariance * total((u - u_positive).square().sum()) / (2 * n)

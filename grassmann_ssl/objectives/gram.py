@@ -32,3 +32,13 @@ def distance_to_identity(c: Float[Tensor, " *b d d"], lambda_: float = 1.0) -> F
     if lambda_ != 1:
         square = square * (lambda_ + (1 - lambda_) * identity)
     return square.sum((-2, -1))
+
+
+def centred(z: Float[Tensor, " n d"]) -> Float[Tensor, " n d"]:
+    """z less its mean over the rows of all processes.
+
+    Taken away twice: the first mean is rounded in the size of z, which may be more than its spread, the second in the spread.
+    """
+    count = process_count() * len(z)
+    z = z - total(z.sum(0)) / count
+    return z - total(z.sum(0)) / count

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
 from grassmann_ssl.manifolds.matrix_functions import minus_product
-from grassmann_ssl.objectives.gram import distance_to_identity
+from grassmann_ssl.objectives.gram import centred, distance_to_identity
 from grassmann_ssl.objectives.registry import declare, not_negative, positive
 from grassmann_ssl.precision import full_precision
 
@@ -81,6 +81,7 @@ def barlow_twins(
     source="Zbontar et al. 2021, arXiv 2103.03230, eq. (1)-(2)",
     rotation_invariant=False,
     checks={"lambda_": positive},
+    rows=2,
 )
 @full_precision
 def barlow_twins_normalised(
@@ -160,10 +161,9 @@ def squared_vicreg(
 
 def _centre_and_scale(z: Float[Tensor, " n d"], eps: float) -> tuple[Float[Tensor, " n d"], Float[Tensor, " d"]]:
     """(z - mean) s and s = 1 / sqrt(var + eps) per dimension, with the biased variance of the rows of all processes."""
-    count = process_count() * len(z)
-    centred = z - total(z.sum(0)) / count
-    scale = (total(centred.square().sum(0)) / count + eps).rsqrt()
-    return centred * scale, scale
+    rows = centred(z)
+    scale = (total(rows.square().sum(0)) / (process_count() * len(z)) + eps).rsqrt()
+    return rows * scale, scale
 
 
 class _BarlowTwins(torch.autograd.Function):
@@ -180,7 +180,9 @@ class _BarlowTwins(torch.autograd.Function):
         ctx.lambda_, ctx.count, ctx.by_rows = lambda_, count, z.shape[1] > count
         if process_count() == 1:
             settings = None, None, None, None, True, 0.0, EPS  # no scale and shift, no running statistics, training
-            (a, _, scale_a), (b, _, scale_b) = (torch.native_batch_norm(v, *settings) for v in (z, z_positive))
+            (a, _, scale_a), (b, _, scale_b) = (
+                torch.native_batch_norm(v - v.mean(0), *settings) for v in (z, z_positive)
+            )
         else:
             (a, scale_a), (b, scale_b) = (_centre_and_scale(v, EPS) for v in (z, z_positive))
         if not ctx.by_rows:

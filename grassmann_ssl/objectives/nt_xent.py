@@ -7,7 +7,7 @@ from torch import Tensor
 
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.objectives.registry import declare, positive
-from grassmann_ssl.objectives.similarity import row_logsumexp
+from grassmann_ssl.objectives.similarity import on_unit_sphere, row_logsumexp
 from grassmann_ssl.precision import full_precision
 
 
@@ -16,6 +16,7 @@ from grassmann_ssl.precision import full_precision
     rotation_invariant=True,
     directional=True,
     checks={"temperature": positive},
+    rows=2,
 )
 @full_precision
 def nt_xent(
@@ -32,9 +33,7 @@ def nt_xent(
     """
     positive("temperature", temperature)
     n = process_count() * len(z)
-    if n < 2:
-        raise ValueError(f"z must have two rows or more in all processes together to have a negative, got {n}")
-    u = F.normalize(torch.cat([z, z_positive]))
+    u = on_unit_sphere(torch.cat([z, z_positive]))
     one, other = u.chunk(2)
     attraction = torch.linalg.vecdot(one, other).repeat(2) / temperature
     # log(e^s / (e^s + e^l)) with l of the negatives alone: near 0 the loss and its gradient keep their digits.
@@ -46,6 +45,7 @@ def nt_xent(
     rotation_invariant=False,
     directional=True,
     checks={"temperature": positive},
+    rows=2,
 )
 def directclr(
     *,

@@ -1,11 +1,12 @@
 """Predictive losses: regress the embedding of the other view, under stop-gradient, from a prediction."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.objectives.registry import declare
+from grassmann_ssl.objectives.similarity import on_unit_sphere
 from grassmann_ssl.precision import full_precision
 
 
@@ -22,7 +23,7 @@ def negative_cosine(*, prediction: Float[Tensor, " n d"], target: Float[Tensor, 
     Rotation-invariant under a common rotation of p and t. Source: Chen & He 2021, arXiv 2011.10566, eq. (1); Grill et al. 2020,
     arXiv 2006.07733, eq. (2).
     """
-    return -_mean(cosine_similarity(prediction, target.detach(), dim=-1))
+    return -_mean(torch.linalg.vecdot(on_unit_sphere(prediction), on_unit_sphere(target.detach())))
 
 
 @declare(source="Tian et al. 2021, arXiv 2102.06810, eq. (1)", rotation_invariant=True)

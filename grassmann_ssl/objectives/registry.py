@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from inspect import Parameter, signature
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from grassmann_ssl.data.moments import Moments
+from grassmann_ssl.distributed import process_count
 from grassmann_ssl.registry import Registry, nearest
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
@@ -24,6 +25,7 @@ class Objective:
     invariance   whether L(z Q) = L(z) for every orthogonal Q, or the condition on the options under which it holds
     directional  it depends on z / ||z|| only: collapse is judged on the directions
     whitens      it whitens over the batch: needs more rows than dimensions
+    rows         fewest rows, of all processes together
     moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
     slope        the gradient of `moments` in the weights, of the same arguments, where it has a closed form
     gaussian     `moments` is the loss for Gaussian inputs only
@@ -38,6 +40,7 @@ class Objective:
     invariance: bool | Callable[..., bool]
     directional: bool = False
     whitens: bool = False
+    rows: int = 1
     moments: Callable[..., Tensor] | None = None
     slope: Callable[..., Tensor] | None = None
     gaussian: bool = False
@@ -96,9 +99,7 @@ class Objective:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the embeddings that its function takes."""
-        function = self.function.__call__ if isinstance(self.function, type) else self.function
-        parameters = signature(function).parameters.values()
-        return tuple(p.name for p in parameters if p.default is Parameter.empty and p.name != "self")
+        return tuple(_required(self.function.__call__ if isinstance(self.function, type) else self.function))
 
     @property
     def triplets(self) -> bool:
@@ -147,14 +148,21 @@ REGISTRY: Registry[Objective] = Registry("objective")
 def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], **facts: Any) -> Callable[[Loss], Loss]:
     """Decorator that registers a function as an objective; its options are the arguments with a default, `facts` fields of `Objective`.
 
-    Raises ValueError where the name, by default that of the function, is taken.
+    Its other arguments are embeddings: the function that it returns raises TypeError for what is no tensor and ValueError, by name, unless
+    all are floating, of one shape (n, d), with the rows that it needs. Raises ValueError where the name, by default that of the function,
+    is taken.
     """
 
     def add(function: Loss) -> Loss:
-        known = name or function.__name__
-        chosen = Objective(known, function, invariance=rotation_invariant, options=_options(function), **facts)
+        known, least = name or function.__name__, facts.get("rows", 1)
+        checked: Any = function
+        if isinstance(function, type):
+            checked.__call__ = _checked(known, checked.__call__, least)
+        else:
+            checked = _checked(known, function, least)
+        chosen = Objective(known, checked, invariance=rotation_invariant, options=_options(function), **facts)
         REGISTRY.add(known, chosen)
-        return function
+        return cast(Loss, checked)
 
     return add
 
@@ -188,6 +196,40 @@ def share(name: str, value: float) -> None:
     """Raise ValueError where an option is outside [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
+
+
+def _checked(name: str, function: Callable[..., Tensor], least: int) -> Callable[..., Tensor]:
+    """The loss, with its embeddings checked: torch would broadcast one row against many, and columns alike."""
+    embeddings = tuple(_required(function))
+
+    @wraps(function)
+    def checked(*args: Any, **arguments: Any) -> Tensor:
+        first = arguments.get(embeddings[0])
+        for one in embeddings:
+            z = arguments.get(one)
+            if z is None:
+                continue  # Python names what is missing
+            if not isinstance(z, Tensor):
+                raise TypeError(f"{name}: {one} must be a torch.Tensor, got {type(z).__name__}")
+            if z.ndim != 2 or not z.numel():
+                raise ValueError(f"{name}: {one} must have a shape (n, d) with n, d >= 1, got {tuple(z.shape)}")
+            if not z.is_floating_point():
+                raise ValueError(f"{name}: {one} must be floating, got {z.dtype}")
+            if first is not None and z.shape != first.shape:
+                raise ValueError(
+                    f"{name}: {embeddings[0]} and {one} must have one shape, got {tuple(first.shape)} and {tuple(z.shape)}"
+                )
+        if first is not None and (count := process_count() * len(first)) < least:
+            raise ValueError(f"{name}: {least} rows or more are needed, in all processes together, got {count}")
+        return function(*args, **arguments)
+
+    return checked
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    """The names of the arguments without a default."""
+    parameters = signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is Parameter.empty and p.name != "self"]
 
 
 def _options(function: Callable[..., Any]) -> dict[str, Any]:

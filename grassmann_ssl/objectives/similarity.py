@@ -24,6 +24,12 @@ DEVICE_TILE = 2048, 8192
 KEPT = 2**20
 
 
+def on_unit_sphere(z: Float[Tensor, " n d"]) -> Float[Tensor, " n d"]:
+    """z_i / ||z_i||. A zero row has no direction: it stays 0, and so does its gradient."""
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return z / torch.where(length > 0, length, math.inf)
+
+
 def row_logsumexp(u: Float[Tensor, " m d"], temperature: float, apart: int) -> Float[Tensor, " m"]:
     """l_i = log sum_j exp(u_i . u_j / T), j over the rows of all processes except i and, of the own ones, i +- `apart`.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grassmann_ssl.distributed import all_rows, process_count, total
+from grassmann_ssl.objectives.gram import centred
 from grassmann_ssl.objectives.registry import declare, not_negative
 from grassmann_ssl.precision import full_precision
 
@@ -18,6 +19,7 @@ EPS = 1e-4
     source="Bardes et al. 2022, arXiv 2105.04906, eq. (1)-(6)",
     rotation_invariant=False,
     checks=dict.fromkeys(("invariance", "variance", "covariance"), not_negative),
+    rows=2,
 )
 @full_precision
 def vicreg(
@@ -37,9 +39,6 @@ def vicreg(
     Once differentiable. Source: Bardes et al. 2022, arXiv 2105.04906, eq. (1)-(6), with the two deviations of its code: s is also a
     mean over dimensions, and the variance terms of the two views are averaged, not added.
     """
-    count = process_count() * len(z)
-    if count < 2:
-        raise ValueError(f"z must have at least 2 rows for a variance, got {count}")
     s = total(torch.nn.functional.mse_loss(z, z_positive)) / process_count()
     spread = sum(_Spread.apply(v, variance / 2, covariance) for v in (z, z_positive))  # type: ignore[no-untyped-call]  # torch gives it no types
     return invariance * s + spread
@@ -55,7 +54,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, variance: float, covariance: float) -> Tensor:
         n, d = process_count() * len(z), z.shape[1]
-        x = z - total(z.sum(0)) / n
+        x = centred(z)
         if d > n:
             every = all_rows(x)
             products = x @ every.T

@@ -242,7 +242,7 @@ def test_what_cannot_be_computed_is_refused():
     z = draw(0, 4, 6)
     with pytest.raises(ValueError, match=r"z must have more rows than its 6 dimensions .*: 7 or more, got 4"):
         w_mse(z=z, z_positive=z)
-    with pytest.raises(ValueError, match="z must have at least 2 rows for a variance, got 1"):
+    with pytest.raises(ValueError, match="vicreg: 2 rows or more are needed, in all processes together, got 1"):
         vicreg(z=z[:1], z_positive=z[:1])
     for weight in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="weight must be from 0 to 1, got"):
