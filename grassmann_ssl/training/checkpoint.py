@@ -1,6 +1,9 @@
-"""Checkpoints in an open format: tensors in safetensors, numbers as JSON in its metadata, written atomically."""
+"""Checkpoints in an open format: tensors in safetensors, numbers as JSON in its metadata, written atomically, checked before use."""
 
+import copy
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+Shape = tuple[torch.dtype, tuple[int, ...]]
+
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, notes: Mapping[str, Any]
 ) -> None:
-    """Write the state of a model and its optimizers before step `step`; `notes` (JSON) are compared when it is loaded."""
+    """Write the state of a model and its optimizers before step `step`; `notes` (JSON) are compared when it is loaded.
+
+    What was at `path` is replaced when the whole is on the disk, and stays if writing fails.
+    """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     settings = []
     for k, optimizer in enumerate(optimizers):
@@ -27,12 +35,17 @@ def save_checkpoint(
                 if value is not None
             }
         settings.append([{n: v for n, v in group.items() if n != "params"} for group in state["param_groups"]])
-    metadata = {"step": step, "groups": settings, "notes": notes}
     # A copy each: shared memory, as of tied weights, is not for this format.
     owned = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    content = json.dumps({"step": step, "groups": settings, "notes": notes})
     scratch = path.with_name(path.name + ".part")
-    save_file(owned, scratch, metadata={"checkpoint": json.dumps(metadata)})
-    os.replace(scratch, path)
+    try:
+        save_file(owned, scratch, metadata={"checkpoint": content, "checksum": checksum(owned, content)})
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def load_checkpoint(
@@ -40,34 +53,109 @@ def load_checkpoint(
 ) -> int:
     """Restore a model and its optimizers from a checkpoint; returns the next step.
 
-    Raises ValueError where the file is no checkpoint, or one of other settings (names those that differ), parameters or shapes.
+    Everything is checked before anything is loaded: torch's fused optimizers read the memory that a state should have, whatever it has.
+    Raises ValueError where the file is no whole checkpoint, was changed after it was written, or is one of other settings (names those that
+    differ), parameters or shapes; the model and the optimizers are then as before.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["checkpoint"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from None
-    then, now = metadata["notes"], json.loads(json.dumps(dict(notes)))
+    content, tensors = _read(path)
+    then, now = content["notes"], json.loads(json.dumps(dict(notes)))
     different = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
     if different:
         told = "; ".join(f"{name}: {then.get(name)!r} then, {now.get(name)!r} now" for name in different)
         raise ValueError(f"{path} is a checkpoint of other settings: {told}")
-    try:
-        model.load_state_dict(
-            {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+    weights = _part(tensors, "model/")
+    _compare(path, "the model", weights, {name: _shape(value) for name, value in model.state_dict().items()})
+    if len(content["groups"]) != len(optimizers):
+        raise ValueError(
+            f"{path} does not fit: it has {len(content['groups'])} optimizers, and {len(optimizers)} are there"
         )
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model: {error}") from None
-    for k, (optimizer, groups) in enumerate(zip(optimizers, metadata["groups"], strict=True)):
-        state = optimizer.state_dict()
-        state["state"] = {}
-        for name, value in tensors.items():
-            head, _, rest = name.partition("/")
-            if head == f"optimizer{k}":
-                index, key = rest.split("/")
-                state["state"].setdefault(int(index), {})[key] = value
-        for group, saved in zip(state["param_groups"], groups, strict=True):
+    states = [_part(tensors, f"optimizer{k}/") for k in range(len(optimizers))]
+    for k, (state, expected) in enumerate(zip(states, _expected(model, optimizers), strict=True)):
+        stepped = {name.split("/")[0] for name in state}
+        _compare(path, f"optimizer {k}", state, {n: s for n, s in expected.items() if n.split("/")[0] in stepped})
+        _check_groups(path, k, content["groups"][k], optimizers[k].param_groups)
+    model.load_state_dict(weights)
+    for optimizer, groups, state in zip(optimizers, content["groups"], states, strict=True):
+        whole = optimizer.state_dict()
+        whole["state"] = {}
+        for name, value in state.items():
+            index, key = name.split("/")
+            whole["state"].setdefault(int(index), {})[key] = value
+        for group, saved in zip(whole["param_groups"], groups, strict=True):
             group |= saved
-        optimizer.load_state_dict(state)
-    return int(metadata["step"])
+        optimizer.load_state_dict(whole)
+    return int(content["step"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise ValueError(f"{path} is not a checkpoint: {'not a file' if path.exists() else 'there is no such file'}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # A copy each: views of the file's buffer lie at any address, and products of them round in another order.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        text, written = metadata["checkpoint"], metadata["checksum"]
+        content = json.loads(text)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
+    if checksum(tensors, text) != written:
+        raise ValueError(f"{path} was changed after it was written: its checksum is another")
+    return content, tensors
+
+
+def checksum(tensors: Mapping[str, Tensor], content: str) -> str:
+    """Of the numbers, names, types and shapes of tensors on the CPU, and of the text."""
+    found = hashlib.blake2b(content.encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _shape(value: Any) -> Shape:
+    tensor = torch.as_tensor(value)
+    return tensor.dtype, tuple(tensor.shape)
+
+
+def _compare(path: Path, what: str, found: Mapping[str, Tensor], expected: Mapping[str, Shape]) -> None:
+    """Raise ValueError where names, types or shapes differ."""
+    for name in sorted({*found, *expected}):
+        there, needed = _shape(found[name]) if name in found else None, expected.get(name)
+        if there != needed:
+            raise ValueError(f"{path} does not fit {what}: {name} is {_told(there)}, and {_told(needed)} is needed")
+
+
+def _told(one: Shape | None) -> str:
+    return "missing" if one is None else f"{str(one[0]).removeprefix('torch.')} {one[1]}"
+
+
+def _expected(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Shape]]:
+    """What the state of each optimizer holds after a step, from one step of a copy along no gradient."""
+    _, copies = copy.deepcopy((model, list(optimizers)))
+    found = []
+    for optimizer in copies:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+        state = optimizer.state_dict()["state"]
+        found.append({f"{i}/{key}": _shape(v) for i, own in state.items() for key, v in own.items() if v is not None})
+    return found
+
+
+def _check_groups(path: Path, k: int, saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError for settings of parameter groups that are not those of the optimizer; the learning rate follows a schedule."""
+    if len(saved) != len(groups):
+        raise ValueError(f"{path} does not fit optimizer {k}: it has {len(saved)} groups, and {len(groups)} are there")
+    for then, now in zip(saved, groups, strict=True):
+        for name in sorted({*then, *now} - {"params", "initial_lr"}):
+            value, own = then.get(name), json.loads(json.dumps(now.get(name)))
+            rate = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+            if not (rate if name == "lr" else value == own):
+                raise ValueError(f"{path} does not fit optimizer {k}: {name} is {value!r}, and {own!r} is there")
