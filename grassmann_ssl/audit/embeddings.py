@@ -74,14 +74,15 @@ def audit_embeddings(
             raise ValueError(f"z_positive must have the shape {tuple(rows.shape)} of z, got {tuple(positive.shape)}")
         positive = positive.to(rows.device)
     largest, left_out = magnitude(rows), 0
-    if not math.isfinite(largest + (0.0 if positive is None else magnitude(positive))):
+    if not (math.isfinite(largest) and _is_finite(positive)):
         good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)
         bad = (~good).nonzero()[:, 0].tolist()
         left_out = len(bad)
         if nonfinite == "refuse":
             shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
+            names = " or ".join(name for name, v in (("z", rows), ("z_positive", positive)) if not _is_finite(v))
             raise ValueError(
-                f"z has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
+                f"{names} has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
                 "mend them, or leave them out with nonfinite='drop'"
             )
         rows = rows[good]
@@ -130,3 +131,7 @@ def audit_embeddings(
         band=band * square,
         sample_spectrum=sample.eigenvalues * square,
     )
+
+
+def _is_finite(z: Tensor | None) -> bool:
+    return z is None or math.isfinite(magnitude(z))

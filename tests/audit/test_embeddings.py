@@ -142,6 +142,12 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
     z[[7, 50]] = torch.tensor([[float("nan")], [float("inf")]])
     with pytest.raises(ValueError, match=r"z has 2 of 100 rows that are not finite \(rows 7, 50\): .*nonfinite='drop'"):
         audit_embeddings(z)
+    whole = normal(1, 100, 4)
+    with pytest.raises(ValueError, match=r"^z_positive has 2 of 100 rows that are not finite \(rows 7, 50\)"):
+        audit_embeddings(whole, z_positive=z)
+    whole[9] = float("nan")
+    with pytest.raises(ValueError, match=r"^z or z_positive has 3 of 100 rows"):
+        audit_embeddings(whole, z_positive=z)
     audit = audit_embeddings(z, nonfinite="drop", labels=np.arange(100) % 2, groups=np.arange(100))
     assert (audit.rows, audit.left_out) == (98, 2)
 
