@@ -80,9 +80,10 @@ def audit_embeddings(
         left_out = len(bad)
         if nonfinite == "refuse":
             shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
-            names = " or ".join(name for name, v in (("z", rows), ("z_positive", positive)) if not _is_finite(v))
+            views = {"z": rows, "z_positive": positive}
+            having = " or ".join(name for name, view in views.items() if not _is_finite(view))
             raise ValueError(
-                f"{names} has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
+                f"{having} has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
                 "mend them, or leave them out with nonfinite='drop'"
             )
         rows = rows[good]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FIRST = 8  # entries that tell most rows apart
 CHUNK = 2**20  # entries of rows that are worked on at a time: what is made of them stays in the cache
 
 
@@ -123,19 +124,21 @@ def finite_rows(z: Tensor) -> Tensor:
 
 
 def distinct_rows(z: Tensor) -> int:
-    """How many rows (N, D) differ: those alike in their first entry are compared by a hash of 64 bits."""
-    _, place, count = torch.unique(wide(z[:, 0]), return_inverse=True, return_counts=True)
+    """How many rows (N, D) differ, by a hash of 64 bits; of whole rows only where the first entries are alike."""
+    _, place, count = torch.unique(_hashes(z[:, :FIRST]), return_inverse=True, return_counts=True)
     shared = (count[place] > 1).nonzero()[:, 0]
-    if not len(shared):
-        return len(z)
-    drawn = torch.randint(-(2**62), 2**62, (2, z.shape[1]), generator=torch.Generator().manual_seed(0)).to(z.device)
-    first, second = 2 * drawn + 1
-    hashes = []
-    for rows in torch.split(shared, max(1, CHUNK // z.shape[1])):
-        x = wide(z[rows]) + 0.0  # -0 is 0
-        bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32) * first
-        hashes.append(((bits ^ (bits >> 32)) * second).sum(1))
-    return len(z) - len(shared) + len(torch.unique(torch.cat(hashes)))
+    parts = [_hashes(z[rows]) for rows in torch.split(shared, max(1, CHUNK // z.shape[1]))]
+    return len(z) - len(shared) + len(torch.unique(torch.cat(parts)))
+
+
+def _hashes(z: Tensor) -> Tensor:
+    """One number of 64 bits for each row; equal for equal rows."""
+    drawn = torch.randint(-(2**62), 2**62, (2, z.shape[1]), generator=torch.Generator().manual_seed(0))
+    first, second = (2 * drawn + 1).to(z.device).unbind()
+    x = wide(z) + 0.0  # -0 is 0
+    bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32) * first
+    mixed: Tensor = (bits ^ (bits >> 32)) * second
+    return mixed.sum(1)
 
 
 def wide(z: Tensor) -> Tensor:
