@@ -28,10 +28,10 @@ NAME = "audit"
 PAGE = "docs/audit.md"
 DIMENSIONS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 RATIOS = (1 / 32, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 20, 64)  # N / D
-WORK = 2**30  # N D min(N, D) of the largest sample
-VARIANTS = (
-    5  # populations of every family and dimension, fewer above 512: entries, dtype, mean, basis and scale are drawn
-)
+WORK = 2**38  # N D min(N, D) of the largest sample,
+PEERS_WORK = 2**30  # and of the largest that the peers judge, too
+# Populations of every family and dimension, twice as many up to 64, fewer above 512: entries, dtype, mean, basis and scale are drawn.
+VARIANTS = 5
 PAIRS = ((8192, 512), (4096, 2048), (512, 2048), (50_000, 2048))
 
 Array = NDArray[np.float64]
@@ -88,26 +88,24 @@ class Population:
         d, root = self.dimension, torch.tensor(self.spectrum).sqrt()
         z = torch.randn(n, d, generator=generator, dtype=torch.float64)
         if self.student:
-            chi = (
-                torch.stack([torch.randn(n, d, generator=generator, dtype=torch.float64) for _ in range(5)])
-                .square()
-                .sum(0)
-            )
-            z = z * (3 / chi).sqrt()  # variance 1
+            chi = torch.zeros_like(z)
+            for _ in range(5):
+                chi += torch.randn(n, d, generator=generator, dtype=torch.float64).square_()
+            z *= (3 / chi).sqrt_()  # variance 1
         labels = None
         if self.classes:
             labels = torch.randint(len(self.classes), (n,), generator=generator)
             share = torch.tensor(self.classes, dtype=torch.float64)
             z = share.sqrt()[labels, None] * z + self.centres()[labels]
-        z = z * root
+        z *= root
         for _ in range(3):
             mirror = F.normalize(torch.randn(d, generator=generator, dtype=torch.float64), dim=0)
-            z = z - 2 * torch.outer(z @ mirror, mirror)
+            z.addr_(z @ mirror, mirror, alpha=-2)
         deviation = float(np.sqrt(self.spectrum.mean())) or 1.0
         shift = torch.full((d,), self.mean * deviation, dtype=torch.float64)
         if self.cone:
             shift = torch.full((d,), self.cone * float(np.sqrt(self.spectrum.sum() / d)), dtype=torch.float64)
-        return ((z + shift) * self.scale).to(self.dtype), labels
+        return z.add_(shift).mul_(self.scale).to(self.dtype), labels
 
 
 def spectra(d: int) -> dict[str, Array]:
@@ -131,7 +129,7 @@ def populations(dimensions: tuple[int, ...], variants: int, seed: int = 0) -> li
     rng = np.random.default_rng(seed)
     found = []
     for d in dimensions:
-        for _ in range(max(1, min(variants, 512 * variants // d))):
+        for _ in range(2 * variants if d <= 64 else max(1, min(variants, 512 * variants // d))):
 
             def drawn(family: str, spectrum: Array, **more: Any) -> Population:
                 dtype = torch.float32 if rng.random() < 0.7 else torch.float16
@@ -151,7 +149,18 @@ def samples(population: Population, work: float = WORK, ratios: tuple[float, ...
     """Numbers of rows."""
     d = population.dimension
     wanted = [round(ratio * d) for ratio in ratios]
-    return [n for n in wanted if n >= 3 and n * d * min(n, d) <= work]
+    return [n for n in wanted if n >= 3 and _work(n, d) <= work]
+
+
+def left_out(
+    dimensions: tuple[int, ...], work: float = WORK, ratios: tuple[float, ...] = RATIOS
+) -> list[dict[str, float]]:
+    """D and N / D of the samples that are too large."""
+    return [{"d": d, "ratio": ratio} for d in dimensions for ratio in ratios if _work(round(ratio * d), d) > work]
+
+
+def _work(n: int, d: int) -> int:
+    return n * d * min(n, d)
 
 
 def cell(population: Population, n: int, peers: dict[str, Callable[[Tensor], float]]) -> dict[str, Any]:
@@ -177,7 +186,9 @@ def cell(population: Population, n: int, peers: dict[str, Callable[[Tensor], flo
         "found_soft": verdict.soft,
         "found_hard": verdict.hard,
         "covered": bool(used.low <= participation(population.spectrum) <= used.high) if plain else None,
-        "scores": {name: float(score(rows.float())) for name, score in peers.items()},
+        "scores": {name: float(score(rows.float())) for name, score in peers.items()}
+        if _work(n, population.dimension) <= PEERS_WORK
+        else {},
     }
 
 
@@ -194,7 +205,8 @@ def rules() -> dict[str, Callable[[Tensor], float]]:
         return torch.linalg.eigvalsh(gram.double()).clamp_min(0).sqrt()
 
     def rankme(z: Tensor) -> float:
-        p = singular(z) / singular(z).sum().clamp_min(1e-30) + 1e-7
+        values = singular(z)
+        p = values / values.sum().clamp_min(1e-30) + 1e-7
         return float((-(p * p.log()).sum()).exp()) / z.shape[1]
 
     def spread(z: Tensor) -> float:
@@ -273,7 +285,7 @@ def summary(cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _peers(cells: list[dict[str, Any]]) -> dict[str, float]:
     """Share of cells that a peer's score tells right, collapsed or not, at the best single threshold; those of z alone are asked."""
-    asked = [c for c in cells if not c["family"].startswith(("cone", "class"))]
+    asked = [c for c in cells if c["scores"] and not c["family"].startswith(("cone", "class"))]
     truth = np.array([c["truth"] != "none" for c in asked])
     found = {}
     for name in asked[0]["scores"] if asked else ():
@@ -305,7 +317,14 @@ def run(
     cells = [cell(one, n, peers) for one in asked for n in samples(one)]
     wrong = [c for c in cells if c["found"] not in ("undecided", c["truth"])]
     records: list[dict[str, Any]] = [
-        {"kind": "calibration", "populations": len(asked), **summary(cells), "wrong_cells": wrong}
+        {
+            "kind": "calibration",
+            "populations": len(asked),
+            **summary(cells),
+            "wrong_cells": wrong,
+            "left_out": left_out(dimensions),
+            "peers_work": PEERS_WORK,
+        }
     ]
     for n, d in pairs:
         z = torch.randn(n, d, generator=torch.Generator().manual_seed(0)).to(device)
@@ -348,8 +367,10 @@ def _calibration(record: dict[str, Any]) -> list[tuple[str, str, str]]:
             "decided_of_hard_from_4_rows_per_dimension",
         )
     )
+    missing = ", ".join(f"D = {one['d']:,} at N/D = {one['ratio']:g}" for one in record["left_out"])
     return [
         ("populations, samples", "600", f"{record['populations']:,}, {record['cells']:,}"),
+        ("samples left out, too large", "", missing or "none"),
         ("verdicts other than the population's", "1 %", f"{record['wrong']} of {record['decided']:,} decided"),
         ("isotropic populations called collapsed", "0", f"{record['isotropic_called_collapsed']}"),
         ("complete, directional, soft: decided with 64 rows or more", "90 %", soft),

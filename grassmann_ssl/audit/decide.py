@@ -36,8 +36,8 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
 
     At least ceil(PR) are live, by Cauchy-Schwarz. If only r were live, the sample's l_{r+1} would lie below the threshold t = max(dead l_1,
     rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest. If k were live, its l_k would lie above t (1 - sqrt(k/n))^2:
-    dimensions below that are dead, if half of the units show as many as all do; rows that repeat each other do not. A factor 2 on either
-    side allows for heavy tails.
+    dimensions below that are dead, if half of the units show as many as all do; rows that repeat each other do not, nor copies: as many
+    rows must differ. A factor 2 on either side allows for heavy tails.
     """
     values, n, d = sample.eigenvalues, sample.freedom, sample.dimension
     threshold = max(rule.dead * values[0], sample.floor)
@@ -47,7 +47,7 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     k = np.arange(1, len(values) + 1)
     lowest = max(rule.dead * values[0] / edge, 10 * sample.floor) * (1 - np.sqrt(np.minimum(k / n, 1))) ** 2 / 2
     # Nothing is told where a live dimension, too, might be rounding of the decomposition.
-    told = (n - k >= SPARE) & (lowest > sample.rounding)
+    told = (min(n, sample.distinct - 1) - k >= SPARE) & (lowest > sample.rounding)
     dead = told & (values < lowest)
     most = int(dead.argmax()) if dead.any() else d
     if most < d and len(sample.half) and int((sample.half > lowest[most]).sum()) < SATURATED * most:
@@ -55,8 +55,13 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     least = min(max(seen, math.ceil(used - 1e-9)), most)
     found = int((spectrum >= max(rule.dead * spectrum[0], sample.floor)).sum())
     found = min(max(found, least), most)
-    plenty = sample.units >= PLENTY * d
+    plenty = sample.units >= PLENTY * d and _differ(sample)
     return found, Live(found, found) if plenty else Live(least, most)
+
+
+def _differ(sample: Sample) -> bool:
+    """Whether rows that differ are enough to show all dimensions."""
+    return sample.distinct - 1 - sample.dimension >= SPARE
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,8 @@ def _missing(sample: Sample, soft: bool | None, live: Live, rule: Rule) -> str:
             rows.append(math.ceil(min(wanted, PLENTY * d)))
     if live.least < rule.live * d <= live.most:
         parts.append(f"between {live.least} and {live.most} of {d} dimensions may be live")
+        if sample.distinct < sample.rows and not _differ(sample):
+            parts[-1] += f", since only {sample.distinct:,} of {sample.rows:,} rows are different"
         rows.append(4 * d if sample.units < 4 * d else PLENTY * d)
     more = f"; about {max(rows):,} independent rows would tell" if rows else ""
     return " and ".join(parts) + more

@@ -74,14 +74,16 @@ def audit_embeddings(
             raise ValueError(f"z_positive must have the shape {tuple(rows.shape)} of z, got {tuple(positive.shape)}")
         positive = positive.to(rows.device)
     largest, left_out = magnitude(rows), 0
-    if not math.isfinite(largest + (0.0 if positive is None else magnitude(positive))):
+    if not (math.isfinite(largest) and _is_finite(positive)):
         good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)
         bad = (~good).nonzero()[:, 0].tolist()
         left_out = len(bad)
         if nonfinite == "refuse":
             shown = ", ".join(map(str, bad[:SHOWN])) + (", ..." if left_out > SHOWN else "")
+            views = {"z": rows, "z_positive": positive}
+            having = " or ".join(name for name, view in views.items() if not _is_finite(view))
             raise ValueError(
-                f"z has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
+                f"{having} has {left_out} of {len(rows)} rows that are not finite (rows {shown}): "
                 "mend them, or leave them out with nonfinite='drop'"
             )
         rows = rows[good]
@@ -92,6 +94,12 @@ def audit_embeddings(
             f"z must have at least 2 rows{' that are finite' if left_out else ''}, got {len(rows)}: one row has no variance"
         )
     rows, scale = in_range(rows, largest)
+    square = 1.0 if directions else scale * scale
+    if not 0 < square < math.inf:
+        raise ValueError(
+            f"z has entries of up to {largest:.3g}, whose squares are outside the range of float64: multiply z by a constant, "
+            "which changes no verdict"
+        )
     seen = on_sphere(rows) if directions else rows
     sample = sample_of(seen, units)
     if sample.units < 2:
@@ -100,7 +108,7 @@ def audit_embeddings(
     samples: dict[str, Sample] = {}
     if label is not None:
         table, samples = class_rows(seen, label, names, units, sample, confidence)
-    variance = None if input_variance is None else input_variance / (1.0 if directions else scale**2)
+    variance = None if input_variance is None else input_variance / square
     judged = judge_sample(sample, rule, directions=directions, classes=samples, input_variance=variance)
     numbers, band = spectral_numbers(sample, judged.spectrum, judged.found, judged.live, confidence)
     numbers += concentration(rows, units, confidence)
@@ -108,13 +116,13 @@ def audit_embeddings(
         numbers += pair_numbers(rows, positive, units, confidence)
     if label is not None:
         numbers += label_numbers(seen, label, names, samples)
-    square = 1.0 if directions else scale**2
     return Audit(
         verdict=judged.verdict,
         rule=rule,
         confidence=confidence,
         rows=len(rows),
         units=sample.units,
+        distinct=sample.distinct,
         dimension=sample.dimension,
         left_out=left_out,
         directions=directions,
@@ -124,3 +132,7 @@ def audit_embeddings(
         band=band * square,
         sample_spectrum=sample.eigenvalues * square,
     )
+
+
+def _is_finite(z: Tensor | None) -> bool:
+    return z is None or math.isfinite(magnitude(z))

@@ -99,7 +99,11 @@ def concentration(z: Tensor, units: Tensor | None, confidence: float) -> list[Nu
             "0: directions spread over the sphere, 1: all alike",
         ),
         number(
-            "spread", (value, low, high), None, "1 - |E z/||z|| |^2, the variance of z/||z||", "the same as a variance"
+            "spread",
+            (value, low, high),
+            None,
+            "1 - |E z/||z|| |^2, the variance of z/||z||",
+            "1: directions spread, 0: all alike",
         ),
     ]
 

@@ -91,7 +91,7 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
     judged = judge_sample(sample, rule, directions=directions)
     verdict, live = judged.verdict, judged.live
     used, along = sample.dimensions_used(CONFIDENCE), concentration(rows, None, CONFIDENCE)[0]
-    square = 1.0 if directions else scale**2
+    root = 1.0 if directions else scale  # in two steps: infinite beyond the range of float64, and 0 stays 0
     found = Judgement(
         step=step,
         rows=len(rows),
@@ -104,7 +104,8 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
         high=used.high,
         live_least=live.least,
         live_most=live.most,
-        total_variance=sample.total * square,
+        total_variance=sample.total * root * root,
         concentration=math.nan if along.value is None else along.value,
     )
-    return found, judged.spectrum * square
+    with np.errstate(over="ignore"):
+        return found, judged.spectrum * root * root

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from grassmann_ssl.audit.gram import Products, Units, products
-from grassmann_ssl.audit.rows import CHUNK, wide
+from grassmann_ssl.audit.rows import CHUNK, distinct_rows, wide
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,7 @@ class Estimate:
 class Sample:
     """What the audit knows of the covariance S of rows z (N, D) that come in independent units.
 
+    distinct     rows that differ: with copies among them, fewer than `rows`
     mean         (D,), every unit with the same weight
     noise        variance of the rounding of a row in its dtype, all dimensions together: eps^2 E|z|^2 / 12
     total        tr S, unbiased
@@ -57,6 +58,7 @@ class Sample:
     rows: int
     units: int
     dimension: int
+    distinct: int
     mean: Array
     noise: float
     total: float
@@ -125,9 +127,9 @@ class Sample:
         return below, above, (count - 1) * (float(logs.mean()) - kept)
 
     def variance(self, confidence: float) -> Estimate:
-        """tr S with a jackknife interval of its logarithm over the blocks."""
-        if not self.total > 0 or len(self.sizes) < 2:
-            return Estimate(max(self.total, 0.0), 0.0, float("inf") if len(self.sizes) < 2 else 0.0)
+        """tr S with a jackknife interval of its logarithm over the blocks; without an upper end for two: both are as far from the mean."""
+        if not self.total > 0 or len(self.sizes) < 3:
+            return Estimate(max(self.total, 0.0), 0.0, float("inf") if len(self.sizes) < 3 else 0.0)
         logs = np.log((self.blocks.sum() - self.blocks) / (self.sizes.sum() - self.sizes))
         reach = math.exp(jackknife_reach(logs, confidence))
         return Estimate(self.total, self.total / reach, self.total * reach)
@@ -196,6 +198,7 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
         rows=n,
         units=count,
         dimension=d,
+        distinct=distinct_rows(z),
         mean=mean.cpu().numpy(),
         noise=noise,
         total=total,

@@ -123,14 +123,14 @@ def spectral_numbers(
         number(
             "dimensions_used",
             (used.value, used.low, used.high),
-            plain,
+            plain or None,
             "participation ratio (tr S)^2 / tr S^2, unbiased for any N",
             "how many dimensions share the variance",
         ),
         number(
             "share_used",
             [share_used(v, d) for v in (used.value, used.low, used.high)],
-            share_used(plain, d),
+            share_used(plain, d) if plain else None,
             "(PR - 1) / (D - 1)",
             "0: one dimension has all variance, 1: all have the same",
         ),

@@ -17,7 +17,7 @@ from grassmann_ssl.audit.rule import Rule, Verdict
 Thing = TypeVar("Thing", Number, ClassRow, Rule)
 
 SPECTRA = ("spectrum", "band", "sample_spectrum")
-PLAIN = ("confidence", "rows", "units", "dimension", "left_out", "directions")
+PLAIN = ("confidence", "rows", "units", "distinct", "dimension", "left_out", "directions")
 
 
 def stored(audit: Audit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

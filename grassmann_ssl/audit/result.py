@@ -32,7 +32,8 @@ class Audit:
 
     verdict          kinds of collapse found, and what is open
     rule, confidence the thresholds, and the confidence of the intervals
-    rows, units      rows judged, and how many of them are independent; `left_out` were not finite
+    rows, units      rows judged, and how many of them are independent; `left_out` more were not finite
+    distinct         rows that differ: without copies
     dimension        D
     directions       z / ||z|| was judged, not z
     numbers          each with interval, convention and meaning
@@ -46,6 +47,7 @@ class Audit:
     confidence: float
     rows: int
     units: int
+    distinct: int
     dimension: int
     left_out: int
     directions: bool
@@ -76,6 +78,23 @@ class Audit:
     def judgement(self) -> str:
         """The verdict in one sentence, with what is open."""
         return judgement(self.verdict)
+
+    @property
+    def judged(self) -> str:
+        """What was judged: rows, dimensions, groups, what is left out, copies."""
+        of = "directions z/‖z‖ of " if self.directions else ""
+        text = f"{of}{self.rows:,} rows of {self.dimension:,} dimensions"
+        if self.units < self.rows:
+            text += f" in {self.units:,} independent groups"
+        if self.left_out:
+            text += f"; {self.left_out:,} more were not finite and are left out"
+        if self.distinct == 1:
+            text += ", all of them equal"
+        elif self.distinct < self.rows:
+            text += f"; only {self.distinct:,} of them are different"
+            if self.units == self.rows:
+                text += ": if the same inputs come again, they need groups"
+        return text
 
     def frame(self) -> pd.DataFrame:
         """The numbers as a frame of pandas, one row each, by name."""
@@ -168,7 +187,12 @@ class Audit:
                 for one in self.numbers
             ],
         )
-        parts = [f"<p><b>{html.escape(self.judgement)}</b></p>", numbers, f"<p>{html.escape(str(self.rule))}</p>"]
+        parts = [
+            f"<p><b>{html.escape(self.judgement)}</b></p>",
+            f"<p>{html.escape(self.judged)}</p>",
+            numbers,
+            f"<p>{html.escape(str(self.rule))}</p>",
+        ]
         if self.classes:
             cells, left = class_cells(self.classes, self.verdict.classes)
             parts.append(html_table(CLASS_HEADER, cells) + (f"<p>and {left:,} more classes</p>" if left else ""))

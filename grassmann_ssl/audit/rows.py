@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FIRST = 8  # entries that tell most rows apart
 CHUNK = 2**20  # entries of rows that are worked on at a time: what is made of them stays in the cache
 
 
@@ -45,10 +47,14 @@ def as_rows(z: Any, tokens: str | None = None, groups: Any = None, name: str = "
 def as_tensor(z: Any, name: str) -> Tensor:
     """A floating tensor of a torch or numpy array or a pandas frame, without a copy where there is one already."""
     if type(z).__module__.split(".")[0] == "pandas":
-        z = z.to_numpy()
+        z = _of_pandas(z, name)
     if isinstance(z, np.ndarray):
-        if z.dtype.kind != "f":
+        if z.dtype.kind in "biu":
             raise ValueError(f"{name} must be floating, got dtype {z.dtype}: convert it with .astype('float32')")
+        if z.dtype.kind != "f":
+            raise ValueError(f"{name} must hold real numbers alone, got dtype {z.dtype}")
+        if isinstance(z, np.ma.MaskedArray):
+            z = z.filled(np.nan)
         if z.dtype.itemsize > 8 or not z.dtype.isnative:
             z = z.astype(np.float64 if z.dtype.itemsize > 4 else z.dtype.newbyteorder("="))
         with warnings.catch_warnings():
@@ -56,9 +62,27 @@ def as_tensor(z: Any, name: str) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(z) if any(s < 0 for s in z.strides) else z)
     if not isinstance(z, Tensor):
         raise ValueError(f"{name} must be an array of numpy or torch or a frame of pandas, got {type(z).__name__}")
-    if not z.is_floating_point():
-        raise ValueError(f"{name} must be floating, got dtype {z.dtype}: convert it with .float()")
+    if z.is_complex():
+        raise ValueError(f"{name} must hold real numbers alone, got dtype {z.dtype}")
+    if z.dtype not in FLOATS:
+        known = ", ".join(str(one).removeprefix("torch.") for one in FLOATS)
+        raise ValueError(f"{name} must be of {known}, got {z.dtype}: convert it with .float()")
+    if z.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got layout {z.layout}: convert it with .to_dense()")
     return z.detach()
+
+
+def _of_pandas(frame: Any, name: str) -> np.ndarray:
+    """The numbers of a frame in their own dtype; those that are missing become NaN."""
+    columns = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
+    for column, kind in columns.items():
+        if kind.kind not in "biuf":
+            raise ValueError(f"{name} must hold real numbers alone, and column {column!r} holds {kind}")
+    numbers: np.ndarray = frame.to_numpy()
+    if numbers.dtype.kind == "O":  # the types of pandas that know missing values
+        kind = np.result_type(*(getattr(one, "numpy_dtype", one) for one in columns.values()))
+        numbers = frame.to_numpy(kind, na_value=np.nan if kind.kind == "f" else 0)  # integers are refused anyway
+    return numbers
 
 
 def as_labels(labels: Any, n: int, name: str) -> Tensor:
@@ -97,6 +121,24 @@ def magnitude(z: Tensor) -> float:
 def finite_rows(z: Tensor) -> Tensor:
     """Whether every entry of a row is finite, (N,)."""
     return torch.cat([rows.isfinite().all(1) for rows in torch.split(z, max(1, CHUNK // z.shape[1]))])
+
+
+def distinct_rows(z: Tensor) -> int:
+    """How many rows (N, D) differ, by a hash of 64 bits; of whole rows only where the first entries are alike."""
+    _, place, count = torch.unique(_hashes(z[:, :FIRST]), return_inverse=True, return_counts=True)
+    shared = (count[place] > 1).nonzero()[:, 0]
+    parts = [_hashes(z[rows]) for rows in torch.split(shared, max(1, CHUNK // z.shape[1]))]
+    return len(z) - len(shared) + len(torch.unique(torch.cat(parts)))
+
+
+def _hashes(z: Tensor) -> Tensor:
+    """One number of 64 bits for each row; equal for equal rows."""
+    drawn = torch.randint(-(2**62), 2**62, (2, z.shape[1]), generator=torch.Generator().manual_seed(0))
+    first, second = (2 * drawn + 1).to(z.device).unbind()
+    x = wide(z) + 0.0  # -0 is 0
+    bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32) * first
+    mixed: Tensor = (bits ^ (bits >> 32)) * second
+    return mixed.sum(1)
 
 
 def wide(z: Tensor) -> Tensor:

@@ -88,6 +88,8 @@ def _reading(path: Path) -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
         if "bject" in reason and path.suffix.lower() in (".npy", ".npz"):
             reason = "it holds Python objects, which are never loaded; store an array of numbers or of texts"
+        if "mmap length" in reason or "not a zip file" in reason:
+            reason = "it is cut short, or of another kind"
         raise ValueError(f"{path} cannot be read: {reason}") from None
 
 

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from grassmann_ssl.audit import CollapseError, Rule, audit_embeddings
 from grassmann_ssl.audit.moments import blocks_of
+from grassmann_ssl.audit.rows import distinct_rows
 from grassmann_ssl.metrics import alignment, uniformity
 from tests.profiles import examples
 
@@ -141,6 +142,12 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
     z[[7, 50]] = torch.tensor([[float("nan")], [float("inf")]])
     with pytest.raises(ValueError, match=r"z has 2 of 100 rows that are not finite \(rows 7, 50\): .*nonfinite='drop'"):
         audit_embeddings(z)
+    whole = normal(1, 100, 4)
+    with pytest.raises(ValueError, match=r"^z_positive has 2 of 100 rows that are not finite \(rows 7, 50\)"):
+        audit_embeddings(whole, z_positive=z)
+    whole[9] = float("nan")
+    with pytest.raises(ValueError, match=r"^z or z_positive has 3 of 100 rows"):
+        audit_embeddings(whole, z_positive=z)
     audit = audit_embeddings(z, nonfinite="drop", labels=np.arange(100) % 2, groups=np.arange(100))
     assert (audit.rows, audit.left_out) == (98, 2)
 
@@ -148,14 +155,25 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
 @pytest.mark.parametrize(
     ("z", "settings", "message"),
     [
+        (pd.Series([1.0, 2.0]), {}, r"z must have shape \(N, D\).*, got \(2,\)"),
         (torch.zeros(5), {}, r"z must have shape \(N, D\).*, got \(5,\)"),
         (torch.zeros(0, 3), {}, r"z must have at least one row and one dimension, got shape \(0, 3\)"),
         (torch.zeros(3, 0), {}, r"at least one row and one dimension"),
         (torch.zeros(1, 3), {}, r"z must have at least 2 rows, got 1: one row has no variance"),
         (torch.zeros(4, 2, 3), {}, r"say tokens='mean' .* or tokens='rows'"),
         (torch.zeros(4, 3), {"tokens": "mean"}, r"z must have shape \(N, T, D\) where tokens is given"),
-        (torch.zeros(4, 3, dtype=torch.int64), {}, r"z must be floating, got dtype torch.int64"),
-        (np.zeros((4, 3), dtype=object), {}, r"z must be floating, got dtype object"),
+        (torch.zeros(4, 3, dtype=torch.int64), {}, r"z must be of float16, .*, got torch.int64: convert it with .float\(\)"),
+        (torch.zeros(4, 3).to(torch.float8_e4m3fn), {}, r"z must be of float16, .*, got torch.float8_e4m3fn"),
+        (torch.zeros(4, 3, dtype=torch.complex64), {}, r"z must hold real numbers alone, got dtype torch.complex64$"),
+        (torch.zeros(4, 3).to_sparse(), {}, r"z must be dense, got layout torch.sparse_coo: convert it with .to_dense\(\)"),
+        (np.zeros((4, 3), dtype=object), {}, r"z must hold real numbers alone, got dtype object$"),
+        (np.zeros((4, 3), dtype=complex), {}, r"z must hold real numbers alone, got dtype complex128$"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), {}, r"z must hold real numbers alone, and column 'b' holds (object|str)$"),
+        (pd.DataFrame({"a": [1, 2]}, dtype="Int64"), {}, r"z must be floating, got dtype int64: convert it with .astype"),
+        (pd.DataFrame({0: [1, 2, None, 4]}, dtype="Float32"), {}, r"z has 1 of 4 rows that are not finite \(rows 2\)"),
+        (np.ma.masked_equal(np.arange(12.0).reshape(4, 3), 7), {}, r"z has 1 of 4 rows that are not finite \(rows 2\)"),
+        (1e300 * normal(0, 9, 3).double(), {}, r"z has entries of up to 2\.\d+e\+300, whose squares are outside the range"),
+        (1e-300 * normal(0, 9, 3).double(), {}, r"z has entries of up to 2\.\d+e-300, whose squares .* multiply z by a constant"),
         (np.zeros((4, 3), dtype=np.int32), {}, r"z must be floating, got dtype int32"),
         ([[1.0, 2.0]], {}, r"z must be an array of numpy or torch or a frame of pandas, got list"),
         (torch.zeros(4, 3), {"labels": [0, 1]}, r"labels must have one entry for each of the 4 rows, got shape \(2,\)"),
@@ -192,6 +210,51 @@ def test_constant_columns_duplicates_and_denormals_are_stated_results(n, d, cons
         assert audit.kind in ("none", "undecided", "dimensional", "complete", "class")
         assert all(one.value is None or np.isfinite(one.value) for one in audit.numbers)
         repr(audit), audit.frame(), audit._repr_html_()
+
+
+def test_two_rows_say_nothing_of_the_width_of_their_variance():
+    """Both are as far from their mean: leaving one out changes nothing."""
+    assert audit_embeddings(normal(0, 2, 64))["total_variance"].high is None
+    narrow = torch.ones(2, 8) + 0.1 * normal(0, 2, 8)
+    assert "directional" in audit_embeddings(narrow, directions=True).verdict.open
+
+
+def test_without_any_variance_the_sample_has_no_share_of_dimensions():
+    audit = audit_embeddings(torch.ones(50, 8))
+    assert audit["share_used"].sample is None and audit["dimensions_used"].sample is None
+
+
+def test_directions_of_any_magnitude_are_judged():
+    assert audit_embeddings(1e300 * normal(0, 300, 8).double(), directions=True).kind == "none"
+
+
+@pytest.mark.parametrize("copies", [2, 4, 100])
+def test_copies_of_few_rows_are_no_dead_dimensions(copies):
+    """50 rows of 64 dimensions span 49 of them, however often they come."""
+    audit = audit_embeddings(normal(0, 50, 64).repeat(copies, 1))
+    assert (audit.kind, audit.distinct) == ("undecided", 50)
+    assert f"since only 50 of {50 * copies:,} rows are different" in audit.judgement
+    assert audit.judged.endswith("; only 50 of them are different: if the same inputs come again, they need groups")
+    grouped = audit_embeddings(normal(0, 50, 64).repeat(copies, 1), groups=torch.arange(50).repeat(copies))
+    assert grouped.judged.endswith(" in 50 independent groups; only 50 of them are different")
+
+
+def test_many_rows_are_judged_though_some_are_copies():
+    z = normal(0, 2000, 16) * (torch.arange(16) < 8)
+    z[1000:] = z[:1000]
+    assert audit_embeddings(z).kind == "dimensional" and audit_embeddings(z + normal(1, 16)).distinct == 1000
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(2, 60),
+    st.integers(1, 5),
+    st.sampled_from(["float16", "bfloat16", "float32", "float64"]),
+)
+@examples(60)
+def test_rows_that_differ_are_counted(seed, n, d, dtype):
+    z = normal(seed, n, d).round(decimals=seed % 2).to(getattr(torch, dtype)) * 2.0 ** (seed % 9)
+    assert distinct_rows(z) == len(torch.unique(z.double(), dim=0))
 
 
 def test_the_gate_names_what_falls_short():

@@ -475,7 +475,7 @@ def test_bad_options_are_named(options, message):
     [
         (torch.ones(4), r"z must have shape \(n, D\), or \(n, T, D\) with T tokens, got \(4,\)"),
         (torch.ones(2, 3, 4, 4), r"z must have shape \(n, D\), or \(n, T, D\) with T tokens, got \(2, 3, 4, 4\)"),
-        (torch.ones(2, 3, dtype=torch.int64), r"z must be floating, got dtype torch.int64: convert it with .float\(\)"),
+        (torch.ones(2, 3, dtype=torch.int64), r"z must be of float16, .*, got torch.int64: convert it with .float\(\)"),
         (torch.ones(0, 3), r"z must have at least one row and one dimension, got shape \(0, 3\)"),
         (torch.ones(2, 4), "z must have the 3 columns of the batches before, got 4"),
         ([[1.0]], "z must be an array of numpy or torch or a frame of pandas, got list"),
@@ -592,3 +592,11 @@ def test_two_processes_are_one_with_all_rows(tmp_path):
                 assert len(acted) == (size < 1024)  # a ring of all rows keeps those before the collapse
                 references[dtype, uneven, size] = monitor.history, acted
     run_in(2, tmp_path, functools.partial(_together, references))
+
+
+def test_rows_whose_squares_leave_float64_are_judged():
+    monitor = CollapseMonitor(every=1)
+    for power in (0, 100, 200, 300):
+        monitor.update(10.0**power * torch.randn(64, 4, dtype=torch.float64))
+    assert [one.kind for one in monitor.judgements[:1]] == ["none"]
+    assert monitor.judgements[-1].total_variance == float("inf")

@@ -94,7 +94,7 @@ def test_its_texts_are_short_escaped_and_begin_with_the_verdict(audits, name):
     audit = audits[name]
     assert "\n" not in repr(audit) and len(repr(audit)) < 120
     page = audit._repr_html_()
-    assert page.startswith(f"<p><b>{html.escape(audit.judgement)}</b></p><table>")
+    assert page.startswith(f"<p><b>{html.escape(audit.judgement)}</b></p><p>{html.escape(audit.judged)}</p><table>")
     assert page.index("</table>") < page.index(html.escape(str(audit.rule)))
     assert all(one.name in page and html.escape(one.meaning) in page for one in audit.numbers)
     assert not re.search(r"<\d", page)  # a label of ours is no element

@@ -145,7 +145,7 @@ def audit_of(outcome: Outcome) -> Audit:
 def _outcome(audit: Audit, run: Run, gates: tuple[str, ...]) -> Outcome:
     record, arrays = stored(audit)
     of = f"{audit.confidence:.4g} interval"
-    findings = [Finding("verdict", measured=audit.judgement)]
+    findings = [Finding("verdict", measured=audit.judgement), Finding("judged", measured=audit.judged)]
     findings += [
         Finding(f"{one.name.replace('_', ' ')} ({one.meaning})", measured=number_text(one)) for one in audit.numbers
     ]

@@ -23,24 +23,25 @@ def page(outcome: Outcome) -> Page:
     return Page(
         f"Collapse audit of {file}" if file else "Collapse audit",
         " ".join(
-            (f"Did these embeddings collapse? {_sentence(audit.judgement)}", *_rows(audit), f"Rule: {audit.rule}.")
+            (
+                f"Did these embeddings collapse? {_sentence(audit.judgement)}",
+                f"Judged: {audit.judged}.",
+                *_evidence(audit),
+                f"Rule: {audit.rule}.",
+            )
         ),
         (Section("audit", "Spectrum, directions" + (", classes" if audit.classes else ""), audit.plot(), caption),),
     )
 
 
-def _rows(audit: Audit) -> list[str]:
-    """What was judged, and what so many rows can and cannot show."""
-    n, units, d = audit.rows, audit.units, audit.dimension
-    judged = "The directions z/‖z‖ of" if audit.directions else "These are"
-    text = [f"{judged} {n:,} rows of {d} dimensions{', judged' * audit.directions}."]
-    if units < n:
-        text.append(f"The rows come in {units:,} independent groups.")
-    if audit.left_out:
-        text.append(f"{audit.left_out:,} more rows were not finite and are left out.")
-    if n <= d:
-        text.append(f"They span at most {n - 1} dimensions, whatever the population; its spectrum is estimated.")
-    if units >= PLENTY * d:
+def _evidence(audit: Audit) -> list[str]:
+    """What so many rows can and cannot show."""
+    text, d = [], audit.dimension
+    if audit.rows <= d:
+        text.append(
+            f"They span at most {audit.rows - 1} dimensions, whatever the population; its spectrum is estimated."
+        )
+    if audit.units >= PLENTY * d:
         text.append(f"With {PLENTY} independent rows per dimension or more, the estimates decide.")
     else:
         text.append(

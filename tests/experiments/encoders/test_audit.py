@@ -148,7 +148,7 @@ def test_what_cannot_be_run_is_one_line_and_leaves_nothing(files):
     for arguments, words in (
         ((), ["file: give the file of the embeddings"]),
         (("nowhere.npy",), ["file: nowhere.npy is missing"]),
-        (("cut.npy",), ["file: cut.npy cannot be read"]),
+        (("cut.npy",), ["file: cut.npy cannot be read: it is cut short"]),
         (("text.csv",), ["text.csv: column 'b' holds string"]),
         (("integers.npy",), ["file: z must be floating, got dtype int64"]),
         (("healthy.npy", "--labels", "cut.npy"), ["labels: cut.npy cannot be read"]),
@@ -171,7 +171,7 @@ def test_the_page_says_what_was_asked_found_and_by_which_rule(files):
     run(AuditConfig(file="class.npy", labels="labels.npy", out=files / "run"))
     text = (files / "run" / "report.html").read_text()
     assert "<h1>Collapse audit of class.npy</h1>" in text
-    assert "Did these embeddings collapse? Class collapse: 2. These are 400 rows of 8 dimensions." in text
+    assert "Did these embeddings collapse? Class collapse: 2. Judged: 400 rows of 8 dimensions. " in text
     assert "With 20 independent rows per dimension or more, the estimates decide." in text
     assert "Rule: complete: no variance" in text and "<h2>Classes</h2>" in text and "<td>collapsed</td>" in text
     assert text.index("Did these") < text.index("<h2>Classes") < text.index("<h2>Findings") < text.index("Spectrum,")
