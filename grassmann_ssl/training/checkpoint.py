@@ -18,9 +18,14 @@ Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, notes: Mapping[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step: int,
+    notes: Mapping[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write the state of a model and its optimizers before step `step`; `notes` (JSON) are compared when it is loaded.
+    """Write the state of a model, its optimizers and the scaler of its loss before step `step`; `notes` (JSON) are compared when loaded.
 
     What was at `path` is replaced when the whole is on the disk, and stays if writing fails.
     """
@@ -37,7 +42,7 @@ def save_checkpoint(
         settings.append([{n: v for n, v in group.items() if n != "params"} for group in state["param_groups"]])
     # A copy each: shared memory, as of tied weights, is not for this format.
     owned = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    content = json.dumps({"step": step, "groups": settings, "notes": notes})
+    content = json.dumps({"step": step, "groups": settings, "notes": notes, "scaler": _of_scaler(scaler)})
     scratch = path.with_name(path.name + ".part")
     try:
         save_file(owned, scratch, metadata={"checkpoint": content, "checksum": checksum(owned, content)})
@@ -49,9 +54,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], notes: Mapping[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    notes: Mapping[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Restore a model and its optimizers from a checkpoint; returns the next step.
+    """Restore a model, its optimizers and the scaler of its loss from a checkpoint; returns the next step.
 
     Everything is checked before anything is loaded: torch's fused optimizers read the memory that a state should have, whatever it has.
     Raises ValueError where the file is no whole checkpoint, was changed after it was written, or is one of other settings (names those that
@@ -74,7 +83,12 @@ def load_checkpoint(
         stepped = {name.split("/")[0] for name in state}
         _compare(path, f"optimizer {k}", state, {n: s for n, s in expected.items() if n.split("/")[0] in stepped})
         _check_groups(path, k, content["groups"][k], optimizers[k].param_groups)
+    scales = content.get("scaler")
+    if not isinstance(scales, dict) or scales.keys() != _of_scaler(scaler).keys():
+        raise ValueError(f"{path} does not fit: its loss scale is {scales!r}, and {_of_scaler(scaler)!r} is there")
     model.load_state_dict(weights)
+    if scaler is not None:
+        scaler.load_state_dict(scales)
     for optimizer, groups, state in zip(optimizers, content["groups"], states, strict=True):
         whole = optimizer.state_dict()
         whole["state"] = {}
@@ -85,6 +99,10 @@ def load_checkpoint(
             group |= saved
         optimizer.load_state_dict(whole)
     return int(content["step"])
+
+
+def _of_scaler(scaler: torch.amp.GradScaler | None) -> dict[str, Any]:
+    return {} if scaler is None else scaler.state_dict()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

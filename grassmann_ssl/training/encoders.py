@@ -24,6 +24,11 @@ class _Together:
             optimizer.step()
 
 
+def grad_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """What scales the loss of float16, and does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] is torch.float16)
+
+
 def train_encoder(
     method: nn.Module,
     views: Callable[[int, int], tuple[Tensor, ...]],
@@ -35,6 +40,7 @@ def train_encoder(
     start: int = 0,
     accumulate: int = 1,
     precision: str = "float32",
+    scaler: torch.amp.GradScaler | None = None,
     observers: Sequence[Callable[[int], object]] = (),
     after_step: Sequence[Callable[[int], object]] = (),
 ) -> None:
@@ -42,6 +48,7 @@ def train_encoder(
 
     views(step, part)   the views of a batch, on the device of the method; gradients are accumulated over `accumulate` parts
     rate(step)          schedule: factor of the initial learning rate of every parameter group
+    scaler              `grad_scaler` of that precision, for a training that goes on from a checkpoint
     observers           callbacks(steps done), before every step and at the end; read-only
     after_step          callbacks(step) after the optimizers: updates that depend on the weights, such as those of an EMA teacher
 
@@ -50,7 +57,7 @@ def train_encoder(
     """
     device = next(method.parameters()).device
     half = PRECISIONS[precision]
-    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    scaler = scaler or grad_scaler(precision, device)
     together: Any = _Together(optimizers)
     groups = together.param_groups
     for group in groups:

@@ -19,7 +19,7 @@ from grassmann_ssl.interrupt import Interrupted
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import ConfigError, Finding, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
-from grassmann_ssl.training.encoders import train_encoder
+from grassmann_ssl.training.encoders import grad_scaler, train_encoder
 from grassmann_ssl.training.schedules import log_spaced
 from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise
@@ -86,11 +86,12 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
     watch = FiniteWatch(process.device)
     seen = seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
-    start = _resume(config, arm)
+    scaler = grad_scaler(config.precision, process.device)
+    start = _resume(config, arm, scaler)
     clock = _Clock(config.steps, start)
     observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
     if config.checkpoint is not None and process.first:
-        observers.append(_Saver(config, arm, watch, start))
+        observers.append(_Saver(config, arm, scaler, watch, start))
     observers.append(clock.resume)
     if tick is not None:
         observers.append(lambda step: tick("train") if step > start else None)
@@ -109,6 +110,7 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
             start=start,
             accumulate=config.accumulate,
             precision=config.precision,
+            scaler=scaler,
             observers=observers,
             after_step=arm.followers,
         )
@@ -130,7 +132,7 @@ def _notes(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.values().items() if name not in left_out}
 
 
-def _resume(config: TrainConfig, arm: Arm) -> int:
+def _resume(config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler) -> int:
     if config.checkpoint is None:
         return 0
     path = Path(config.checkpoint)
@@ -139,14 +141,16 @@ def _resume(config: TrainConfig, arm: Arm) -> int:
     if not path.exists():
         return 0
     with setting("checkpoint"):
-        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config))
+        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config), scaler)
 
 
 class _Saver:
     """Saves every `save_every` steps and at the end. Raises Diverged for weights that are not finite."""
 
-    def __init__(self, config: TrainConfig, arm: Arm, watch: FiniteWatch, start: int) -> None:
-        self.config, self.arm, self.watch, self.start = config, arm, watch, start
+    def __init__(
+        self, config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, watch: FiniteWatch, start: int
+    ) -> None:
+        self.config, self.arm, self.scaler, self.watch, self.start = config, arm, scaler, watch, start
 
     def __call__(self, step: int) -> None:
         due = step == self.config.steps or step % self.config.save_every == 0
@@ -157,9 +161,8 @@ class _Saver:
             if bad:
                 raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
             assert self.config.checkpoint is not None
-            save_checkpoint(
-                Path(self.config.checkpoint), self.arm.method, self.arm.optimizers, step, _notes(self.config)
-            )
+            path, notes = Path(self.config.checkpoint), _notes(self.config)
+            save_checkpoint(path, self.arm.method, self.arm.optimizers, step, notes, self.scaler)
 
 
 class _Clock:

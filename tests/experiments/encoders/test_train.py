@@ -226,9 +226,12 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
     for extra in (
         {"constraint": "feature-orthonormal"},
         {"predictor": "directset", "teacher": 0.9, "constraint": "grassmann"},
+        {"precision": "float16", "optimizer": "lars", "lr": 0.2, "objective": "nt_xent"},
     ):
         whole = fit(quick(steps=6, **extra), split, ALONE)
-        config = quick(steps=6, checkpoint=str(tmp_path / f"{len(extra)}.safetensors"), save_every=3, **extra)
+        config = quick(
+            steps=6, checkpoint=str(tmp_path / f"{len(extra)}-{next(iter(extra))}.safetensors"), save_every=3, **extra
+        )
         with pytest.raises(Interrupted, match="after step 4 of 6") as stopped:
             fit(config, split, ALONE, Interrupting(4).tick)
         assert stopped.value.recorded.done == 4
@@ -236,8 +239,8 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
         assert rest.done == 6
         for (name, a), b in zip(weights(whole.arm).items(), weights(rest.arm).values(), strict=True):
             assert torch.equal(a, b), name
-    with pytest.raises(ConfigError, match=r"checkpoint: .* other settings: lr: 0.05 then, 0.1 now"):
-        fit(quick(steps=6, checkpoint=config.checkpoint, lr=0.1, **extra), split, ALONE)
+    with pytest.raises(ConfigError, match=r"checkpoint: .* other settings: lr: 0.2 then, 0.1 now"):
+        fit(quick(**{**extra, "steps": 6, "checkpoint": config.checkpoint, "lr": 0.1}), split, ALONE)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, split, monkeypatch):
