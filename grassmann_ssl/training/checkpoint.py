@@ -7,12 +7,22 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """What was recorded until a checkpoint, as tensors; `restore` raises ValueError where they do not fit."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None: ...
+
 
 Shape = tuple[torch.dtype, tuple[int, ...]]
 
@@ -24,12 +34,14 @@ def save_checkpoint(
     step: int,
     notes: Mapping[str, Any],
     scaler: torch.amp.GradScaler | None = None,
+    recording: Recording | None = None,
 ) -> None:
-    """Write the state of a model, its optimizers and the scaler of its loss before step `step`; `notes` (JSON) are compared when loaded.
+    """Write what decides the steps from `step` on, and what was recorded before; `notes` (JSON) are compared when it is loaded.
 
     What was at `path` is replaced when the whole is on the disk, and stays if writing fails.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"recording/{name}": value for name, value in (recording.state() if recording else {}).items()}
     settings = []
     for k, optimizer in enumerate(optimizers):
         state = optimizer.state_dict()
@@ -59,8 +71,9 @@ def load_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     notes: Mapping[str, Any],
     scaler: torch.amp.GradScaler | None = None,
+    recording: Recording | None = None,
 ) -> int:
-    """Restore a model, its optimizers and the scaler of its loss from a checkpoint; returns the next step.
+    """Restore a model, its optimizers, the scaler of its loss and what was recorded from a checkpoint; returns the next step.
 
     Everything is checked before anything is loaded: torch's fused optimizers read the memory that a state should have, whatever it has.
     Raises ValueError where the file is no whole checkpoint, was changed after it was written, or is one of other settings (names those that
@@ -86,6 +99,8 @@ def load_checkpoint(
     scales = content.get("scaler")
     if not isinstance(scales, dict) or scales.keys() != _of_scaler(scaler).keys():
         raise ValueError(f"{path} does not fit: its loss scale is {scales!r}, and {_of_scaler(scaler)!r} is there")
+    if recording is not None:
+        recording.restore(_part(tensors, "recording/"))
     model.load_state_dict(weights)
     if scaler is not None:
         scaler.load_state_dict(scales)

@@ -1,6 +1,6 @@
 """Spectra of embeddings during training of an encoder: on fixed images at chosen steps, on the device until the end."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class SpectraRecorder:
         self._recorder = Recorder(steps)
 
     def __call__(self, step: int) -> None:
-        if not self._recorder.due(step):
+        if not self._recorder.due(step) or (len(self) and step <= self._recorder.done):  # recorded before a checkpoint
             return
         self.watch.check()
         values = {"loss": self.watch.mean()}
@@ -45,3 +45,25 @@ class SpectraRecorder:
     def stacked(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The recorded steps, and each value with a leading axis over them, on the host."""
         return self._recorder.stacked()
+
+    def state(self) -> dict[str, Tensor]:
+        """What was recorded, and the sum of the loss since then, for a checkpoint."""
+        steps, values = self.stacked() if len(self) else (torch.zeros(0, dtype=torch.int64), {})
+        return {"step": steps, **values, **{f"watch_{name}": value for name, value in self.watch.state().items()}}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`. Raises ValueError where it is not one of as many steps for every value."""
+        watched = {name: state[f"watch_{name}"] for name in self.watch.state() if f"watch_{name}" in state}
+        values = {name: value for name, value in state.items() if name != "step" and not name.startswith("watch_")}
+        steps = state.get("step")
+        if (
+            steps is None
+            or watched.keys() != self.watch.state().keys()
+            or any(len(value) != len(steps) for value in values.values())
+        ):
+            raise ValueError("what was recorded before the checkpoint is not whole")
+        self.watch.restore(watched)
+        device = self.images.device
+        self._recorder.records[:] = [
+            (int(step), {name: value[k].to(device) for name, value in values.items()}) for k, step in enumerate(steps)
+        ]

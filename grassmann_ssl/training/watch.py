@@ -1,5 +1,7 @@
 """Detection of the first non-finite loss, without a device synchronisation in every step."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,14 @@ class FiniteWatch:
         first = int(self._first)
         if first != NEVER:
             raise Diverged(f"the loss is not finite from step {first} on")
+
+    def state(self) -> dict[str, Tensor]:
+        """The sum of the loss since it was last read, and of how many, for a checkpoint."""
+        return {"sum": self._sum, "count": torch.tensor(self._count)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`."""
+        self._sum, self._count = state["sum"].to(self.device), int(state["count"])
 
     def mean(self) -> Tensor:
         """The mean loss since the last call, nan where there was none."""

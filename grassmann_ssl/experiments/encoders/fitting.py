@@ -87,11 +87,11 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
     seen = seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
     scaler = grad_scaler(config.precision, process.device)
-    start = _resume(config, arm, scaler)
+    start = _resume(config, arm, scaler, recorder)
     clock = _Clock(config.steps, start)
     observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
     if config.checkpoint is not None and process.first:
-        observers.append(_Saver(config, arm, scaler, watch, start))
+        observers.append(_Saver(config, arm, scaler, recorder, start))
     observers.append(clock.resume)
     if tick is not None:
         observers.append(lambda step: tick("train") if step > start else None)
@@ -132,7 +132,7 @@ def _notes(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.values().items() if name not in left_out}
 
 
-def _resume(config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler) -> int:
+def _resume(config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, recorder: SpectraRecorder) -> int:
     if config.checkpoint is None:
         return 0
     path = Path(config.checkpoint)
@@ -141,28 +141,28 @@ def _resume(config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler) -> int:
     if not path.exists():
         return 0
     with setting("checkpoint"):
-        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config), scaler)
+        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config), scaler, recorder)
 
 
 class _Saver:
     """Saves every `save_every` steps and at the end. Raises Diverged for weights that are not finite."""
 
     def __init__(
-        self, config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, watch: FiniteWatch, start: int
+        self, config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, recorder: SpectraRecorder, start: int
     ) -> None:
-        self.config, self.arm, self.scaler, self.watch, self.start = config, arm, scaler, watch, start
+        self.config, self.arm, self.scaler, self.recorder, self.start = config, arm, scaler, recorder, start
 
     def __call__(self, step: int) -> None:
         due = step == self.config.steps or step % self.config.save_every == 0
         if due and step > self.start:
-            self.watch.check()
+            self.recorder.watch.check()
             values = self.arm.method.state_dict()
             bad = [n for n, v in values.items() if v.dtype.is_floating_point and not bool(torch.isfinite(v).all())]
             if bad:
                 raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
             assert self.config.checkpoint is not None
             path, notes = Path(self.config.checkpoint), _notes(self.config)
-            save_checkpoint(path, self.arm.method, self.arm.optimizers, step, notes, self.scaler)
+            save_checkpoint(path, self.arm.method, self.arm.optimizers, step, notes, self.scaler, self.recorder)
 
 
 class _Clock:

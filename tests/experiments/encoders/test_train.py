@@ -239,6 +239,11 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
         assert rest.done == 6
         for (name, a), b in zip(weights(whole.arm).items(), weights(rest.arm).values(), strict=True):
             assert torch.equal(a, b), name
+        # What was recorded before Ctrl-C is there, and a finished training that is run again has nothing to add.
+        for one in (rest, fit(config, split, ALONE)):
+            assert one.done == 6 and torch.equal(one.recorder.stacked()[0], whole.recorder.stacked()[0])
+            for name, values in whole.recorder.stacked()[1].items():
+                assert torch.equal(one.recorder.stacked()[1][name].nan_to_num(-1), values.nan_to_num(-1)), name
     with pytest.raises(ConfigError, match=r"checkpoint: .* other settings: lr: 0.2 then, 0.1 now"):
         fit(quick(**{**extra, "steps": 6, "checkpoint": config.checkpoint, "lr": 0.1}), split, ALONE)
 
@@ -266,7 +271,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
 
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["checkpoint"])["step"] == 4
-        assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())
+        kept = [name for name in file.keys() if name != "recording/loss"]  # before the first step there is none
+        assert all(torch.isfinite(file.get_tensor(name)).all() for name in kept)
 
 
 @pytest.mark.slow
@@ -691,3 +697,19 @@ def test_options_of_data_reach_it_and_are_refused_elsewhere(pictures, tmp_path):
         ConfigError, match=r"^labels = y.csv has no effect with data folder: it is an option of arrays$"
     ):
         quick(data=data, labels="y.csv")
+
+
+def test_a_run_that_goes_on_has_the_record_of_one_that_was_never_stopped(tmp_path):
+    """Also one that was finished, and is run again."""
+    settings = {"steps": 8, "records": 8, "constraint": "grassmann", "batch": 64}
+    whole = run(quick(out=tmp_path / "whole", **settings))
+    given = settings | {"out": tmp_path / "run", "checkpoint": str(tmp_path / "c"), "save_every": 2, "overwrite": True}
+    assert run(quick(**given), Interrupting(5)).interrupted == "after step 5 of 8"
+    for _ in range(2):
+        outcome = run(quick(**given))
+        assert outcome.record["steps_done"] == 8 and outcome.interrupted is None
+        assert outcome.record["verdict"] == whole.record["verdict"] and outcome.metrics.keys() == whole.metrics.keys()
+        for name, values in whole.metrics.items():
+            assert values.tobytes() == outcome.metrics[name].tobytes(), name
+        for name, values in whole.arrays.items():
+            assert values.tobytes() == outcome.arrays[name].tobytes(), name
