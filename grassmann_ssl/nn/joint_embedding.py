@@ -20,10 +20,9 @@ class JointEmbedding(nn.Module):
     loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
     teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
     `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form of
-    a constraint. `z` holds the embeddings of both views in the last forward pass, (2 n, d), detached, for `DirectPredictor.update`.
+    a constraint.
     """
 
-    z: Tensor
     loss: Callable[..., Tensor]
 
     def __init__(
@@ -55,7 +54,6 @@ class JointEmbedding(nn.Module):
 
     def forward(self, x: Float[Tensor, " n ..."], x_positive: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
         z, z_positive = self.online(x), self.online(x_positive)
-        self.z = torch.cat([z, z_positive]).detach()
         loss = (
             self._predictive(x, x_positive, z, z_positive) if self.predictive else self.loss(z=z, z_positive=z_positive)
         )
