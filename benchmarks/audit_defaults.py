@@ -80,7 +80,7 @@ def run(
 def judged(config: TrainConfig, split: Split, device: torch.device) -> tuple[float | None, str]:
     """The variance of directions of a trained encoder's embeddings, and their kind."""
     arm = fit(config, split, Process(0, 1, device)).arm
-    z = embeddings(arm.method, seen_views(split.train, arm.augmentation, config.seed, device))["z"]
+    z = embeddings(arm.method, seen_views(split.train, arm.augmentation, config.seed))["z"]
     audit = audit_embeddings(z, directions=True)
     return audit["spread"].value, audit.kind
 

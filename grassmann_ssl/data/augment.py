@@ -1,7 +1,7 @@
 """Random augmentations of colour and grey images, batched and on the images' device: crop, flip, colour jitter, blur, noise."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Num
@@ -33,6 +33,11 @@ class Draw:
     sigmas: Float[Tensor, " n"] | None
     solarises: Bool[Tensor, " n"] | None
     noise: Float[Tensor, " n c size size"] | None
+
+    def rows(self, rows: slice) -> "Draw":
+        """The parameters of some of the views."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[rows] for name, value in named.items() if value is not None})
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Draw":
         """The same parameters on another device, the real ones in another dtype."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator
+from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
 from grassmann_ssl.data.files import parts
 from grassmann_ssl.data.images import BUNDLED, Images, bundled
 from grassmann_ssl.data.presets import preset
@@ -148,10 +148,4 @@ class Views:
         generator = keyed_generator(seed=self.seed, step=index, rank=0, view=view, device=self.device)
         _, channels, height, width = images.shape
         draw = augmentation.draw(self.batch, channels, height, width, generator)
-        return augmentation.apply(images, _rows(draw, self.rows))
-
-
-def _rows(draw: Draw, rows: slice) -> Draw:
-    """The numbers of some of the views."""
-    named = {field.name: getattr(draw, field.name) for field in fields(draw)}
-    return replace(draw, **{name: value[rows] for name, value in named.items() if value is not None})
+        return augmentation.apply(images, draw.rows(self.rows))

@@ -1,5 +1,7 @@
 """Count, mean and scatter of embeddings, accumulated over batches and processes: all that spectral metrics need."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -109,6 +111,27 @@ class SecondMoments:
     def _check_count(self) -> None:
         if not self.count:
             raise ValueError("moments must hold at least one row, got none: call update first")
+
+
+@torch.no_grad()
+def mean_variance(batches: Iterable[Tensor]) -> float:
+    """The mean over all dimensions of the biased variance of each, of rows that come in batches (n, ...); waits for the device.
+
+    trace(cov) / d without the (d, d) covariance: memory is that of one batch in float64. About the first row, so that it is exactly 0 where
+    all rows are equal, and a large mean costs no digits. Raises ValueError where there are no rows.
+    """
+    count = 0
+    for batch in batches:
+        rows = batch.double()
+        if not count:
+            first, shift, square = rows[:1], torch.zeros_like(rows[0]), torch.zeros_like(rows[0])
+        away = rows - first
+        shift += away.sum(0)
+        square += away.square().sum(0)
+        count += len(rows)
+    if not count:
+        raise ValueError("batches must hold at least one row, got none")
+    return float((square / count - (shift / count).square()).clamp_min(0).mean())
 
 
 def centred_rows(z: Float[Tensor, " *b n d"]) -> tuple[Float[Tensor, " *b d"], Float[Tensor, " *b n d"]]:

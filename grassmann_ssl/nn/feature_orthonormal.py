@@ -17,10 +17,11 @@ RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a dead fe
 class FeatureOrthonormalLinear(Constrained, nn.Linear):
     """nn.Linear with W B W^T = I, B the running covariance of its inputs: outputs have the covariance I, up to the lag of B.
 
-    z = h W^T + b, h (..., n), W (p, n), p < n, a point of GeneralizedGrassmann(B). In training every forward pass updates the mean and
-    covariance of h, over the rows of all processes: m <- m + a (m_batch - m), C <- (1 - a)(C + a (m_batch - m)(m_batch - m)^T) + a C_batch,
-    a = 1 - `decay`; the first batch sets them. `follow` then sets B = C + ridge I and transports W and the states of its optimizer;
-    call it after the optimizer's step. With e the largest eigenvalue of B^{-1/2} (cov h - B) B^{-1/2} in absolute value, eigenvalues of
+    z = h W^T + b, h (..., n), W (p, n), p < n, a point of GeneralizedGrassmann(B). Forward passes in training collect the rows h of a step:
+    of all views, parts and processes. `follow`, to be called after the optimizer's step, moves the running mean and covariance by them,
+    m <- m + a (m_step - m), C <- (1 - a)(C + a (m_step - m)(m_step - m)^T) + a C_step, a = 1 - `decay`; the first step sets them. It then
+    sets B = C + ridge I and transports W and the states of its optimizer. A layer without gradient, as that of a teacher, collects no
+    rows. With e the largest eigenvalue of B^{-1/2} (cov h - B) B^{-1/2} in absolute value, eigenvalues of
     cov z lie within e of 1: full rank and unit variance are guaranteed while e < 1. The centred covariance is used, since a second
     moment of features with a large mean says little of their variance. Moments and B are part of the state_dict.
     Made from a layer by `feature_orthonormal`.
@@ -31,36 +32,54 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
     feature_covariance: Tensor
     seen: Tensor
     metric: Tensor
+    _step: tuple[int, Tensor, Tensor] | None = None  # count, mean and scatter of the rows since the last `follow`
 
     def forward(self, h: Float[Tensor, " *b n"]) -> Float[Tensor, " *b p"]:
-        if self.training:
+        if self.training and self.weight.requires_grad:
             self.observe(h.detach())
         return super().forward(h)
 
     @torch.no_grad()
     def observe(self, h: Float[Tensor, " *b n"]) -> None:
-        """Update the running moments with a batch of features."""
+        """Add a batch of features, at least one row, to those of the step."""
         with no_autocast(h.device.type):
             rows = h.flatten(0, -2).to(self.weight.dtype)
-            count = process_count() * len(rows)
-            mean = total(rows.sum(0)) / count
+            count, mean = len(rows), rows.mean(0)
             centred = rows - mean
-            covariance = total(centred.T @ centred) / count
-            seen = self.seen.to(mean)
-            share = 1 - self.decay * seen
-            shift = mean - self.feature_mean
-            spread = share * seen * torch.outer(shift, shift)
-            self.feature_covariance.copy_((1 - share) * (self.feature_covariance + spread) + share * covariance)
-            self.feature_mean.add_(share * shift)
-            self.seen.fill_(True)
+            scatter = centred.T @ centred
+            if self._step is not None:
+                before, mean_before, scatter_before = self._step
+                shift, share = mean - mean_before, count / (before + count)
+                mean = mean_before + share * shift
+                scatter = scatter_before + scatter + before * share * torch.outer(shift, shift)
+                count += before
+            self._step = count, mean, scatter
+
+    def _move(self) -> None:
+        """Move the running moments by the rows of the step, if there were any."""
+        if self._step is None:
+            return
+        count, own, scatter = self._step[0], *(moment.to(self.feature_mean) for moment in self._step[1:])
+        self._step = None
+        mean = total(own) / process_count()  # all processes hold equally many rows
+        apart = own - mean
+        covariance = total(scatter / count + torch.outer(apart, apart)) / process_count()
+        seen = self.seen.to(mean)
+        share = 1 - self.decay * seen
+        shift = mean - self.feature_mean
+        spread = share * seen * torch.outer(shift, shift)
+        self.feature_covariance.copy_((1 - share) * (self.feature_covariance + spread) + share * covariance)
+        self.feature_mean.add_(share * shift)
+        self.seen.fill_(True)
 
     @torch.no_grad()
     def follow(self, *optimizers: torch.optim.Optimizer) -> None:
-        """Replace B by the running covariance, and transport the weight and its tangent states in the optimizers.
+        """Move the running covariance by the rows of the step, set B to it, transport the weight and its tangent states in the optimizers.
 
-        Subspaces stay, bases change. Does not wait for the device. Before the first batch it does nothing.
+        Once per step. Subspaces stay, bases change. Does not wait for the device. Before the first batch it does nothing.
         Rounding leaves W B W^T - I of the order of eps times the condition of B, at most 1/RIDGE times the number of features.
         """
+        self._move()
         layout = self._constraints["weight"]
         ridge = RIDGE * self.feature_covariance.diagonal().mean()
         moment = self.feature_covariance + ridge * torch.eye(self.in_features).to(self.feature_covariance)
@@ -96,7 +115,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def feature_orthonormal(layer: nn.Linear, *, decay: float = 0.99) -> FeatureOrthonormalLinear:
+def feature_orthonormal(layer: nn.Linear, *, decay: float = 0.98) -> FeatureOrthonormalLinear:
     """The same linear layer, its weight projected onto the manifold for B = I; from the first `follow` on, B tracks its inputs.
 
     Raises ValueError unless 1 <= out_features < in_features and 0 <= decay < 1, and where the layer is constrained already.

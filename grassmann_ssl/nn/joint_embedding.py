@@ -1,6 +1,6 @@
 """Two views of a batch through one encoder to a loss: joint embedding, with or without a predictor and a teacher."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grassmann_ssl.data.augment import as_floating
 from grassmann_ssl.objectives import penalties
 
-CHUNK = 512  # images embedded at a time
+CHUNK, CHUNK_VALUES = 512, 2**20  # most images, and most of their values, embedded at a time
 
 
 class JointEmbedding(nn.Module):
@@ -20,10 +21,9 @@ class JointEmbedding(nn.Module):
     loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
     teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
     `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form of
-    a constraint. `z` holds the embeddings of both views in the last forward pass, (2 n, d), detached, for `DirectPredictor.update`.
+    a constraint.
     """
 
-    z: Tensor
     loss: Callable[..., Tensor]
 
     def __init__(
@@ -55,7 +55,6 @@ class JointEmbedding(nn.Module):
 
     def forward(self, x: Float[Tensor, " n ..."], x_positive: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
         z, z_positive = self.online(x), self.online(x_positive)
-        self.z = torch.cat([z, z_positive]).detach()
         loss = (
             self._predictive(x, x_positive, z, z_positive) if self.predictive else self.loss(z=z, z_positive=z_positive)
         )
@@ -77,11 +76,21 @@ class JointEmbedding(nn.Module):
         return (first + second) / 2
 
 
+def chunk_size(images: Tensor) -> int:
+    """How many of the images (n, ...) are embedded at a time."""
+    return max(1, min(CHUNK, CHUNK_VALUES // images[0].numel()))
+
+
 @torch.no_grad()
-def embeddings(method: JointEmbedding, images: Tensor) -> dict[str, Tensor]:
-    """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode."""
+def embeddings(method: JointEmbedding, images: Tensor | Iterable[Tensor]) -> dict[str, Tensor]:
+    """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode.
+
+    Of images (n, ...), floating or uint8 (divided by 255, a chunk at a time), or of chunks of them.
+    """
+    chunks = torch.split(images, chunk_size(images)) if isinstance(images, Tensor) else images
     with evaluating(method):
-        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in torch.split(images, CHUNK)]
+        floating = (chunk if chunk.is_floating_point() else as_floating(chunk) for chunk in chunks)
+        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in floating]
     h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}
 

@@ -108,9 +108,10 @@ class DirectPredictor(nn.Module):
         directpred-code  p = max(sqrt(s / s_max) + eps, 1e-4)                           (their released code)
         directset        p = s^alpha + eps s_max^alpha                                  (Wang et al. 2021)
         directcopy       W = F / ||F||_2 + eps I, without eigenvectors of F             (Wang et al. 2021)
-    Negative eigenvalues (rounding) count as 0. Call `update` after the optimizer's step with the embeddings of both views, (n, d). The
-    first batch initialises F; W is set at every `every`-th call, starting with the first. With every > 1 it is a parameter that the
-    optimizer trains in between. F and W are float32 or wider, part of the state_dict, and computed from the rows of all processes. W is
+    Negative eigenvalues (rounding) count as 0. Forward passes in training collect the embeddings f of a step: of both views, of all parts
+    and processes. Call `update` after the optimizer's step: it moves F by them. The first step initialises F; W is set at every `every`-th
+    call, starting with the first. With every > 1 it is a parameter that the
+    optimizer trains in between. F and W are float32 or wider, and part of the state_dict. W is
     rotation-equivariant: for f Q it is Q^T W Q. On CUDA a call that sets W waits for the device inside torch, which asks the eigensolver
     whether it converged; calls in between do not wait. W starts as the identity. Raises ValueError for settings outside their range.
     Sources: Tian et al. 2021, arXiv 2102.06810, eqs. (18)-(19), defaults of its tables; Wang et al. 2021, arXiv 2110.04947.
@@ -144,20 +145,36 @@ class DirectPredictor(nn.Module):
         self.register_buffer("correlation", torch.zeros(dimension, dimension))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._calls = 0  # the same on the host; -1: not read yet
+        self._step: tuple[int, Tensor] | None = (
+            None  # count of the rows since the last `update`, and the sum of their f f^T
+        )
 
     def forward(self, f: Float[Tensor, " n d"]) -> Float[Tensor, " n d"]:
+        if self.training:
+            self.observe(f.detach())
         return f @ self.weight.T.to(f.dtype)
 
     @torch.no_grad()
-    def update(self, f: Float[Tensor, " n d"]) -> None:
-        """Update F with the embeddings of a step, and W at every `every`-th call. Raises ValueError unless f is (n, d), n >= 1."""
+    def observe(self, f: Float[Tensor, " n d"]) -> None:
+        """Add embeddings to those of the step. Raises ValueError unless f is (n, d), n >= 1."""
         if f.ndim != 2 or f.shape[1] != len(self.weight) or len(f) < 1:
             raise ValueError(f"f must have shape (n, {len(self.weight)}) with n >= 1, got {tuple(f.shape)}")
-        if self._calls < 0:
-            self._calls = int(self.calls)  # once, after a checkpoint was loaded
         with no_autocast(f.device.type):
             rows = f.to(self.correlation.dtype)
-            batch = total(rows.T @ rows) / (process_count() * len(rows))
+            count, moment = self._step or (0, 0.0)
+            self._step = count + len(rows), moment + rows.T @ rows
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move F by the embeddings of the step, and set W at every `every`-th call. Does nothing where there were none."""
+        if self._step is None:
+            return
+        count, moment = self._step
+        self._step = None
+        if self._calls < 0:
+            self._calls = int(self.calls)  # once, after a checkpoint was loaded
+        with no_autocast(moment.device.type):
+            batch = total(moment.to(self.correlation)) / (process_count() * count)
             self.correlation.lerp_(batch, 1.0 if self._calls == 0 else 1 - self.rho)
             if self._calls % self.every == 0:
                 self.weight.copy_(self.matrix(self.correlation))

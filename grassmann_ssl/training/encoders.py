@@ -52,8 +52,10 @@ def train_encoder(
     observers           callbacks(steps done), before every step and at the end; read-only
     after_step          callbacks(step) after the optimizers: updates that depend on the weights, such as those of an EMA teacher
 
-    In float16 the loss is scaled (GradScaler); a step with a gradient that overflows is skipped, by all optimizers. The mean over parts
-    is not the loss of the whole batch where rows are compared with each other or normalised together. KeyboardInterrupt propagates.
+    In float16 the loss is scaled (GradScaler); a step with a gradient that overflows is skipped, by all optimizers. What happens once per
+    step sees the rows of all parts: the optimizers, and `after_step` (closed-form predictors, running covariances, teachers). The mean over
+    parts is not the loss of the whole batch where rows are compared with each other, and batch normalisation takes its statistics per part.
+    KeyboardInterrupt propagates.
     """
     device = next(method.parameters()).device
     half = PRECISIONS[precision]

@@ -1,6 +1,6 @@
 """Spectra of embeddings during training of an encoder: on fixed images at chosen steps, on the device until the end."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ class SpectraRecorder:
     """An observer of `train_encoder`: records at its steps the mean loss since the last one and eigenvalues of covariances.
 
     Recorded: `loss`; `z`, eigenvalues (d,) of the covariance of the embeddings, `directions` the same of z / ||z||, and `h` of the
-    representations, all decreasing, float64, on `images` with the model in evaluation mode. Nothing is copied to the host before `stacked`,
-    but the watch is checked. Raises Diverged where the loss or an embedding is not finite.
+    representations, all decreasing, float64, on `images`, or chunks of them, with the model in evaluation mode. Nothing is copied to
+    the host before `stacked`, but the watch is checked. Raises Diverged where the loss or an embedding is not finite.
     """
 
-    def __init__(self, method: JointEmbedding, images: Tensor, steps: Collection[int], watch: FiniteWatch) -> None:
+    def __init__(
+        self, method: JointEmbedding, images: Tensor | Iterable[Tensor], steps: Collection[int], watch: FiniteWatch
+    ) -> None:
         self.method, self.images, self.watch = method, images, watch
         self._recorder = Recorder(steps)
 
@@ -63,7 +65,7 @@ class SpectraRecorder:
         ):
             raise ValueError("what was recorded before the checkpoint is not whole")
         self.watch.restore(watched)
-        device = self.images.device
+        device = self.watch.device
         self._recorder.records[:] = [
             (int(step), {name: value[k].to(device) for name, value in values.items()}) for k, step in enumerate(steps)
         ]

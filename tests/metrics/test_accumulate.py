@@ -7,7 +7,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.metrics.accumulate import SecondMoments, centred_rows
+from grassmann_ssl.metrics.accumulate import SecondMoments, centred_rows, mean_variance
 from tests.nn.test_distributed import run_in
 from tests.oracles import metrics as oracle
 from tests.profiles import examples
@@ -170,3 +170,20 @@ def _gather_cases(rank, world):
 @pytest.mark.slow
 def test_two_processes_are_one_with_all_rows(tmp_path):
     run_in(2, tmp_path, _gather_cases)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from([torch.float32, torch.float64]))
+def test_the_mean_variance_is_the_mean_diagonal_of_the_covariance(sizes, dtype):
+    batches = [
+        torch.randn(n, 3, 2, 4, generator=torch.Generator().manual_seed(k), dtype=dtype) + 100
+        for k, n in enumerate(sizes)
+    ]
+    expected = SecondMoments.of(torch.cat(batches).flatten(1)).covariance.diagonal().mean()
+    assert abs(mean_variance(iter(batches)) - expected) < 1e-13 * (1 + expected)
+
+
+def test_the_mean_variance_of_equal_rows_is_zero():
+    row = torch.rand(1, 50)
+    assert mean_variance([row.expand(7, 50), row]) == 0.0
+    with pytest.raises(ValueError, match="at least one row, got none"):
+        mean_variance([])

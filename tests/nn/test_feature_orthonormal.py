@@ -12,6 +12,7 @@ from grassmann_ssl.manifolds import principal_angles
 from grassmann_ssl.nn.constrain import constraints
 from grassmann_ssl.nn.feature_orthonormal import RIDGE, FeatureOrthonormalLinear, feature_lag, feature_orthonormal
 from grassmann_ssl.optim import RiemannianSGD
+from tests.nn.test_distributed import run_in
 
 
 def draw(*shape, seed=0):
@@ -32,6 +33,41 @@ def covariance(rows):
     return centred.T @ centred / len(rows)
 
 
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_a_step_of_parts_is_the_step_of_all_rows(sizes):
+    whole, parts = layer(), layer()
+    for k in range(3):
+        h = features(count=sum(sizes), seed=k)
+        whole(h)
+        for part in h.split(sizes):
+            parts(part)
+        whole.follow(), parts.follow()
+    size = whole.feature_covariance.abs().max() + whole.feature_mean.square().max()
+    assert (parts.feature_mean - whole.feature_mean).abs().max() < 1e-14 * size.sqrt() * len(sizes)
+    assert (parts.feature_covariance - whole.feature_covariance).abs().max() < 1e-14 * size * len(sizes)
+
+
+def _rows_of_all(rank, world):
+    one, mean, running = layer(decay=0.9), None, None
+    for k in range(3):
+        h = features(count=10 * world, seed=k) + k
+        for part in h[10 * rank : 10 * (rank + 1)].split([4, 6]):
+            one(part)
+        one.follow()
+        shift = 0 if mean is None else h.mean(0) - mean
+        share = 1 if mean is None else 0.1
+        spread = 0 if mean is None else torch.outer(shift, shift)
+        running = (0 if running is None else 0.9 * (running + share * spread)) + share * covariance(h)
+        mean = h.mean(0) if mean is None else mean + share * shift
+    assert (one.feature_mean - mean).abs().max() < 1e-13
+    assert (one.feature_covariance - running).abs().max() < 1e-13 * running.abs().max()
+
+
+@pytest.mark.slow
+def test_two_processes_and_parts_make_one_covariance(tmp_path):
+    run_in(2, tmp_path, _rows_of_all)
+
+
 @given(st.floats(0, 0.99), st.integers(1, 5), st.integers(1, 12))
 def test_the_running_covariance_is_that_of_weighted_rows(decay, batches, rows):
     """Weights: decay^(batches - 1) for the rows of the first batch, (1 - decay) decay^(later batches) for the others."""
@@ -40,6 +76,7 @@ def test_the_running_covariance_is_that_of_weighted_rows(decay, batches, rows):
     weights = []
     for k, batch in enumerate(data):
         one.observe(batch)
+        one.follow()
         weights = [w * decay for w in weights] + [1 - decay if k else 1.0]
     flat, w = torch.cat(data), torch.tensor(weights, dtype=torch.float64).repeat_interleave(rows) / rows
     mean = w @ flat
@@ -76,16 +113,21 @@ def test_nothing_is_followed_before_the_first_batch_nor_after_one_that_is_not_fi
     one(features())
     one.follow()
     kept, metric = one.weight.detach().clone(), one.metric.clone()
+    one.follow()  # the rows of a step are used once
+    assert torch.equal(one.metric, metric)
     one(torch.full((4, 7), float("nan"), dtype=torch.float64))
     one.follow()
     assert torch.equal(one.metric, metric) and (one.weight - kept).abs().max() < 1e-13
 
 
-def test_evaluation_changes_nothing():
-    one = layer().eval()
+@pytest.mark.parametrize("rests", ["evaluation", "no gradient"])
+def test_a_layer_at_rest_collects_nothing(rests):
+    one = layer().eval() if rests == "evaluation" else layer().requires_grad_(False)
     state = copy.deepcopy(one.state_dict())
     one(features())
-    assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+    one.follow()
+    assert torch.equal(one.metric, state["metric"])
+    assert all((value - state[name]).abs().max() < 1e-13 for name, value in one.state_dict().items())
 
 
 @pytest.mark.slow

@@ -22,6 +22,13 @@ def draw(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def follow(model, *parts):
+    """A step whose embeddings come in parts."""
+    for f in parts:
+        model.observe(f)
+    model.update()
+
+
 def slow(kind, correlation, alpha=0.5, eps=0.1):
     """W eigenvalue by eigenvalue, from numpy."""
     s, u = np.linalg.eigh(correlation)
@@ -45,7 +52,7 @@ def test_w_is_its_formula_of_the_moving_average(kind, d, rho, eps, alpha):
     average = None
     for k in range(3):
         f = draw(20, d, seed=k)
-        model.update(f)
+        follow(model, f)
         batch = (f.T @ f / 20).numpy()
         average = batch if average is None else rho * average + (1 - rho) * batch
         assert np.abs(model.correlation.numpy() - average).max() < 1e-14 * np.abs(average).max() * 4
@@ -56,23 +63,47 @@ def test_w_is_its_formula_of_the_moving_average(kind, d, rho, eps, alpha):
     assert torch.equal(model(f), f @ model.weight.T) and not model.weight.requires_grad
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 5))
+def test_a_step_of_parts_is_the_step_of_all_rows(sizes, d):
+    whole, parts = (DirectPredictor(d).double() for _ in range(2))
+    for k in range(3):
+        f = draw(sum(sizes), d, seed=k)
+        follow(whole, f)
+        for part in f.split(sizes):
+            parts(part)
+        parts.update()
+    assert int(parts.calls) == 3
+    assert (parts.correlation - whole.correlation).abs().max() < 1e-14 * whole.correlation.abs().max() * len(sizes)
+
+
+def test_nothing_moves_without_rows_nor_in_evaluation():
+    model = DirectPredictor(3).double()
+    model.eval()(draw(9, 3))
+    model.update()
+    assert int(model.calls) == 0 and torch.equal(model.weight, torch.eye(3, dtype=torch.float64))
+    follow(model.train(), draw(9, 3))
+    kept = model.correlation.clone()
+    model.update()  # the rows of a step are used once
+    assert torch.equal(model.correlation, kept) and int(model.calls) == 1
+
+
 @pytest.mark.parametrize("kind", DIRECT)
 def test_w_turns_with_the_embeddings(kind):
     q = torch.linalg.qr(draw(5, 5, seed=3))[0]
     one, other = (DirectPredictor(5, kind=kind).double() for _ in range(2))
     for k in range(3):
         f = draw(30, 5, seed=k) @ draw(5, 5, seed=7)
-        one.update(f)
-        other.update(f @ q)
+        follow(one, f)
+        follow(other, f @ q)
     assert (q.T @ one.weight @ q - other.weight).abs().max() < 1e-12 * one.weight.abs().max()
 
 
 @pytest.mark.parametrize("kind", DIRECT)
 def test_collapsed_embeddings_give_finite_weights(kind):
     model = DirectPredictor(4, kind=kind)
-    model.update(torch.zeros(8, 4))
+    follow(model, torch.zeros(8, 4))
     assert torch.isfinite(model.weight).all()
-    model.update(torch.ones(8, 4))
+    follow(model, torch.ones(8, 4))
     assert torch.isfinite(model.weight).all()
 
 
@@ -87,7 +118,7 @@ def test_between_two_settings_the_weight_is_trained():
         optimizer.step()
         optimizer.zero_grad()
         before = model.weight.detach().clone()
-        model.update(f)
+        model.update()
         seen.append(not torch.equal(before, model.weight))
     assert seen == [True, False, False, True, False]
 
@@ -95,16 +126,16 @@ def test_between_two_settings_the_weight_is_trained():
 def test_a_checkpoint_goes_on():
     whole = DirectPredictor(3, every=2)
     for k in range(5):
-        whole.update(draw(9, 3, seed=k, dtype=torch.float32))
+        follow(whole, draw(9, 3, seed=k, dtype=torch.float32))
     part = DirectPredictor(3, every=2)
     for k in range(3):
-        part.update(draw(9, 3, seed=k, dtype=torch.float32))
+        follow(part, draw(9, 3, seed=k, dtype=torch.float32))
     rest = DirectPredictor(3, every=2)
     for _ in range(2):  # of another parity than what is loaded, so that the count of calls must come from there
-        rest.update(torch.ones(2, 3))
+        follow(rest, torch.ones(2, 3))
     rest.load_state_dict(copy.deepcopy(part.state_dict()))
     for k in range(3, 5):
-        rest.update(draw(9, 3, seed=k, dtype=torch.float32))
+        follow(rest, draw(9, 3, seed=k, dtype=torch.float32))
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), rest.state_dict().values(), strict=True))
 
 
@@ -112,8 +143,8 @@ def test_half_precision_embeddings_are_taken_in_full():
     model, full = DirectPredictor(3), DirectPredictor(3)
     f = draw(40, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        model.update(f)
-    full.update(f.float())
+        follow(model, f)
+    follow(full, f.float())
     assert torch.equal(model.weight, full.weight) and model.weight.dtype == torch.float32
     assert model(f).dtype == torch.bfloat16
 
@@ -138,8 +169,8 @@ def test_those_that_are_trained():
         (lambda: DirectPredictor(3, rho=1.0), "rho must be at least 0 and below 1, got 1"),
         (lambda: DirectPredictor(3, every=0), "every and dimension at least 1"),
         (lambda: DirectPredictor(3, alpha=0.0), "alpha must be positive"),
-        (lambda: DirectPredictor(3).update(torch.ones(5, 4)), r"f must have shape \(n, 3\) .* got \(5, 4\)"),
-        (lambda: DirectPredictor(3).update(torch.ones(0, 3)), r"n >= 1, got \(0, 3\)"),
+        (lambda: DirectPredictor(3).observe(torch.ones(5, 4)), r"f must have shape \(n, 3\) .* got \(5, 4\)"),
+        (lambda: DirectPredictor(3).observe(torch.ones(0, 3)), r"n >= 1, got \(0, 3\)"),
     ],
 )
 def test_bad_input_is_named(make, message):
@@ -152,7 +183,7 @@ def test_w_is_a_matrix_function_that_commutes_with_the_correlation(kind):
     batches = [draw(40, 5, seed=k) @ draw(5, 5, seed=8) for k in range(4)]
     model = DirectPredictor(5, kind=kind, alpha=0.7, eps=0.05).double()
     for f, average in zip(batches, predictors_nn.average([b.numpy() for b in batches], 0.3), strict=True):
-        model.update(f)
+        follow(model, f)
         w = model.weight.detach().numpy()
         expected = predictors_nn.weight(kind, average, alpha=0.7, eps=0.05)
         assert (
@@ -163,7 +194,7 @@ def test_w_is_a_matrix_function_that_commutes_with_the_correlation(kind):
 
 
 def linear_network(kind, one, two, w, *, rho, eps, lr, eta, steps):
-    """The loop as users write it: loss of both orders, optimizer, then the predictor from both views."""
+    """The loop as users write it: loss of both orders, optimizer, then the predictor, which has seen both views."""
     online = nn.Linear(*w.shape[::-1], bias=False, dtype=torch.float64)
     model = DirectPredictor(len(w), kind=kind, rho=rho, eps=eps).double()
     online.weight.data = torch.from_numpy(w.copy())
@@ -174,7 +205,7 @@ def linear_network(kind, one, two, w, *, rho, eps, lr, eta, steps):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        model.update(torch.cat([f1, f2]).detach())
+        model.update()
     return online, model
 
 
@@ -220,7 +251,7 @@ def test_between_two_settings_it_is_trained_by_plain_sgd():
         optimizer.zero_grad()
         x = f.numpy()
         slow = slow - 0.05 * 2 * (x @ slow.T - x[:, ::-1]).T @ x / 20
-        model.update(f)
+        model.update()
         batches.append(x)
         if k % 3 == 0:
             slow = predictors_nn.weight("directpred", list(predictors_nn.average(batches, 0.3))[-1])
@@ -255,7 +286,7 @@ def _rows_of_all(rank, world):
         model, average = DirectPredictor(3, kind=kind, every=2).double(), None
         for k in range(3):
             f = draw(10 * world, 3, seed=k) + k
-            model.update(f[10 * rank : 10 * (rank + 1)])
+            follow(model, *f[10 * rank : 10 * (rank + 1)].split([4, 6]))
             batch = (f.T @ f / len(f)).numpy()
             average = batch if average is None else 0.3 * average + 0.7 * batch
         assert np.abs(model.correlation.numpy() - average).max() < 1e-14 * average.max()
@@ -281,7 +312,7 @@ def test_rotations_are_as_declared(kind):
         f, target = draw(30, 4, seed=k), draw(30, 4, seed=50 + k)
         for model, rows, goal in ((one, f, target), (other, f @ q, target @ q)):
             if PREDICTORS[kind].closed_form:
-                model.update(rows)
+                follow(model, rows)
                 continue
             gradients = torch.autograd.grad((model(rows) - goal).square().sum(1).mean(), list(model.parameters()))
             for p, gradient in zip(model.parameters(), gradients, strict=True):
@@ -297,5 +328,5 @@ def test_options_act_where_they_are_declared(kind, option):
     models = [predictor(kind, 4).double(), predictor(kind, 4, **{option: changed}).double()]
     for k in range(4):
         for model in models:
-            model.update(draw(20, 4, seed=k))
+            follow(model, draw(20, 4, seed=k))
     assert torch.equal(models[0].weight, models[1].weight) == (option not in PREDICTORS[kind].options)

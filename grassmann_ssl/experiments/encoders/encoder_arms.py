@@ -120,7 +120,7 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
     if feature_layer is not None:
         arm.followers.append(lambda step: feature_layer.follow(*arm.optimizers))
     if isinstance(q, DirectPredictor):
-        arm.followers.append(lambda step: q.update(method.z))
+        arm.followers.append(lambda step: q.update())
     if teacher is not None:
         arm.followers.append(
             lambda step: teacher.update(method.online, cosine_momentum(step, config.steps, config.teacher))

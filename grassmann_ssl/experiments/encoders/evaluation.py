@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.audit import Audit, Number, audit_embeddings
-from grassmann_ssl.data.augment import as_floating
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm
-from grassmann_ssl.experiments.encoders.fitting import Trained, seen_views
+from grassmann_ssl.experiments.encoders.fitting import SeenViews, Trained, seen_views
 from grassmann_ssl.experiments.encoders.guarantees import guarantees, lag_observed
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.metrics.accumulate import SecondMoments, mean_variance
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar
 from grassmann_ssl.metrics.probes import knn_accuracy, logistic_probe, ridge_probe
@@ -26,7 +25,7 @@ from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
 
 JUDGED = 2048  # most images that are judged: a cap of the cost alone, the audit is right for any number
-LIDAR_VIEWS = 8
+LIDAR_IMAGES, LIDAR_VIEWS = 512, 8
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,14 @@ class Judgement:
 def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     """Evaluate an encoder on views of training images, and probe its representation on unaugmented images."""
     images = split.train[:JUDGED]
-    views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(LIDAR_VIEWS)]
-    seen = [embeddings(arm.method, view) for view in views]
+    count = max(2, min(len(images), LIDAR_IMAGES))
+    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(LIDAR_VIEWS)]
+    seen = [embeddings(arm.method, view if k < 2 else view.first(count)) for k, view in enumerate(views)]
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
-    count = max(2, min(len(images), 512))
 
     def stacked(name: str) -> Tensor:
-        return torch.stack([rows[name][:count] for rows in seen[:count]], 1)
+        return torch.stack([rows[name][:count] for rows in seen], 1)
 
     return Judgement(
         _verdict(arm, views[0], seen[0]["z"], seen[1]["z"]),
@@ -70,17 +69,17 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
 def collapse_verdict(config: TrainConfig, arm: Arm, split: Split) -> dict[str, Any]:
     """The verdict of `judge` alone, as it is recorded."""
     images = split.train[:JUDGED]
-    views = [seen_views(images, arm.augmentation, config.seed, images.device, k) for k in range(2)]
+    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(2)]
     first, second = (embeddings(arm.method, view)["z"] for view in views)
     return _verdict(arm, views[0], first, second)
 
 
-def _verdict(arm: Arm, view: Tensor, z: Tensor, z_positive: Tensor) -> dict[str, Any]:
+def _verdict(arm: Arm, view: SeenViews, z: Tensor, z_positive: Tensor) -> dict[str, Any]:
     """The collapse audit of z, or of z / ||z|| where the loss sees directions only, and what the constraint guarantees.
 
     Without labels: the losses do not see them, and a class that is one point is what some of them seek.
     """
-    pixels = float(SecondMoments.of(view.flatten(1)).covariance.diagonal().mean())
+    pixels = mean_variance(view)
     directional = arm.loss.directional
     audit = audit_embeddings(
         z, z_positive=z_positive, directions=directional, input_variance=None if directional else pixels
@@ -132,7 +131,7 @@ def _with_interval(one: Number) -> str:
 def _probes(arm: Arm, split: Split) -> dict[str, float] | None:
     if split.train_labels is None or split.test_labels is None:
         return None
-    rows = [embeddings(arm.method, as_floating(images))["h"] for images in (split.train, split.test)]
+    rows = [embeddings(arm.method, images)["h"] for images in (split.train, split.test)]
     given = (rows[0], split.train_labels, rows[1], split.test_labels)
     return {
         "knn": knn_accuracy(*given, k=min(20, len(rows[0]))),

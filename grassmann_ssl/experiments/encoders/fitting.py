@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
+from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator
 from grassmann_ssl.data.batches import Split, Views, augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import Interrupted
-from grassmann_ssl.nn.joint_embedding import embeddings
+from grassmann_ssl.nn.joint_embedding import chunk_size, embeddings
 from grassmann_ssl.runs import ConfigError, Finding, setting
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import grad_scaler, train_encoder
@@ -40,10 +40,34 @@ class Trained:
     done: int
 
 
-def seen_views(images: Tensor, augmentation: Augmentation, seed: int, device: torch.device, number: int = 0) -> Tensor:
+@dataclass(frozen=True)
+class SeenViews:
+    """One evaluation view of each image: chunks of them, made anew whenever they are gone through, so that one is held at a time."""
+
+    images: Tensor
+    augmentation: Augmentation
+    draw: Draw
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = chunk_size(self.images)
+        for start in range(0, len(self.images), size):
+            rows = slice(start, start + size)
+            yield self.augmentation.apply(as_floating(self.images[rows]), self.draw.rows(rows))
+
+    def first(self, count: int) -> "SeenViews":
+        """Those of the first images."""
+        return SeenViews(self.images[:count], self.augmentation, self.draw.rows(slice(count)))
+
+    def stacked(self) -> Tensor:
+        """All of them, (n, c, size, size)."""
+        return torch.cat(list(self))
+
+
+def seen_views(images: Tensor, augmentation: Augmentation, seed: int, number: int = 0) -> SeenViews:
     """One evaluation view of each image, determined by the seed and the view's number."""
-    generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=device)
-    return augmentation(images, generator)
+    generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=images.device)
+    _, channels, height, width = images.shape
+    return SeenViews(images, augmentation, augmentation.draw(len(images), channels, height, width, generator))
 
 
 def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
@@ -54,10 +78,10 @@ def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views,
     with setting():
         views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
     arm = assemble(config, split.train.shape[1], size, process)
-    _check_images(config, arm, "views", seen_views(split.train[:1], pair[0], config.seed, process.device))
+    _check_images(config, arm, "views", seen_views(split.train[:1], pair[0], config.seed).stacked())
     if split.train_labels is not None:  # the probes take them whole
-        _check_images(config, arm, "training images", as_floating(split.train[:1]))
-        _check_images(config, arm, "test images", as_floating(split.test[:1]))
+        _check_images(config, arm, "training images", split.train[:1])
+        _check_images(config, arm, "test images", split.test[:1])
     return views, arm
 
 
@@ -84,7 +108,7 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
     """
     views, arm = prepare(config, split, process)
     watch = FiniteWatch(process.device)
-    seen = seen_views(split.train[:SEEN], views.pair[0], config.seed, process.device)
+    seen = seen_views(split.train[:SEEN], views.pair[0], config.seed)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
     scaler = grad_scaler(config.precision, process.device)
     start = _resume(config, arm, scaler, recorder)

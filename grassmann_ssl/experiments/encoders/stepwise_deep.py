@@ -161,7 +161,7 @@ def overlap(a: Array, b: Array) -> float:
 def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
     """The stacked list of both views, (2n, c, h, w), float64."""
     images = split.train[: config.pairs]
-    return torch.cat([seen_views(images, arm.augmentation, config.seed, images.device, k) for k in (0, 1)]).double()
+    return torch.cat([seen_views(images, arm.augmentation, config.seed, k).stacked() for k in (0, 1)]).double()
 
 
 def _network(arm: Arm) -> nn.Module:

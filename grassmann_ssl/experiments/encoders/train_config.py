@@ -87,7 +87,7 @@ class TrainConfig(RunConfig):
     batch: int = 256
     """global batch size, over all processes"""
     accumulate: int = 1
-    """gradient accumulation: batches per optimizer step"""
+    """gradient accumulation: batches per optimizer step; losses and batch norms see one of them at a time, all else the whole step"""
     steps: int = 600
     """optimizer steps"""
     precision: Annotated[str, choice(CHOICES["precision"])] = "float32"

@@ -34,7 +34,7 @@ def end(kind, noise, decay, steps=1000, lr=0.05, start=0.9, **settings):
         method(x, x_positive).backward()
         optimizer.step()
         optimizer.zero_grad()
-        predictor.update(method.z)
+        predictor.update()
     return torch.linalg.eigvalsh(predictor.correlation).flip(0).numpy()
 
 

@@ -1,0 +1,42 @@
+"""Memory of `train`: that of the images, of a step and of a chunk, whatever the number of pixels squared."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.readme import ROOT
+
+MEASURE = """
+import json, resource, sys
+from grassmann_ssl.experiments.encoders.train import train
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+
+def peak(data):
+    train(TrainConfig.of(data=data, steps=2, batch=16, records=2))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+print(json.dumps([peak(data) for data in sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_no_memory_grows_with_the_square_of_the_pixels(tmp_path):
+    """The first run, on small images, takes what imports take. The covariance of 12,288 pixels alone is 1.2 GB."""
+    paths = []
+    for side, count in ((8, 200), (64, 2000)):
+        path = tmp_path / f"{side}.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
+        paths.append(path)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *(f"arrays:{path}" for path in paths)],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    before, after = json.loads(done.stdout.splitlines()[-1])
+    images = paths[1].stat().st_size
+    step = 16 * 64**2 * 4 * 2 * 2 * (16 + 8 + 4)  # two views of a batch through three layers and their norms, float32
+    print(before, after, (after - before) / 2**20, images / 2**20, step / 2**20)
+    assert after - before < 2.5 * images + 2 * step
