@@ -353,7 +353,7 @@ def test_the_folder(tmp_path, few):
 def test_the_verdict_is_the_audit_of_the_views_that_were_judged(settings, directional, split):
     config = quick(**settings)
     arm = fit(config, split, ALONE).arm
-    views = [seen_views(split.train, arm.augmentation, config.seed, torch.device("cpu"), k) for k in (0, 1)]
+    views = [seen_views(split.train, arm.augmentation, config.seed, k).stacked() for k in (0, 1)]
     z, z_positive = (embeddings(arm.method, view)["z"] for view in views)
     pixels = float(views[0].flatten(1).double().var(0, correction=0).mean())
     audit = audit_embeddings(
