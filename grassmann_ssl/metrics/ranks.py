@@ -55,7 +55,8 @@ class SpectralSummary:
     effective_rank     exp of the entropy of l
     participation_ratio  (sum l)^2 / sum l^2
     stable_rank        sum l / l_1
-    alpha              -slope of log l_k against log k over `alpha_range`, all k of equal weight (`alpha_req`); None where fewer than 3 eigenvalues there are positive
+    alpha              -slope of log l_k against log k over `alpha_range`, of equal weights (`alpha_req`); None where fewer than 3 of
+                       these eigenvalues are positive
     alpha_range        first and last k of that fit, 1-based, inclusive: the range asked for, cut to the positive eigenvalues
     condition_number   l_1 / l_d; infinite where l_d is 0
     std_min, std_mean  least and mean standard deviation (biased) of single dimensions, about the mean whatever `center` is
