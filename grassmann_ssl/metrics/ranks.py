@@ -55,7 +55,8 @@ class SpectralSummary:
     effective_rank     exp of the entropy of l
     participation_ratio  (sum l)^2 / sum l^2
     stable_rank        sum l / l_1
-    alpha              -slope of log l_k against log k over `alpha_range`; None where fewer than 3 eigenvalues there are positive
+    alpha              -slope of log l_k against log k over `alpha_range`, of equal weights (`alpha_req`); None where fewer than 3 of
+                       these eigenvalues are positive
     alpha_range        first and last k of that fit, 1-based, inclusive: the range asked for, cut to the positive eigenvalues
     condition_number   l_1 / l_d; infinite where l_d is 0
     std_min, std_mean  least and mean standard deviation (biased) of single dimensions, about the mean whatever `center` is
@@ -164,15 +165,21 @@ def rankme(
 
 
 def alpha_req(
-    spectrum: Float[Tensor, " d"], fit_range: tuple[int, int] | None = None
+    spectrum: Float[Tensor, " d"],
+    fit_range: tuple[int, int] | None = None,
+    *,
+    weights: Literal["equal", "inverse"] = "equal",
 ) -> tuple[float | None, tuple[int, int]]:
     """alpha of l_k ~ k^-alpha, by least squares of log l_k on log k, and the range of k that was used; `spectrum` decreasing.
 
-    `fit_range` = (first, last), 1-based, inclusive, is cut to the positive eigenvalues; None is all of them. alpha is None where fewer than
-    3 are left: two points always lie on a line. All k have the same weight, so that the many small eigenvalues dominate: with a
-    rank-deficient spectrum or one that ends in a cliff alpha says little. Raises ValueError unless 1 <= first <= last. Source: Agrawal et
-    al. 2022, alpha-ReQ (NeurIPS), after Stringer et al. 2019.
+    min_(a, b) sum_k w_k (log l_k - b + a log k)^2, alpha = a. `weights` are "equal", w_k = 1, so that the many small eigenvalues dominate,
+    or "inverse", w_k = 1/k, as in the code of the sources, which weighs every octave of k alike; with a rank-deficient spectrum or one that
+    ends in a cliff alpha says little. `fit_range` = (first, last), 1-based, inclusive, is cut to the positive eigenvalues; None is all of
+    them. alpha is None where fewer than 3 are left: two points always lie on a line. Raises ValueError unless 1 <= first <= last, and for
+    other weights. Source: Agrawal et al. 2022, alpha-ReQ (NeurIPS), after Stringer et al. 2019.
     """
+    if weights not in ("equal", "inverse"):
+        raise ValueError(f"weights must be 'equal' or 'inverse', got {weights!r}")
     positive = int((spectrum > 0).sum())
     first, last = (1, positive) if fit_range is None else fit_range
     if fit_range is not None and not 1 <= first <= last:
@@ -180,10 +187,12 @@ def alpha_req(
     last = min(last, positive)
     if last - first < 2:
         return None, (first, last)
-    x = torch.arange(first, last + 1, dtype=torch.float64, device=spectrum.device).log()
-    y = spectrum[first - 1 : last].double().log()
-    x = x - x.mean()
-    return -float((x * (y - y.mean())).sum() / x.square().sum()), (first, last)
+    k = torch.arange(first, last + 1, dtype=torch.float64, device=spectrum.device)
+    w = torch.ones_like(k) if weights == "equal" else 1 / k
+    w = w / w.sum()
+    x, y = k.log(), spectrum[first - 1 : last].double().log()
+    x = x - (w * x).sum()
+    return -float((w * x * (y - (w * y).sum())).sum() / (w * x.square()).sum()), (first, last)
 
 
 def standard_deviations(moments: SecondMoments) -> Float[Tensor, " d"]:

@@ -61,7 +61,7 @@ def encoder(
                  norm and relu, then an average to 2 x 2: 16 w = 256 features, 23,000 parameters for grey images; for images of 4 to 32
                  pixels
     resnet18, resnet34, resnet50      with the stem cifar, stl or imagenet, see `ResNet`
-    timm:NAME    any model of timm by its name, without classifier, untrained
+    timm:NAME    any model of timm by its name, without classifier, untrained; made for images of this size where it takes `img_size`
     Without `batch_norm`, mlp and conv have biases in its place. `generator`, on the CPU, draws the initial weights and leaves torch's
     global random state unchanged; without it they are drawn from that.
     Raises ValueError for an unknown name (lists the known ones), images too small, a width or no batch norm where the architecture has its
@@ -129,7 +129,7 @@ def _with(features: int, *layers: nn.Module) -> Encoder:
     return made
 
 
-def _timm(name: str, in_channels: int) -> nn.Module:
+def _timm(name: str, in_channels: int, image_size: int) -> nn.Module:
     name = name.removeprefix("timm:")
     try:
         import timm
@@ -137,11 +137,16 @@ def _timm(name: str, in_channels: int) -> nn.Module:
         raise ValueError(
             f"encoder timm:{name} needs timm, which cannot be imported ({error}): pip install timm"
         ) from None
+    make = partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=in_channels)
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=in_channels)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"timm has no model {name!r}: {error}") from None
-    model.out_features = model.num_features
+        try:
+            model: nn.Module = make(img_size=image_size)
+        except TypeError:  # transformers are built for one size, and other models do not take it
+            model = make()
+    except Exception as error:  # whatever its constructors raise for a size that does not fit
+        raise ValueError(f"timm has no model {name!r} for images of {image_size} x {image_size}: {error}") from None
+    # The width after the layers that some heads have before the classifier.
+    model.out_features = getattr(model, "head_hidden_size", model.num_features)
     return model
 
 
@@ -151,6 +156,6 @@ for _one in (
     Architecture("mlp", _mlp, (*_PIXELS, "batch_norm"), 256),
     Architecture("conv", _conv, (*_PIXELS, "batch_norm"), 16),
     *(Architecture(name, partial(ResNet, name), ("in_channels", "stem")) for name in DEPTHS),
-    Architecture("timm:NAME", _timm, ("name", "in_channels")),
+    Architecture("timm:NAME", _timm, ("name", "in_channels", "image_size")),
 ):
     ENCODERS.add(_one.name, _one)

@@ -220,6 +220,19 @@ def test_alpha_is_the_slope_on_its_range():
         alpha_req(spectrum, (0, 5))
 
 
+@given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=40), st.integers(1, 4))
+def test_alpha_is_a_weighted_fit(values, first):
+    """numpy's weights multiply the residuals, not their squares."""
+    spectrum = np.sort(np.array(values))[::-1].copy()
+    if len(values) < first + 2:
+        return
+    k = np.arange(first, len(values) + 1)
+    for weights, w in (("equal", np.ones(len(k))), ("inverse", k**-0.5)):
+        alpha, used = alpha_req(torch.from_numpy(spectrum), (first, len(values)), weights=weights)
+        expected = -np.polyfit(np.log(k), np.log(spectrum[first - 1 :]), 1, w=w)[0]
+        assert used == (first, len(values)) and abs(alpha - expected) < 1e-11 * (1 + abs(expected))
+
+
 def test_bad_input_is_named():
     moments = SecondMoments.of(torch.tensor([[1.0, float("nan")], [0.0, 1.0]]))
     with pytest.raises(ValueError, match="moments must be of finite embeddings"):
