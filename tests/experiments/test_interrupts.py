@@ -183,6 +183,14 @@ def test_an_interrupt_keeps_what_was_recorded(name, when, config_of, whole, tmp_
     assert not re.search(r"\bnan\b", said)
 
 
+@pytest.fixture
+def answered():
+    """Ctrl-C is answered as on a terminal, also where these tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def pressing(times, finish=Run.finish):
     """What a run does at its end, with Ctrl-C pressed just before: all is trained, and not yet compared in full."""
 
@@ -197,7 +205,7 @@ def pressing(times, finish=Run.finish):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["compare", "train", "stepwise", "phase-sweeps", "phase-basin", "ntk"])
 def test_after_the_last_training_an_interrupt_waits_until_all_is_written(
-    name, config_of, whole, tmp_path, monkeypatch, capsys
+    name, config_of, whole, tmp_path, monkeypatch, capsys, answered
 ):
     """One experiment of every way to train: parts that keep what they recorded, one training, one simulation, indivisible ones, widths."""
     outcome = whole(name)[0]
@@ -213,7 +221,7 @@ def test_after_the_last_training_an_interrupt_waits_until_all_is_written(
         assert np.array_equal(kept.arrays[array], values, equal_nan=values.dtype.kind == "f"), array
 
 
-def test_pressed_twice_it_does_not_wait(config_of, tmp_path, monkeypatch):
+def test_pressed_twice_it_does_not_wait(tmp_path, monkeypatch, answered):
     monkeypatch.setattr(Run, "finish", pressing(2))
     config = PortraitsConfig.of(**SETTINGS[PortraitsConfig], out=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -222,7 +230,7 @@ def test_pressed_twice_it_does_not_wait(config_of, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_between_two_trainings_keeps_the_first(tmp_path, monkeypatch):
+def test_an_interrupt_between_two_trainings_keeps_the_first(tmp_path, monkeypatch, answered):
     """The final angle is fitted over initialisation scales after all arms are trained."""
     parts = Run.parts
 
