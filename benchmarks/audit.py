@@ -83,8 +83,9 @@ class Population:
         return drawn * (1 - float(np.mean(self.classes))) ** 0.5
 
     def rows(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """A sample of n rows, and the labels of its classes."""
-        generator = torch.Generator().manual_seed(self.seed)
+        """A sample of n rows, and the labels of its classes. Samples of other sizes share no row with it: cells are independent."""
+        seed = int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
         d, root = self.dimension, torch.tensor(self.spectrum).sqrt()
         z = torch.randn(n, d, generator=generator, dtype=torch.float64)
         if self.student:
