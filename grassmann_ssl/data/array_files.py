@@ -118,15 +118,18 @@ def _npy(path: Path) -> np.ndarray:
 def array_names(path: str | Path) -> list[str]:
     """The names of the arrays in an .npz. Raises ValueError where it cannot be read."""
     with _reading(Path(path)), zipfile.ZipFile(path) as archive:
-        return [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
+        return _names(archive)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [one.removesuffix(".npy") for one in archive.namelist() if one.endswith(".npy")]
 
 
 def _npz(path: Path, name: str | None) -> np.ndarray:
-    known = array_names(path)
     with _reading(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        chosen = _chosen(path, known, name)
+        chosen = _chosen(path, _names(archive), name)
         with _reading(path), archive.open(f"{chosen}.npy") as member:
             array: np.ndarray = np.lib.format.read_array(member)
             return array

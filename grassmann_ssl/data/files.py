@@ -118,20 +118,18 @@ def arrays(path: str | Path, labels: str | Path | None = None, array: str | None
         raise ValueError(f"{path} must be a .npy, .npz or .safetensors file")
     if kind == ".npy" and array is not None:
         raise ValueError(f"{path} holds one array without a name, and array = {array!r} was asked for")
-    read: dict[str, Callable[[], tuple[Tensor, Tensor | None]]] = {
-        ".npy": lambda: (_npy(path, "images"), None),
-        ".npz": lambda: _npz(path, array or "images"),
-        ".safetensors": lambda: _safetensors(path, array or "images"),
-    }
-    images, own = read[kind]()
-    if own is not None and labels is not None:
-        raise ValueError(f"labels must be the array labels of {path}, got a second file {labels}")
-    if labels is not None:
-        own, classes = _labels(Path(labels))
-    elif own is None:
-        return Images(images, None, ())
+    own: Tensor | None = None
+    classes: tuple[str, ...] | None = None
+    if kind == ".npy":
+        images = _npy(path, "images")
     else:
-        classes = None
+        images, own = (_npz if kind == ".npz" else _safetensors)(path, array or "images")
+    if labels is not None:
+        if own is not None:
+            raise ValueError(f"labels must be the array labels of {path}, got a second file {labels}")
+        own, classes = _labels(Path(labels))
+    if own is None:
+        return Images(images, None, ())
     if len(own) != len(images):
         raise ValueError(f"{labels or path} has {len(own)} labels, but {path} has {len(images)} images")
     low, high = (int(bound) for bound in own.aminmax())
