@@ -52,10 +52,11 @@ def train_encoder(
     observers           callbacks(steps done), before every step and at the end; read-only
     after_step          callbacks(step) after the optimizers: updates that depend on the weights, such as those of an EMA teacher
 
-    In float16 the loss is scaled (GradScaler); a step with a gradient that overflows is skipped, by all optimizers. What happens once per
-    step sees the rows of all parts: the optimizers, and `after_step` (closed-form predictors, running covariances, teachers). The mean over
-    parts is not the loss of the whole batch where rows are compared with each other, and batch normalisation takes its statistics per part.
-    KeyboardInterrupt propagates.
+    Raises Diverged where the loss, or a gradient under a finite loss, is not finite, whatever the optimizer would do with it. In float16
+    the loss is scaled (GradScaler); a step with a gradient that overflows is skipped, by all optimizers, and counted by the watch. What
+    happens once per step sees the rows of all parts: the optimizers, and `after_step` (closed-form predictors, running covariances,
+    teachers). The mean over parts is not the loss of the whole batch where rows are compared with each other, and batch normalisation takes
+    its statistics per part. KeyboardInterrupt propagates.
     """
     device = next(method.parameters()).device
     half = PRECISIONS[precision]
@@ -65,6 +66,7 @@ def train_encoder(
     for group in groups:
         group.setdefault("initial_lr", group["lr"])  # a checkpoint holds both
     one_sum = method.no_sync if isinstance(method, nn.parallel.DistributedDataParallel) else nullcontext
+    one = torch.ones((), device=device)
     method.train()
     for step in range(start, steps):
         for observer in observers:
@@ -77,6 +79,7 @@ def train_encoder(
                     loss = method(*views(step, part))
                 scaler.scale(loss / accumulate).backward()
             watch.note(step, loss.detach())
+        watch.note_gradients(step, method, scaler.scale(one) if scaler.is_enabled() else None)
         scaler.step(together)
         scaler.update()
         for optimizer in optimizers:

@@ -42,6 +42,7 @@ def train_full_batch(
     `homogeneous`: the loss is homogeneous of degree 2 and the weights are free, so that the update is linear in them: at every
     logged step the weights are divided by their Frobenius norm, whose logarithm is recorded. Directions are untouched, and weights
     that blow up or shrink never leave the range of the dtype.
+    A run whose gradient is not finite has NaN weights from then on, on a manifold as on a Euclidean one.
     Time = learning_rate x step. Raises Interrupted, a KeyboardInterrupt that carries the trajectory recorded until Ctrl-C, if it has more
     than the start.
     """
@@ -51,6 +52,7 @@ def train_full_batch(
     gradient_of = getattr(loss, "gradient", None) or partial(_gradient, loss)
     recorder = Recorder(evenly_spaced(steps, log_every))
     log_norm = weights.new_zeros(weights.shape[:-2])
+    lost = torch.zeros_like(log_norm, dtype=torch.bool)  # runs on a manifold: the others carry their NaN themselves
     start = time.perf_counter()
 
     def recorded() -> Trajectory:
@@ -77,13 +79,14 @@ def train_full_batch(
                     loss=loss(parameter),
                     gradient_norm=torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, gradient)),
                     log_norm=log_norm,
-                    weights=parameter,
+                    weights=torch.where(lost[..., None, None], torch.nan, parameter),
                 )
             if step < steps:
                 if optimizer is None:
                     parameter.add_(gradient, alpha=-learning_rate)
                 else:
-                    parameter.grad = gradient
+                    lost |= ~torch.isfinite(torch.linalg.matrix_norm(gradient))
+                    parameter.grad = torch.where(lost[..., None, None], 0, gradient)
                     optimizer.step()
                 on_step()
     except KeyboardInterrupt:

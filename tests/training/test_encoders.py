@@ -133,6 +133,54 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step():
         run(one, optimizer_of(one), start=2)
 
 
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+def test_a_gradient_that_is_not_finite_ends_the_run_whatever_the_optimizer(free, value):
+    """Of a constrained weight, whose optimizer would skip every such step, as of a free one; 1e38 has a norm that overflows."""
+    one = method()
+    if free:
+        one.online[1] = nn.Linear(64, 3)
+    optimizer = torch.optim.SGD(one.parameters(), lr=0.05) if free else optimizer_of(one)
+    passes = []
+    one.projector.weight.register_hook(
+        lambda g: passes.append(1) or (torch.full_like(g, value) if len(passes) == 3 else g)
+    )
+    before = []
+    what = "the norm of the gradient" if value == 1e38 else "the gradient of online.1.weight"
+    with pytest.raises(Diverged, match=f"^{what} is not finite from step 2 on, while the loss is$"):
+        run(one, optimizer, observers=[lambda step: before.append(weights(one))])
+    assert all(bool(torch.isfinite(p).all()) for p in one.parameters()) and len(before) == 3
+
+
+def test_steps_that_float16_skips_are_counted_and_no_scale_saves_a_gradient_that_is_not_finite():
+    one, watch = method(), FiniteWatch(CPU)
+    passes = []
+    one.projector.weight.register_hook(lambda g: passes.append(1) or (g * torch.inf if len(passes) in (3, 4) else g))
+    run(one, optimizer_of(one), steps=8, precision="float16", watch=watch)
+    early = watch.skipped - 2  # until the scale fits
+    assert early >= 0
+    again = FiniteWatch(CPU)
+    again.restore(watch.state())
+    assert again.skipped == watch.skipped
+    one, watch = method(), FiniteWatch(CPU)
+    one.projector.weight.register_hook(lambda g: g * torch.nan)
+    with pytest.raises(Diverged, match="the gradient of online.1.weight is not finite from step 16 on"):
+        run(one, optimizer_of(one), steps=40, precision="float16", watch=watch)
+    assert watch.skipped == 16  # the scale is 2^16 at first
+
+
+def test_a_watch_elsewhere_says_later_that_it_was_the_gradient():
+    watch, one = FiniteWatch(CPU), method()
+    watch.device = torch.device("cuda")
+    for step, value in enumerate((1.0, math.nan, math.inf)):
+        for p in one.parameters():
+            p.grad = torch.full_like(p, value)
+        watch.note(step, torch.tensor(1.0))
+        watch.note_gradients(step, one)
+    with pytest.raises(Diverged, match="^the norm of the gradient is not finite from step 1 on, while the loss is$"):
+        watch.check()
+
+
 def test_a_watch_elsewhere_looks_when_it_is_asked():
     watch = FiniteWatch(torch.device("meta"))
     assert watch.device.type == "meta"  # nothing was read from it

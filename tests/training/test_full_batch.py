@@ -67,6 +67,35 @@ def test_seeds_advance_as_if_alone():
         torch.testing.assert_close(together.weights[:, seed], alone.weights, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_a_gradient_that_is_not_finite_ends_its_run_and_no_other(arm):
+    """By the same rule for every arm: an optimizer on a manifold would skip the steps of all seeds, and say nothing."""
+    matrix, start = problem()
+    start = ARMS[arm]().projx(start)
+
+    class Breaks:
+        calls = 0
+
+        def __call__(self, w):
+            return trace_loss(weights=w, matrix=matrix)
+
+        def gradient(self, w):
+            gradient = 2 * matrix @ w
+            self.calls += 1
+            if self.calls == 4:
+                gradient[1, 0, 0] = torch.nan
+            return gradient
+
+    settings = {"learning_rate": 0.05, "steps": 8}
+    whole, broken = (
+        train_full_batch(loss, start, ARMS[arm](), **settings)
+        for loss in (lambda w: trace_loss(weights=w, matrix=matrix), Breaks())
+    )
+    ends = torch.isfinite(broken.weights).all((-2, -1))
+    assert ends[:, 1].tolist() == [True] * 4 + [False] * 5 and ends[:, [0, 2]].all()
+    torch.testing.assert_close(broken.weights[:, [0, 2]], whole.weights[:, [0, 2]], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("arm", ["grassmann", "stiefel"])

@@ -137,8 +137,8 @@ def _seed(
         label = f"seed {seed}: {arm}"
         try:
             trained = fit(settings, split, process, lambda _, label=label: tick(label))
-        except Diverged:
-            rows.append({"arm": arm, "seed": seed, "kind": "diverged"})
+        except Diverged as error:
+            rows.append({"arm": arm, "seed": seed, "kind": "diverged", "reason": str(error)})
             continue
         judged = evaluation.judge(settings, trained.arm, split)
         record, _, found = evaluation.collect(settings, trained, judged)
@@ -182,6 +182,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "directions_rank": ranks["directions"]["effective_rank"],
         "least_over_largest": record["least_over_largest"],
         "steps_detected": record["steps_detected"]["count"],
+        "skipped": evaluation.skipped_in_words(record) if record["steps_skipped"] else None,
         "seconds_per_step": record["seconds_per_step"],
     }
 
@@ -202,6 +203,8 @@ def summary_of(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any
     bounds = np.array([row["live_bounds"] for row in own if "live_bounds" in row])
     summary["live_bounds"] = [int(bounds[:, 0].min()), int(bounds[:, 1].max())] if len(bounds) else None
     summary["open"] = [f"{kind} ({why})" for row in own for kind, why in row.get("open", {}).items()]
+    summary["diverged"] = [row["reason"] for row in own if row["kind"] == "diverged"]
+    summary["skipped"] = [row["skipped"] for row in own if row.get("skipped")]
     whole = next((row for row in own if row["kind"] != "diverged"), _UNTRAINED)
     summary |= {name: whole[name] for name in ("judged", "judged_rows", "dimensions")}
     for name in _NUMBERS:
@@ -257,7 +260,9 @@ def measured(summary: dict[str, Any]) -> str:
     if kinds["undecided"]:
         parts[0] += f", undecided in {kinds['undecided']}"
     if kinds["diverged"]:
-        parts[0] += f", diverged in {kinds['diverged']}"
+        parts[0] += f", diverged in {kinds['diverged']} ({'; '.join(dict.fromkeys(summary['diverged']))})"
+    if summary["skipped"]:
+        parts.append(f"steps skipped in float16: {'; '.join(dict.fromkeys(summary['skipped']))}")
     if summary["open"]:
         parts.append(f"open: {'; '.join(dict.fromkeys(summary['open']))}")
     if summary["live_bounds"]:

@@ -173,6 +173,7 @@ def collect(
         "steps_detected": {"count": len(learned), "times": learned},
         "steps_of_loss": {"count": len(falls), "times": list(falls)},
         "steps_done": trained.done,
+        "steps_skipped": trained.recorder.watch.skipped,
         "seconds_per_step": _plain(trained.seconds_per_step),
         "parameters": sum(p.numel() for p in trained.arm.method.parameters()),
     }
@@ -197,6 +198,11 @@ def _plain(value: Any) -> Any:
 def verdict_in_words(verdict: dict[str, Any]) -> str:
     """A recorded verdict with what was observed."""
     return "; ".join([verdict["judgement"], *verdict["observed"]])
+
+
+def skipped_in_words(record: dict[str, Any]) -> str:
+    """How many of the steps done left the weights as they were."""
+    return f"{record['steps_skipped']} of {record['steps_done']}: the gradient overflowed, and the scale of the loss was halved"
 
 
 def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
@@ -232,6 +238,8 @@ def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
         steps = record[name]
         times = ", ".join(f"{t:.3g}" for t in steps["times"])
         lines.append(Finding(f"steps of {what}", None, f"{steps['count']}" + (f", at t = {times}" if times else "")))
+    if config.precision == "float16":
+        lines.append(Finding("steps skipped in float16", None, skipped_in_words(record)))
     cost = record["seconds_per_step"]
     measured = None if cost is None else f"{1000 * cost:.1f} ms"
     lines.append(Finding(f"time per step, {record['parameters']:,} parameters", None, measured))
