@@ -1,5 +1,6 @@
 """Distributed data-parallel training under torchrun."""
 
+import hashlib
 import inspect
 import os
 from collections.abc import Iterator
@@ -25,6 +26,22 @@ def parallelise(model: nn.Module) -> nn.Module:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # renamed in torch 2.13
     option: dict[str, Any] = {name: False}
     return nn.parallel.DistributedDataParallel(model, **option)
+
+
+def refuse_differences(model: nn.Module) -> None:
+    """Raise RuntimeError, in every process, naming the parameters and buffers that are not the same in all of them to the last bit."""
+    if process_count() == 1:
+        return
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    digests = [hashlib.blake2b(x.reshape(-1).view(torch.uint8).numpy().data, digest_size=8) for x in state.values()]
+    own = torch.tensor([int.from_bytes(one.digest(), "big", signed=True) for one in digests])
+    own = own.to(next(model.parameters()).device)  # nccl has no CPU tensors
+    every = [torch.empty_like(own) for _ in range(process_count())]
+    dist.all_gather(every, own)
+    different = (torch.stack(every) != own).any(0).tolist()
+    if any(different):
+        names = [name for name, differs in zip(state, different, strict=True) if differs]
+        raise RuntimeError(f"the processes have different models after training: {', '.join(names)}")
 
 
 @contextmanager

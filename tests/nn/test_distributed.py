@@ -13,6 +13,7 @@ from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
 from grassmann_ssl.optim import RiemannianAdam, RiemannianCG, RiemannianSGD, clip_grad_norm_
+from grassmann_ssl.training.torchrun import refuse_differences
 from tests.processes import start
 
 EXPECTED = {"0.weight": WeightLayout(Grassmann(), True), "2.weight": WeightLayout(Grassmann(), False)}
@@ -68,6 +69,20 @@ def _train_with_ddp(rank, world):
 @pytest.mark.slow
 def test_ddp_on_two_halves_is_one_process_on_the_whole(tmp_path):
     run_in(2, tmp_path, _train_with_ddp)
+
+
+def _differ(rank, world):
+    model = network()
+    refuse_differences(model)
+    with torch.no_grad():
+        model[2].bias[0] += rank * torch.finfo(torch.float64).eps
+    with pytest.raises(RuntimeError, match=r"^the processes have different models after training: 2\.bias$"):
+        refuse_differences(model)
+
+
+@pytest.mark.slow
+def test_a_model_that_differs_in_its_last_bit_is_named(tmp_path):
+    run_in(2, tmp_path, _differ)
 
 
 def _train_with_fsdp(rank, world):

@@ -164,7 +164,7 @@ def test_steps_that_float16_skips_are_counted_and_no_scale_saves_a_gradient_that
     assert again.skipped == watch.skipped
     one, watch = method(), FiniteWatch(CPU)
     one.projector.weight.register_hook(lambda g: g * torch.nan)
-    with pytest.raises(Diverged, match="the gradient of online.1.weight is not finite from step 16 on"):
+    with pytest.raises(Diverged, match=r"the gradient of online.1.weight is not finite from step 16 on"):
         run(one, optimizer_of(one), steps=40, precision="float16", watch=watch)
     assert watch.skipped == 16  # the scale is 2^16 at first
 
@@ -177,7 +177,7 @@ def test_a_watch_elsewhere_says_later_that_it_was_the_gradient():
             p.grad = torch.full_like(p, value)
         watch.note(step, torch.tensor(1.0))
         watch.note_gradients(step, one)
-    with pytest.raises(Diverged, match="^the norm of the gradient is not finite from step 1 on, while the loss is$"):
+    with pytest.raises(Diverged, match=r"^the norm of the gradient is not finite from step 1 on, while the loss is$"):
         watch.check()
 
 

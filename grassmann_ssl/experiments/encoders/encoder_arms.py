@@ -97,7 +97,9 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
                     parameter.mul_(config.init_scale)
         q = None if config.predictor == "none" else _predictor(config)
     if process.count > 1:
-        globalise_batch_norm(online)
+        for part in (online, q):
+            if part is not None:
+                globalise_batch_norm(part)
     online.to(device)
     teacher = Teacher(online) if config.teacher else None
     soft = [online.get_submodule(name) for name in constrained] if constraint.in_loss else []

@@ -22,7 +22,7 @@ from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import grad_scaler, train_encoder
 from grassmann_ssl.training.schedules import log_spaced
 from grassmann_ssl.training.spectra import SpectraRecorder
-from grassmann_ssl.training.torchrun import parallelise
+from grassmann_ssl.training.torchrun import parallelise, refuse_differences
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 SEEN = 1024  # most images on which spectra are recorded
@@ -142,6 +142,7 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
         if not len(recorder) or not clock.done:
             raise
         raise Interrupted(trained(), clock.done, config.steps) from None
+    refuse_differences(arm.method)
     return trained()
 
 

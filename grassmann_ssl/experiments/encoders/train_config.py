@@ -172,6 +172,15 @@ class TrainConfig(RunConfig):
             raise ConfigError(f"{self.objective} compares two embeddings: it takes no predictor and no teacher")
         if loss.needs_predictor and self.predictor == "none":
             raise ConfigError(f"{self.objective} needs a predictor")
+        trained = self.predictor != "none" and (
+            not PREDICTORS[self.predictor].closed_form or self.predictor_options.every > 1
+        )
+        if loss.needs_predictor and trained:
+            closed = ", ".join(name for name, one in PREDICTORS.items() if one.closed_form)
+            raise ConfigError(
+                f"{self.objective} passes no gradient to the predictor, which would never be trained: take one in closed form, {closed}, "
+                "with predictor.every = 1"
+            )
         with setting():
             constraint = CONSTRAINTS[self.constraint]
             constraint.check(

@@ -286,6 +286,7 @@ def test_two_processes_are_one(tmp_path):
         "--constraint feature-orthonormal",
         "--objective nt_xent --constraint grassmann",
         "--predictor directpred --teacher 0.9",
+        "--predictor mlp",
     )
 
     def ends(count):
@@ -496,6 +497,12 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
         ({"optimizer": "muon", "where": "conv"}, "muon is for matrices"),
         ({"objective": "nt_xent", "predictor": "linear"}, "takes no predictor and no teacher"),
         ({"objective": "isoloss"}, "isoloss needs a predictor"),
+        ({"objective": "isoloss", "predictor": "mlp"}, "isoloss passes no gradient to the predictor"),
+        ({"objective": "isoloss_cosine", "predictor": "linear"}, "take one in closed form, directpred"),
+        (
+            {"objective": "isoloss", "predictor": "directpred", "predictor_options": PredictorOptions(every=2)},
+            "which would never be trained",
+        ),
         ({"objective": "w_mse", "batch": 8}, "batch must be above dim = 8, got 8"),
         ({"batch": 1}, "batch must be finite and >= 2, got 1"),
         ({"objective": "vicreg", "temperature": 0.1}, "vicreg has none"),
