@@ -11,7 +11,8 @@ from torch import nn
 
 from grassmann_ssl.audit import CollapseError, CollapseWarning, audit_embeddings
 
-pytestmark = pytest.mark.slow
+# Lightning warns wherever SLURM is installed and does not run the tests.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The `srun` command is available")]
 
 
 @pytest.fixture(scope="module")
