@@ -80,7 +80,7 @@ def _of_known_kind(path: str | Path) -> tuple[Path, str]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever a reader raises into one line: files come from anywhere, and readers fail on broken ones in many ways."""
     try:
         yield
@@ -110,14 +110,14 @@ def _shown(names: Sequence[str], most: int = 20) -> str:
 
 
 def _npy(path: Path) -> np.ndarray:
-    with _reading(path):
+    with reading(path):
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         return array
 
 
 def array_names(path: str | Path) -> list[str]:
     """The names of the arrays in an .npz. Raises ValueError where it cannot be read."""
-    with _reading(Path(path)), zipfile.ZipFile(path) as archive:
+    with reading(Path(path)), zipfile.ZipFile(path) as archive:
         return _names(archive)
 
 
@@ -126,11 +126,11 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _npz(path: Path, name: str | None) -> np.ndarray:
-    with _reading(path):
+    with reading(path):
         archive = zipfile.ZipFile(path)
     with archive:
         chosen = _chosen(path, _names(archive), name)
-        with _reading(path), archive.open(f"{chosen}.npy") as member:
+        with reading(path), archive.open(f"{chosen}.npy") as member:
             array: np.ndarray = np.lib.format.read_array(member)
             return array
 
@@ -138,18 +138,18 @@ def _npz(path: Path, name: str | None) -> np.ndarray:
 def _safetensors(path: Path, name: str | None) -> Tensor:
     from safetensors import safe_open
 
-    with _reading(path):
+    with reading(path):
         file: Any = safe_open(path, framework="pt")
         known = sorted(file.keys())
     chosen = _chosen(path, known, name)
-    with _reading(path):
+    with reading(path):
         tensor: Tensor = file.get_tensor(chosen)
         return tensor
 
 
 def _table(path: Path, kind: str) -> Any:
     """A table of pyarrow, without the index of a frame of pandas."""
-    with _reading(path):
+    with reading(path):
         if kind == ".csv":
             table = _csv(path)
         else:
@@ -177,7 +177,7 @@ def _csv(path: Path) -> Any:
 
 def _column_of_lists(path: Path, name: str | None) -> str | None:
     """The column of a .parquet that is meant, of those that hold lists; None where there are none."""
-    with _reading(path):
+    with reading(path):
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(path)
@@ -196,7 +196,7 @@ def _lists(path: Path, name: str) -> np.ndarray:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with _reading(path):
+    with reading(path):
         column = pq.ParquetFile(path).read(columns=[name]).column(name)
         kind = column.type.value_type
         missing, lengths = column.null_count, np.asarray(pc.list_value_length(column).fill_null(0))

@@ -63,11 +63,14 @@ def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
     if not path:
         known = f"give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, BUNDLED)}"
         raise ValueError(f"unknown data {data!r}: {known}")
-    read_train, read_test = parts(name, path, **options)
-    train = read_train()
-    if read_test is None:
+    try:
+        read_train, read_test = parts(name, path, **options)
+        train = read_train()
+        test = read_test() if read_test is not None else None
+    except OSError as error:
+        raise ValueError(f"{data} cannot be read: {error.strerror or error}") from None
+    if test is None:
         return _drawn(train, generator)
-    test = read_test()
     _check_parts(train, test)
     return Split(train.images, train.labels, test.images, test.labels, train.notes + test.notes)
 

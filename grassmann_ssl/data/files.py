@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grassmann_ssl.data.array_files import array_names, load_array, load_column
+from grassmann_ssl.data.array_files import array_names, load_array, load_column, reading
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
 from grassmann_ssl.data.pictures import picture_parts
@@ -140,8 +140,11 @@ def arrays(path: str | Path, labels: str | Path | None = None, array: str | None
 
 def _labels(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
     """Labels (n,) int64, and the sorted names of their classes where they are names."""
-    if path.suffix.lower() == ".npy" and np.lib.format.open_memmap(path, mode="r").dtype.kind not in "US":
-        return _npy(path, "labels"), None
+    if path.suffix.lower() == ".npy":
+        with reading(path):
+            named = np.lib.format.open_memmap(path, mode="r").dtype.kind in "US"
+        if not named:
+            return _npy(path, "labels"), None
     values = load_column(path)
     if values.dtype.kind in "US":
         names, number = np.unique(values.astype(str), return_inverse=True)
@@ -184,12 +187,10 @@ def _channels_first(images: Tensor) -> Tensor:
 def _npy(path: Path, kind: str) -> Tensor:
     form = np.lib.format
     with path.open("rb") as file:
-        try:
+        with reading(path):
             version = form.read_magic(file)
             header = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
             shape, fortran, dtype = header(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not a whole .npy file: {error}") from error
         _checked_shape(path, kind, dtype.name, shape)
         count = int(np.prod(shape, dtype=object))
         found, needed = path.stat().st_size, file.tell() + count * dtype.itemsize

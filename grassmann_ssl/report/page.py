@@ -51,7 +51,9 @@ def embedded(image: bytes) -> str:
 def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
     """The files of a page by name: report.html, and each figure as NAME.png."""
     images = {section.name: png(section.figure) for section in page.sections}
-    html = _html(outcome, page, images).encode("utf-8")
+    html = _html(outcome, page, images).encode(
+        "utf-8", "backslashreplace"
+    )  # names of files and classes may be anything
     return {f"{name}.png": image for name, image in images.items()} | {"report.html": html}
 
 

@@ -78,7 +78,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Settings that every experiment has. Raises ConfigError for a seed outside 0 .. 2^63 - 1.
+    """Settings that every experiment has. Raises ConfigError for a seed outside 0 .. 2^63 - 1, and for text that is not UTF-8.
 
     Options of one thing, such as a predictor, may be a dataclass of their own in a field; its `PREFIX`, if any, comes before their names.
     """
@@ -96,6 +96,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
+        for name, value in self.values().items():
+            if isinstance(value, str | Path):
+                try:
+                    str(value).encode()
+                except UnicodeEncodeError:
+                    raise ConfigError(f"{name} must be UTF-8, as what is written is, got {str(value)!r}") from None
 
     @property
     def folder(self) -> Path:

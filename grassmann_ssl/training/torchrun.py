@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from grassmann_ssl.distributed import Process, process_count, process_rank
-from grassmann_ssl.runs import device_of
+from grassmann_ssl.runs import ConfigError, device_of, setting
 
 
 def parallelise(model: nn.Module) -> nn.Module:
@@ -48,10 +48,15 @@ def refuse_differences(model: nn.Module) -> None:
 def processes(device: str) -> Iterator[Process]:
     """Join the process group of torchrun for the duration of the context; one process where torchrun was not used.
 
-    The backend is nccl on GPUs, one per process by local rank, and gloo on CPUs. Raises ConfigError where the device is not available or
-    this machine has fewer GPUs than processes.
+    The backend is nccl on GPUs, one per process by local rank, and gloo on CPUs. Raises ConfigError where the device is not available,
+    this machine has fewer GPUs than processes, or what torchrun leaves in the environment is missing or broken.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise ConfigError(
+            f"WORLD_SIZE must be a number of processes, as torchrun sets it, got {os.environ['WORLD_SIZE']!r}"
+        ) from None
     if count == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield Process(process_rank(), process_count(), device_of(device))
         return
@@ -59,7 +64,8 @@ def processes(device: str) -> Iterator[Process]:
     own = device_of(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else device)
     if cuda:
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    with setting("torchrun"):
+        dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Process(dist.get_rank(), count, own)
     finally:

@@ -372,6 +372,21 @@ def test_arrays_of_another_kind_are_refused(tmp_path, kind, content):
         arrays(path)
 
 
+@pytest.mark.parametrize(
+    "header", [b"{((((((((((", b"{'descr': '|u1', 'shape': (9" + b"0" * 5000 + b",)}", b"\0" * 40, b"9" * 60]
+)
+@pytest.mark.parametrize("place", ["images", "labels"])
+def test_an_npy_header_that_is_no_header_is_one_line(tmp_path, header, place):
+    """numpy reads it with Python's own tokenizer, which raises errors of its own."""
+    broken, whole = tmp_path / "broken.npy", tmp_path / "whole.npy"
+    text = header + b" " * (-(len(header) + 11) % 64) + b"\n"
+    broken.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(100))
+    np.save(whole, random_bytes(3, 8, 8))
+    with refused(broken, "cannot be read") as caught:
+        arrays(*((broken,) if place == "images" else (whole, broken)))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_safetensors_header_that_lies_is_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     for header in (

@@ -46,7 +46,8 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     """Evaluate an encoder on views of training images, and probe its representation on unaugmented images."""
     images = split.train[:JUDGED]
     count = max(2, min(len(images), LIDAR_IMAGES))
-    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(LIDAR_VIEWS)]
+    # LiDAR takes at least as many images as views of each.
+    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(min(LIDAR_VIEWS, count))]
     seen = [embeddings(arm.method, view if k < 2 else view.first(count)) for k, view in enumerate(views)]
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}

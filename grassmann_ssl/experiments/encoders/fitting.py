@@ -72,6 +72,8 @@ def seen_views(images: Tensor, augmentation: Augmentation, seed: int, number: in
 
 def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
     """The views and the untrained arm of a training run. Raises ConfigError for settings that do not fit the images."""
+    if all(torch.equal(one, split.train[0]) for one in split.train):  # ends at the first that differs
+        raise ConfigError(f"data: the {len(split.train):,} images to train on are all the same")
     size = config_size(split)
     with setting("augmentation"):
         pair = augmentations(config.augmentation, config.data, size)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -720,3 +721,48 @@ def test_a_run_that_goes_on_has_the_record_of_one_that_was_never_stopped(tmp_pat
             assert values.tobytes() == outcome.metrics[name].tobytes(), name
         for name, values in whole.arrays.items():
             assert values.tobytes() == outcome.arrays[name].tobytes(), name
+
+
+def test_images_without_a_difference_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "train_encoder", None)
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(6):
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "data" / name / f"{k}.png")
+    config = quick(data=f"folder:{tmp_path / 'data'}", batch=4, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^data: the 8 images to train on are all the same$"):
+        run(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_images_than_views_of_lidar_are_judged(tmp_path, pictures):
+    outcome = run(quick(data=pictures("train", (8, 8), each=4), batch=4, out=tmp_path / "run"))
+    assert outcome.record["lidar"]["h"] >= 0 and outcome.record["verdict"]["rows"] < 8
+
+
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read: File name too long$"):
+        run(quick(data="folder:" + "a" * 5000, out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("settings", [{"data": "folder:\udcff"}, {"out": Path("runs/\udcff")}])
+def test_text_that_is_not_utf8_is_refused(settings):
+    with pytest.raises(ConfigError, match=r"^(data|out) must be UTF-8, as what is written is, got "):
+        quick(**settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"WORLD_SIZE": "abc", "RANK": "0"},
+            "WORLD_SIZE must be a number of processes, as torchrun sets it, got 'abc'",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "torchrun: .* MASTER_ADDR expected, but not set"),
+    ],
+)
+def test_an_environment_that_torchrun_did_not_make_is_one_line(environment, message, tmp_path, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        run(quick(out=tmp_path / "run"))
