@@ -20,7 +20,7 @@ Where things are, from the ground up:
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
     training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`
     runs                  the settings of a run, its result as an `Outcome`, the folder that holds it
-    experiments           one module per scientific question
+    experiments           one module per scientific question; `load_encoder`: what a run of `train` trained
     report                figures and the page of a stored run: `draw`
     run                   `run`: an experiment from its settings to its folder and page
 
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings", "judge"),
     "data": ("data", "image_folder"),
-    "experiments": ("experiments",),
+    "experiments": ("experiments", "load_encoder"),
     "manifolds": ("GeneralizedGrassmann", "Grassmann", "Stiefel", "manifolds"),
     "manifolds.checks": ("checks",),
     "metrics": ("SecondMoments", "metrics"),
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.audit import audit_embeddings as audit_embeddings
     from grassmann_ssl.audit import judge as judge
     from grassmann_ssl.data import image_folder as image_folder
+    from grassmann_ssl.experiments import load_encoder as load_encoder
     from grassmann_ssl.manifolds import GeneralizedGrassmann as GeneralizedGrassmann
     from grassmann_ssl.manifolds import Grassmann as Grassmann
     from grassmann_ssl.manifolds import Stiefel as Stiefel
