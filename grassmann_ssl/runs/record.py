@@ -122,7 +122,7 @@ class Outcome:
 
         write_json(folder / "run.json", self.record)
         table = pa.table({name: _stored(values) for name, values in self.metrics.items()})
-        # The bytes of numbers by their place, since signs and exponents repeat and last digits do not: smaller and faster than a dictionary.
+        # Bytes of numbers by their place, since signs and exponents repeat and last digits do not: smaller and faster than a dictionary.
         numbers = [column for column, values in self.metrics.items() if values.dtype.kind == "f"]
         split = [column if self.metrics[column].ndim < 2 else f"{column}.list.element" for column in numbers]
         words = [column for column in self.metrics if column not in numbers]
