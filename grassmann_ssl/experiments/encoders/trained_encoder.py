@@ -1,6 +1,5 @@
 """The encoder that a training run keeps in its folder: its weights as they are stored, and the module that they are loaded into."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from grassmann_ssl.experiments.encoders.encoder_arms import assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.runs.load import read_record
 
 
 class TrainedEncoder(nn.Module):
@@ -62,11 +62,9 @@ def load_encoder(folder: str | Path) -> TrainedEncoder:
 
 def _settings(path: Path) -> tuple[TrainConfig, int, int]:
     """The settings of a stored training, and the channels and the size of its images."""
-    if not path.is_file():
-        raise ConfigError(f"{path.parent} holds no run: there is no run.json in it")
+    record = read_record(path.parent)
+    experiment, stored = record["experiment"], record["config"]
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        experiment, stored = record["experiment"], record["config"]
         if experiment != TrainConfig.NAME:
             raise ConfigError(
                 f"{path.parent} is a run of {experiment}; encoders are kept by runs of {TrainConfig.NAME}"
@@ -79,7 +77,7 @@ def _settings(path: Path) -> tuple[TrainConfig, int, int]:
         return TrainConfig.of(**{**stored, "out": path.parent}), record["input"]["channels"], record["input"]["size"]
     except ConfigError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
