@@ -19,8 +19,8 @@ Where things are, from the ground up:
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
     training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`
-    runs                  the settings of a run, its result as an `Outcome`, the folder that holds it
-    experiments           one module per scientific question
+    runs                  the settings of a run, its result as an `Outcome`, the folder that holds it; many as a table: `load_runs`
+    experiments           one module per scientific question; `load_encoder`: what a run of `train` trained
     report                figures and the page of a stored run: `draw`
     run                   `run`: an experiment from its settings to its folder and page
 
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings", "judge"),
     "data": ("data", "image_folder"),
-    "experiments": ("experiments",),
+    "experiments": ("experiments", "load_encoder"),
     "manifolds": ("GeneralizedGrassmann", "Grassmann", "Stiefel", "manifolds"),
     "manifolds.checks": ("checks",),
     "metrics": ("SecondMoments", "metrics"),
@@ -48,7 +48,7 @@ _HOMES = {
     ),
     "report": ("report",),
     "run": ("run",),
-    "runs": ("Outcome", "runs"),
+    "runs": ("Outcome", "load_runs", "runs"),
     "training": ("load_checkpoint", "save_checkpoint", "simulate", "train_encoder", "train_full_batch", "training"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.audit import audit_embeddings as audit_embeddings
     from grassmann_ssl.audit import judge as judge
     from grassmann_ssl.data import image_folder as image_folder
+    from grassmann_ssl.experiments import load_encoder as load_encoder
     from grassmann_ssl.manifolds import GeneralizedGrassmann as GeneralizedGrassmann
     from grassmann_ssl.manifolds import Grassmann as Grassmann
     from grassmann_ssl.manifolds import Stiefel as Stiefel
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.optim import RiemannianMuon as RiemannianMuon
     from grassmann_ssl.optim import RiemannianSGD as RiemannianSGD
     from grassmann_ssl.runs import Outcome as Outcome
+    from grassmann_ssl.runs import load_runs as load_runs
     from grassmann_ssl.training import load_checkpoint as load_checkpoint
     from grassmann_ssl.training import save_checkpoint as save_checkpoint
     from grassmann_ssl.training import simulate as simulate

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.experiments.encoders import audit, compare_encoders, stepwise_deep, train, train_config
+from grassmann_ssl.experiments.encoders.trained_encoder import load_encoder
 from grassmann_ssl.experiments.linear import collapse, compare, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
@@ -57,6 +58,7 @@ __all__ = [
     "fixed_points",
     "flow_fields",
     "kernel_change",
+    "load_encoder",
     "ntk",
     "portraits",
     "stepwise",

@@ -2,6 +2,7 @@
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder
+from grassmann_ssl.runs.load import StoredRun, load_runs, stored_runs
 from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, joined, ticking
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunFolder",
+    "StoredRun",
     "Table",
     "Tick",
     "choice",
     "device_of",
     "joined",
+    "load_runs",
     "setting",
+    "stored_runs",
     "ticking",
 ]

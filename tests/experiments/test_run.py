@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow.parquet import ParquetFile
 from safetensors.numpy import load_file, save_file
 
 from grassmann_ssl import cli
@@ -177,6 +178,26 @@ def test_lists_of_numbers_are_columns_too(tmp_path):
         [5, 4],
     ]
     assert np.array_equal(Outcome.load(tmp_path).metrics["spectrum"], outcome.metrics["spectrum"])
+
+
+def test_numbers_are_stored_by_the_places_of_their_bytes_and_come_back_bit_for_bit(tmp_path):
+    odd = np.array([0.1, -0.0, np.nan, -np.inf, 5e-324, 1 / 3])
+    metrics = {
+        "x": odd,
+        "narrow": odd.astype("float32"),
+        "rows": np.stack([odd, odd[::-1]], 1),
+        "name": np.array(list("aabbcc")),
+    }
+    for chosen in (metrics, {"x": odd}, {"name": metrics["name"], "step": np.arange(6)}):
+        Outcome({}, chosen, {}).save(tmp_path)
+        loaded = Outcome.load(tmp_path).metrics
+        assert all(loaded[name].tobytes() == values.tobytes() for name, values in chosen.items())
+        stored = ParquetFile(tmp_path / "metrics.parquet").metadata.row_group(0)
+        for k in range(stored.num_columns):
+            column = stored.column(k)
+            number = chosen[column.path_in_schema.split(".")[0]].dtype.kind == "f"
+            assert ("BYTE_STREAM_SPLIT" in column.encodings) == number, column.path_in_schema
+            assert ("RLE_DICTIONARY" in column.encodings) == (not number), column.path_in_schema
 
 
 def test_a_table_and_an_interrupt_are_printed_and_on_the_page(tmp_path):

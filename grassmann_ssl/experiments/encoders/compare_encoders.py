@@ -25,7 +25,7 @@ PROBES = ("knn", "ridge", "logistic")
 COLLAPSED = ("complete", "directional", "dimensional")
 KINDS = ("none", *COLLAPSED, "undecided", "diverged")
 FIXED = (
-    "seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "size", "labels", "array", "steps", "records",
+    "seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "size", "labels", "array", "steps", "records", "embeddings",
 )  # fmt: skip
 
 

@@ -186,6 +186,20 @@ def collect(
     return record, metrics, arrays
 
 
+def stored_embeddings(arm: Arm, split: Split) -> dict[str, np.ndarray]:
+    """h (n, k), z (n, d) and labels (n,) of all images, unaugmented, as train_h, ..., test_labels; no labels where there are none."""
+    content: dict[str, np.ndarray] = {}
+    for part, images, labels in (
+        ("train", split.train, split.train_labels),
+        ("test", split.test, split.test_labels),
+    ):
+        rows = embeddings(arm.method, images)
+        content |= {f"{part}_{name}": rows[name].numpy(force=True) for name in ("h", "z")}
+        if labels is not None:
+            content[f"{part}_labels"] = labels.numpy(force=True)
+    return content
+
+
 def _least_over_largest(summary: SpectralSummary) -> float:
     """l_d / l_1 of the spectrum that the verdict uses; 0 if all of it vanishes."""
     largest = float(summary.spectrum[0])

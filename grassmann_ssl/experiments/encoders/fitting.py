@@ -81,7 +81,7 @@ def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views,
         views = Views(split.train, pair, config.batch, config.seed, process, config.accumulate)
     arm = assemble(config, split.train.shape[1], size, process)
     _check_images(config, arm, "views", seen_views(split.train[:1], pair[0], config.seed).stacked())
-    if split.train_labels is not None:  # the probes take them whole
+    if split.train_labels is not None or config.embeddings:  # whole, as the probes take them
         _check_images(config, arm, "training images", split.train[:1])
         _check_images(config, arm, "test images", split.test[:1])
     return views, arm

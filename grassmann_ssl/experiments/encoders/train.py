@@ -6,8 +6,9 @@ import torch
 
 from grassmann_ssl.data.batches import load_split
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.fitting import fit, images_finding
+from grassmann_ssl.experiments.encoders.fitting import config_size, fit, images_finding
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from grassmann_ssl.experiments.encoders.trained_encoder import TrainedEncoder
 from grassmann_ssl.runs import Outcome, Progress, Run, setting
 from grassmann_ssl.training.torchrun import processes
 
@@ -16,7 +17,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
     """Train, record and evaluate. Under torchrun training is data-parallel, and all processes but the first return None.
 
     Raises ConfigError before training for settings that cannot be run, and Diverged for a loss that is not finite; the checkpoint is then
-    the last finite one. Ctrl-C ends the training early, and what was recorded is kept.
+    the last finite one. Ctrl-C ends the training early, and what was recorded and trained is kept.
     """
     with processes(config.device) as process:
         run = Run(config)
@@ -29,4 +30,9 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
             return None
         judged = evaluation.judge(config, trained.arm, split)
         record, metrics, arrays = evaluation.collect(config, trained, judged)
-        return run.finish([*evaluation.findings(config, record), images_finding(split)], record, metrics, arrays)
+        record["input"] = {"channels": split.train.shape[1], "size": config_size(split)}
+        files = {"weights": TrainedEncoder(trained.arm.method).weights()}
+        if config.embeddings:
+            files["embeddings"] = evaluation.stored_embeddings(trained.arm, split)
+        findings = [*evaluation.findings(config, record), images_finding(split)]
+        return run.finish(findings, record, metrics, arrays, files)

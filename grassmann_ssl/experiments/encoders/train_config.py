@@ -96,6 +96,8 @@ class TrainConfig(RunConfig):
     """scale of the initial weights of the head's unconstrained last layer; small for stepwise learning"""
     records: int = 60
     """number of recorded spectra, log-spaced in the step"""
+    embeddings: bool = False
+    """also store the representations h and embeddings z of all images, with labels, in embeddings.safetensors"""
     checkpoint: str | None = None
     """checkpoint file: resumed from if it exists, saved to"""
     save_every: int = 1000
