@@ -1,15 +1,15 @@
 """The command line: parses arguments into configs."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from tqdm import tqdm
 
 from grassmann_ssl import __version__
+from grassmann_ssl.streams import printed, progress, say, steady
 
 # torch, geoopt and all that needs them are imported where they are used: --version does not wait for them.
 if TYPE_CHECKING:
@@ -18,59 +18,52 @@ if TYPE_CHECKING:
 DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ssl --version` prints the versions."
 
 
-class ProgressBar:
-    """A progress bar, shown from the first step until the last or until it is closed."""
-
-    bar: tqdm | None = None
-
-    def __call__(self, total: int) -> Callable[..., None]:
-        def tick(label: str, steps: int = 1) -> None:
-            if self.bar is None:
-                self.bar = tqdm(total=total, unit="step", unit_scale=True, leave=False, mininterval=0.3, smoothing=0.05)
-            if self.bar.desc != label + ": ":
-                self.bar.set_description(label, refresh=False)
-            self.bar.update(steps)
-            if self.bar.n >= total:
-                self.close()
-
-        return tick
-
-    def close(self) -> None:
-        """Remove the bar from the screen."""
-        if self.bar is not None:
-            self.bar.close()
-
-
-progress = ProgressBar()
-
-
 def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
     """Redraw the page of a run folder from its files, without training."""
     from grassmann_ssl.report import draw
 
-    print(f"report: {draw(folder)}")
-    return 0
+    return 0 if printed(f"report: {draw(folder)}") else 1
 
 
-def _command(config_type: "type[RunConfig]") -> Callable[..., int]:
-    """The command of one experiment: its help is the config's docstring."""
+def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[..., int]:
+    """The command of one experiment: its help is the config's docstring. `start` has the settings that options take the place of."""
 
-    def command(config: "RunConfig") -> int:
+    def command(settings: "RunConfig" = start, config: Path | None = None, quiet: bool = False) -> int:
         from grassmann_ssl.report.terminal import summary
         from grassmann_ssl.run import run
 
-        outcome = run(config, progress)
+        outcome = run(settings, None if quiet else progress)
         if outcome is None:  # the first process prints and writes
             return 0
-        print(summary(outcome))
-        print(f"report: {config.folder / 'report.html'}")
+        if not quiet:
+            text = f"{summary(outcome)}\nreport: {settings.folder / 'report.html'}"
+            shown = printed(text, f"; the run is in {settings.folder}")
         if outcome.failed:
             return _end(3, f"failed: {outcome.failed}")
-        return 130 if outcome.interrupted else 0
+        return 130 if outcome.interrupted else 0 if quiet or shown else 1
 
-    command.__annotations__["config"] = Annotated[config_type, tyro.conf.arg(name="")]
+    command.__annotations__ |= {
+        "settings": Annotated[config_type, tyro.conf.arg(name="")],
+        "config": Annotated[
+            Path | None,
+            tyro.conf.arg(
+                help="TOML file of settings, such as config.toml of a run folder; options of the command line win"
+            ),
+        ],
+        "quiet": Annotated[bool, tyro.conf.arg(help="print nothing but errors")],
+    }
     command.__doc__ = config_type.__doc__
     return command
+
+
+def _file_of(arguments: Sequence[str]) -> Path | None:
+    """The value of the last --config."""
+    found = None
+    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            found = value if equals else after
+    return Path(found) if found else None
 
 
 def main() -> None:
@@ -79,19 +72,22 @@ def main() -> None:
     Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, 3 where `audit --fail-on` holds, 130 after Ctrl-C,
     each with one line on stderr.
     """
+    steady()
     if sys.argv[1:] == ["--version"]:
-        print(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
+        printed(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
         return
     from grassmann_ssl.experiments import EXPERIMENTS
     from grassmann_ssl.run import Stopped
-    from grassmann_ssl.runs import ConfigError
+    from grassmann_ssl.runs import ConfigError, toml
     from grassmann_ssl.training.watch import Diverged
 
-    app = tyro.extras.SubcommandApp()
-    for config_type in EXPERIMENTS:
-        app.command(name=config_type.NAME)(_command(config_type))
-    app.command(name="report")(run_report)
+    name, file = (sys.argv[1:2] or [""])[0], _file_of(sys.argv[2:])
     try:
+        app = tyro.extras.SubcommandApp()
+        for config_type in EXPERIMENTS:
+            given = toml.load(file, config_type) if file is not None and config_type.NAME == name else {}
+            app.command(name=config_type.NAME)(_command(config_type, config_type.unchecked(**given)))
+        app.command(name="report")(run_report)
         sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))
@@ -105,7 +101,7 @@ def main() -> None:
 
 def _end(code: int, reason: str) -> int:
     progress.close()
-    print(f"grassmann-ssl: {reason}", file=sys.stderr)
+    say(f"grassmann-ssl: {reason}")
     return code
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -97,11 +97,11 @@ class RunConfig:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
         for name, value in self.values().items():
-            if isinstance(value, str | Path):
-                try:
-                    str(value).encode()
-                except UnicodeEncodeError:
-                    raise ConfigError(f"{name} must be UTF-8, as what is written is, got {str(value)!r}") from None
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, (str, Path)) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):
+                    raise ConfigError(
+                        f"{name}: {str(one)!r} is not UTF-8, which the files of a run are written in; rename it"
+                    )
 
     @property
     def folder(self) -> Path:
@@ -128,12 +128,28 @@ class RunConfig:
     @classmethod
     def of(cls: type[Config], **settings: Any) -> Config:
         """A config from settings by name, the inverse of `values`. Raises TypeError for an unknown name, ConfigError as the config does."""
+        return cls(**cls._by_field(settings))
+
+    @classmethod
+    def unchecked(cls: type[Config], **settings: Any) -> Config:
+        """As `of`, but nothing is checked: what a command line starts from, whose flags may take the place of some settings."""
+        config = object.__new__(cls)
+        with setting():
+            given = cls._by_field(settings)
+        for one in fields(cls):
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            object.__setattr__(config, one.name, given.get(one.name, default))
+        return config
+
+    @classmethod
+    def _by_field(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings by name as values of fields, nested options in their dataclasses."""
         nested = [one for one in cls.known() if one.group and one.name in settings]
         options: dict[str, dict[str, Any]] = {one.group: {} for one in nested}
         for one in nested:
             options[one.group][one.field] = settings.pop(one.name)
         types = {one.name: one.type for one in _declared(cls)}
-        return cls(**settings, **{group: types[group](**values) for group, values in options.items()})
+        return {**settings, **{group: types[group](**values) for group, values in options.items()}}
 
     def need_one_of(self, name: str, known: Iterable[str]) -> None:
         """Raises ConfigError unless the setting, a name or a tuple of names, is among the known ones.

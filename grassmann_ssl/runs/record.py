@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from grassmann_ssl.interrupt import Interrupted, patience
+from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
 from grassmann_ssl.runs.folder import provenance, write_json
 
@@ -115,12 +116,17 @@ class Outcome:
         return Path(self.record["config"]["out"])
 
     def save(self, folder: Path) -> None:
-        """Write run.json, metrics.parquet, arrays.safetensors and `files` into a folder. Raises ValueError for NaN in run.json."""
+        """Write run.json, config.toml, metrics.parquet, arrays.safetensors and `files` into an existing folder.
+
+        config.toml holds the settings; the option --config of the same command reads it. Raises ValueError for NaN in the record.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
         from safetensors.numpy import save
 
         write_json(folder / "run.json", self.record)
+        if "config" in self.record:
+            (folder / "config.toml").write_text(toml.dumps(self.name, self.record["config"]), encoding="utf-8")
         table = pa.table({name: _stored(values) for name, values in self.metrics.items()})
         # Bytes of numbers by their place, since signs and exponents repeat and last digits do not: smaller and faster than a dictionary.
         numbers = [column for column, values in self.metrics.items() if values.dtype.kind == "f"]

@@ -1,0 +1,113 @@
+"""What a command shows: a stream that fails, is closed or lacks letters never loses a run."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from grassmann_ssl import streams
+from grassmann_ssl.runs import Outcome
+from tests.commands import command
+
+SMALL = (
+    "compare --objectives barlow_twins --arms free grassmann --data gaussian --dim 2 --seeds 1 --steps 4 --init-scales"
+).split()
+
+
+class Full(io.StringIO):
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def stderr(monkeypatch):
+    def set_to(stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        return stream
+
+    return set_to
+
+
+def test_progress_is_a_bar_on_a_terminal(stderr):
+    shown = stderr(Terminal())
+    streams.ProgressBar()(100)("training", 10)
+    assert shown.getvalue().startswith("\r") and "/100" in shown.getvalue()
+
+
+def test_progress_is_a_line_now_and_then_elsewhere(stderr, monkeypatch):
+    shown = stderr(io.StringIO())
+    tick = streams.ProgressBar()(100)
+    for _ in range(100):
+        tick("training")
+    assert shown.getvalue() == ""
+    monkeypatch.setattr(streams, "EVERY", 0.0)
+    tick = streams.ProgressBar()(100)
+    for _ in range(100):
+        tick("training")
+    lines = shown.getvalue().splitlines()
+    assert "\r" not in shown.getvalue() and all(line.startswith("training: ") for line in lines)
+
+
+@pytest.mark.parametrize("base", [io.StringIO, Terminal])
+def test_progress_that_cannot_be_shown_ends_nothing(base, stderr, monkeypatch):
+    monkeypatch.setattr(streams, "EVERY", 0.0)
+    stderr(type("Fails", (Full, base), {})())
+    bar = streams.ProgressBar()
+    tick = bar(3)
+    for _ in range(3):
+        tick("training")
+    bar.close()
+    streams.say("an error")
+
+
+def test_what_is_printed_obeys_no_terminal(capsys):
+    assert streams.printed("a\x1b[31m\x9bb\tc\nd – é\u202e")
+    assert capsys.readouterr().out == "a\\x1b[31m\\x9bb\tc\nd – é\\u202e\n"
+    streams.say("a\rb")
+    assert capsys.readouterr().err == "a\\rb\n"
+
+
+def test_a_name_with_an_escape_reaches_the_terminal_as_text(tmp_path):
+    (tmp_path / "a\x1b[31m").write_text("no folder")
+    done = command(*SMALL, "--out", tmp_path / "a\x1b[31m")
+    assert done.returncode == 2 and "\x1b" not in done.stderr and "a\\x1b[31m is a file" in done.stderr
+
+
+def test_a_full_stdout_is_said_with_what_is_kept(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert not streams.printed("text", "; the run is in runs/x")
+    assert (
+        capsys.readouterr().err
+        == "grassmann-ssl: stdout cannot be written: No space left on device; the run is in runs/x\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirect", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (">/dev/full", 1, "stdout cannot be written: No space left on device; the run is in "),
+        ("2>/dev/full", 0, ""),
+        (">/dev/full 2>/dev/full", 1, ""),
+        ("| head -c 0", 0, "stdout cannot be written: Broken pipe"),
+        ("| cat", 0, ""),
+    ],
+)
+def test_a_stream_that_fails_loses_no_run(redirect, code, said, tmp_path):
+    out = tmp_path / "run"
+    line = f'"$0" -m grassmann_ssl.cli {" ".join(SMALL)} --out {out} {redirect}'
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert (out / "report.html").exists() and Outcome.load(out).interrupted is None
