@@ -134,6 +134,15 @@ def test_the_bound_holds_the_curvature_and_is_not_far_above_it():
     assert max(ratios) > 0.25
 
 
+def test_the_bound_holds_where_the_second_moment_alone_curves_the_loss():
+    """||W^T Sigma W||^2 = cos^4 for Sigma = diag(1, 0), W = (cos, sin): its curvature 12 cos^2 sin^2 - 4 cos^4 is 9/4 at cos^2 = 3/8."""
+    curvature = 2 / landscape.quartic_grassmann_max_learning_rate(np.zeros((2, 2)), np.diag([1.0, 0.0]))
+    angle, h = np.arccos(np.sqrt(3 / 8)), 1e-4
+    measured = np.dot([1, -2, 1], np.cos(angle + h * np.arange(-1, 2)) ** 4) / h**2
+    assert abs(measured - 9 / 4) < 1e-6
+    assert measured <= curvature <= 4 / 3 * 9 / 4 + 1e-12  # 4 max s (1 - s) + 2, with at most a third to spare
+
+
 def test_with_white_inputs_the_bound_is_that_of_the_trace_loss():
     gamma = np.diag([0.9, 0.5, 0.2])
     assert abs(landscape.quartic_grassmann_max_learning_rate(gamma, np.eye(3)) - 1 / (2 * 0.7)) < 1e-12

@@ -101,7 +101,7 @@ def test_the_separatrix_is_exact_to_a_hundred_millionth(h, sign):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eta", [2e-5, 2e-4, 4e-4])
+@pytest.mark.parametrize("eta", [1e-8, 1e-6, 2e-5, 2e-4, 4e-4])
 def test_under_a_small_decay_starts_beyond_a_long_dive_survive(eta):
     """s falls by up to 1 / eta factors of e on the way, and comes back."""
     setting = {"tau": 1.0, "alpha_p": 1.0, "eta": eta, "sigma2": 0.0}
@@ -109,6 +109,41 @@ def test_under_a_small_decay_starts_beyond_a_long_dive_survive(eta):
     slowly = [collapses_slowly(a, b, **setting) for a, b in zip(p, s, strict=True)]
     assert basin.collapses(p, s, **setting).tolist() == slowly
     assert 2 < sum(slowly) < 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("h", [1e-9, 1e-7, 1e-5])
+def test_under_a_vanishing_decay_the_basin_ends_at_minus_four_and_at_pi_h_squared(h):
+    """C > 0: near the saddle, for P and sqrt(C) of order h, P_sep = h x cot x with x = sqrt(C) / h, which ends at x = pi.
+    C < 0: S ~ 0 from P0 = sqrt(-C) on, and log S comes back where 2 P - P^2 does, at P = 2 - P0 > 0."""
+    setting = {"tau": 1.0, "alpha_p": 1.0, "eta": h, "sigma2": 0.0}
+    for c, fates in (((1 - 1e-3) * (np.pi * h) ** 2, True), ((1 + 1e-3) * (np.pi * h) ** 2, False)):
+        p = -1e4 * h
+        assert basin.collapses(p, c + p**2, **setting) == fates
+    for factor, fate in ((1 - 100 * h, False), (1 + 100 * h, True)):
+        p = np.array([2.001, 2.01, 2.5, 10.0, 1e3])
+        assert (basin.collapses(p, p**2 - 4 * factor, **setting) == fate).all()
+    p, s = basin.separatrix(**setting, extent=(2.01, 10.0, 0.0, 1e4)).T
+    assert p.size > 100 and np.all(np.abs(s - p**2 + 4) < 1e-6 * s + 100 * h)
+
+
+@pytest.mark.slow
+def test_at_the_critical_decay_the_double_fixed_point_holds_one_side():
+    assert not basin.collapses(0.8, 0.64, tau=1.0, alpha_p=1.0, eta=0.25, sigma2=0.0)
+    for tau, alpha_p, sigma2 in ((1.0, 1.0, 0.0), (0.9, 1.7, 0.3), (0.7, 0.4, 1 / 3)):
+        setting = {"tau": tau, "alpha_p": alpha_p, "sigma2": sigma2, "eta": float(modes.critical_eta(tau, sigma2))}
+        double, rng = tau / (2 * (1 + sigma2)), np.random.default_rng(2)
+        p = double * np.array([0.5, 1 - 1e-6, 1 + 1e-6, 1.7])
+        assert basin.collapses(p, p**2 / alpha_p, **setting).tolist() == [True, True, False, False]
+        p, s = double * rng.uniform(-1, 3, 60), double**2 / alpha_p * rng.uniform(0, 4, 60)
+        line = basin.separatrix(**setting, extent=(-double, 3 * double, 0.0, 4 * double**2 / alpha_p))
+        near = np.abs(line[None] - np.stack([p, s], -1)[:, None]).max(-1).min(-1) < 0.05 * double
+        # p - double falls like 1 / t on the side that is held, the mode exponentially on the other
+        end = modes.mode_flow(400 / setting["eta"], p[~near], s[~near], **setting)
+        verdict = basin.collapses(p[~near], s[~near], **setting)
+        assert np.array_equal(verdict, end.p < double / 2) and 10 < verdict.sum() < verdict.size - 10
+        assert basin.collapses(p, s, **(setting | {"eta": np.nextafter(setting["eta"], 1)})).all()
+        assert not basin.collapses(p, s, **(setting | {"eta": np.nextafter(setting["eta"], 0)})).all()
 
 
 @pytest.mark.parametrize("sigma2", [0.0, 0.5])
@@ -140,7 +175,7 @@ def test_shapes_settings_and_edges():
         [bool(basin.collapses(0.3, 0.2, tau=tau, alpha_p=1.0, eta=eta, sigma2=0.0)) for eta in etas] for tau in taus
     ]
     assert many.tolist() == each
-    assert basin.collapses(5.0, 100.0, tau=1.0, alpha_p=1.0, eta=0.25, sigma2=0.0)  # at the critical decay and beyond
+    assert basin.collapses(5.0, 100.0, tau=1.0, alpha_p=1.0, eta=0.25 * (1 + 1e-15), sigma2=0.0)
     assert np.all(np.diff(many.astype(int), axis=1) >= 0) and np.all(np.diff(many.astype(int), axis=0) <= 0)
 
 
@@ -167,11 +202,11 @@ FULL = {"tau": 1.0, "alpha_p": 1.0, "eta": 0.1, "sigma2": 0.0}
         (lambda: basin.collapses(0.1, -0.1, **FULL), "s0 must be >= 0"),
         (lambda: basin.collapses(np.inf, 0.1, **FULL), "p0 must be finite"),
         (lambda: basin.collapses(0.1, 0.1, **(FULL | {"tau": 0.0})), "tau must be > 0"),
-        (lambda: basin.collapses(0.1, 0.1, **(FULL | {"eta": 1e-6})), "eta must be 0 or at least"),
-        (lambda: basin.separatrix(**(FULL | {"eta": 1e-6}), extent=(0, 1, 0, 1)), "eta must be 0 or at least"),
+        (lambda: basin.collapses(0.1, 0.1, **(FULL | {"eta": 1e-10})), "eta must be 0 or at least"),
+        (lambda: basin.separatrix(**(FULL | {"eta": 1e-10}), extent=(0, 1, 0, 1)), "eta must be 0 or at least"),
         (
             lambda: basin.separatrix(**(FULL | {"eta": 0.3}), extent=(0, 1, 0, 1)),
-            "eta must be below the critical one, 0.25",
+            "eta must be at most the critical one, 0.25",
         ),
         (lambda: basin.separatrix(**FULL, extent=(1, 0, 0, 1)), "extent must be"),
     ],

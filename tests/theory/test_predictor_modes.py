@@ -190,15 +190,19 @@ def test_escape_times_are_those_of_the_flow(tau, sigma2, fraction, start, end):
         assert abs(reached - p1) <= 1e-10 * max(1.0, t) * max(speed, 1.0)
 
 
-@pytest.mark.parametrize("eta", [1e-4, 1e-8, 1e-12, 1e-15, 0.2, 0.25 - 1e-4, 0.25 - 1e-9])
+@pytest.mark.parametrize("eta", [1e-4, 1e-8, 1e-12, 1e-15, 0.2, 0.25 - 1e-4, 0.25 - 1e-9, 0.25, 0.25 + 1e-9, 0.26, 3.0])
 def test_escape_times_keep_their_digits_where_fixed_points_come_close(eta):
     """Against adaptive quadrature of dt = dp / [p^2 (1 - p) - eta p], with the polynomial in the form p (eta_c - eta + ...)."""
-    lower, upper = (float(v) for v in modes.fixed_points(eta, tau=1.0, sigma2=0.0))
+    lower, upper = (float(v) for v in modes.fixed_points(min(eta, 0.25), tau=1.0, sigma2=0.0))
     cases = [
         (max(0.1, lower + 0.3 * (upper - lower)), lower + 0.9 * (upper - lower)),
         (1.3, upper + 0.1),
         (-0.1, -0.01),
     ]
+    if eta >= 0.25:  # nothing lies between the fixed points, or there are none
+        cases[0] = (0.51, 0.5 + 1e-3)
+    if eta > 0.25:
+        cases.append((2.0, 0.1))
     if eta > 0.1:
         cases.append((0.9 * lower, 0.1))
     for start, end in cases:
@@ -291,7 +295,14 @@ FULL = {"tau": 1.0, "alpha_p": 1.0, "eta": 0.1, "sigma2": 0.0}
         (lambda: modes.mode_derivatives(1.0, np.nan, **FULL), "s must be finite"),
         (lambda: modes.fixed_points(0.1, tau=0.0, sigma2=0.0), "tau must be > 0"),
         (lambda: modes.fixed_points(-0.1, tau=1.0, sigma2=0.0), "eta must be >= 0"),
-        (lambda: modes.escape_time(0.1, 0.5, eta=0.3, tau=1.0, sigma2=0.0), "eta must be below the critical one, 0.25"),
+        (
+            lambda: modes.escape_time(0.1, 0.5, eta=0.3, tau=1.0, sigma2=0.0),
+            "p1 must lie on the way.*p1 = 0.5 with fixed points at 0$",
+        ),
+        (
+            lambda: modes.escape_time(0.8, 0.4, eta=0.25, tau=1.0, sigma2=0.0),
+            "p1 must lie on the way.*fixed points at 0, 0.5$",
+        ),
         (
             lambda: modes.escape_time(0.1, 0.5, eta=0.16, tau=1.0, sigma2=0.0),
             "p1 must lie on the way.*fixed points at 0, 0.2, 0.8",

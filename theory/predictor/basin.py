@@ -3,8 +3,9 @@
 In units p = (tau / A) P, s = (tau^2 / (A^2 alpha_p)) S, t = (A / tau^2) T, A = 1 + sigma2, eqs. (11)-(12) of Tian et al. 2021 have one
 parameter, h = A eta / tau^2, critical at 1/4:
     dP/dT = S (1 - P) - h P,    dS/dT = 2 P S (1 - P) - 2 h S,    C = S - P^2 = C(0) e^{-2 h T}              eq. (14)
-For 0 < h < 1/4 a mode collapses iff it starts on one side of the stable manifold of the saddle (P_-, P_-^2). C falls or rises
-strictly along that manifold, so that it is a function P_sep(C), found by integrating backwards from the saddle in time, and
+For 0 < h < 1/4 a mode collapses iff it starts on one side of the stable manifold of the saddle (P_-, P_-^2), and at h = 1/4, where
+the saddle has met the other fixed point in (1/2, 1/4), on one side of what is left of it. C falls or rises strictly
+along that manifold, so that it is a function P_sep(C), found by integrating backwards from the saddle in time, and
     collapse  iff  P(0) < P_sep(C(0)).
 Backwards in time P_sep runs to +infinity at a finite C < 0 and to -infinity at a finite C > 0: below the one every start collapses,
 above the other none does. Derived here; the paper draws the separatrix in its Fig. 3 and gives the rule on the parabola.
@@ -27,11 +28,14 @@ from theory._validation import Array
 STEP = 0.003  # between nodes of a branch of the separatrix, its length measured in theta, WEIGHT log q, WEIGHT log|C|
 WEIGHT = 0.2
 NEGLIGIBLE = 10.0  # -log q from where on q moves nothing, and need not be followed in small steps
+TURN = (
+    0.06  # STEP / TURN is the largest relative change of log q in a step: from far down it would step over its return
+)
 MOST_NODES = 100_000
 NEAR = 0.05  # |C| at the first node, relative to P_-^2; the power series holds up to there
 ORDER = 14  # of the power series
 FAR = 1 - 1e-9  # |theta| at which a branch counts as having run to infinity
-SMALLEST = 1e-5  # h below which a branch is not followed
+SMALLEST = 1e-9  # h below which log C would change by less than its rounding while S comes back from e^{-1/h}
 CHUNK = 1024  # values of h whose branches are integrated together
 
 
@@ -41,18 +45,21 @@ def collapses(
     """Whether a mode collapses (s -> 0) from a start (p0, s0), s0 >= 0. All arguments broadcast to the shape of the result.
 
     eta = 0               : iff (p0 <= 0 and c <= 0) or (p0 > tau/A and c <= -(tau/A)^2 / alpha_p), c = s0 - p0^2 / alpha_p
-    0 < eta < critical    : iff the start lies on the collapsing side of the separatrix, as exact as `separatrix` is
-    eta >= critical       : always (at the critical value itself the double fixed point holds from above, and only just)
+    0 < eta <= critical   : iff the start lies on the collapsing side of the separatrix, as exact as `separatrix` is; at `critical_eta`
+                            itself the double fixed point p = tau / (2A) holds what starts on it or beyond
+    eta > critical        : always
     s0 = 0                : always; nothing moves away from s = 0.
-    A start below the parabola with p0 > 0 need not collapse: the paper's s0 > p0^2 / alpha_p is sufficient, not necessary.
-    Raises ValueError for 0 < eta < 1e-5 tau^2 / A. Derived here.
+    A start below the parabola with p0 > 0 need not collapse: the paper's s0 > p0^2 / alpha_p is sufficient, not necessary. As eta
+    falls to 0 the rule tends to (p0 <= 0 and c <= 0) or (p0 > tau/A and c <= -4 (tau/A)^2 / alpha_p), not to that of eta = 0:
+    what starts in between dives for a time of order 1 / eta, and survives.
+    Raises ValueError for 0 < eta < 1e-9 tau^2 / A, where float64 does not resolve the way back from that dive. Derived here.
     """
     p, s, c, h = _scaled(p0, s0, tau, alpha_p, eta, sigma2)
     shape = p.shape
     p, s, c, h = (v.ravel() for v in (p, s, c, h))
     with np.errstate(over="ignore"):
         result = np.where(h == 0, ((p <= 0) & (c <= 0)) | ((p > 1) & (c <= -1)), True)
-    between = (h > 0) & (h < 0.25)
+    between = (h > 0) & (h <= 0.25)
     if np.any(between & (h < SMALLEST)):
         raise ValueError(_too_slow(float(h[between].min())))
     for sign in (1, -1):
@@ -70,19 +77,19 @@ def separatrix(
     """The boundary of the collapse basin as a polyline (k, 2) of points (p, s), ordered along it, inside a box.
 
     extent = (smallest p, largest p, smallest s, largest s). For eta = 0 the curves of the exact rule in `collapses`, joined along
-    s = 0. Empty (0, 2) where the box holds none of it. P / sqrt(1 + P^2) is exact to 1e-8 for eta >= 1e-4 tau^2 / A (1e-6 below) and
-    log s to ten times that, also where s falls by hundreds of orders (C < 0, small eta).
-    Raises ValueError for eta >= critical, where there is no boundary, and for 0 < eta < 1e-5 tau^2 / A. Derived here.
+    s = 0. Empty (0, 2) where the box holds none of it. P / sqrt(1 + P^2) is exact to 1e-8, and log s to 1e-7 of tau^2 / (A eta), the
+    depth of its dive (C < 0).
+    Raises ValueError for eta > critical, where there is no boundary, and for 0 < eta < 1e-9 tau^2 / A. Derived here.
     """
     left, right, low, high = (check.number("extent", value) for value in extent)
     if not (left < right and 0 <= low < high):
         raise ValueError(f"extent must be (p from, p to, s from >= 0, s to), got {extent}")
     tau, alpha_p = check.positive_number("tau", tau), check.positive_number("alpha_p", alpha_p)
     a, eta = 1 + check.number("sigma2", sigma2, 0), check.number("eta", eta, 0)
-    unit, h = tau / a, a * eta / tau**2
-    if h >= 0.25:
+    unit, h = tau / a, float(_decay(np.array(tau), np.array(eta), np.array(a)))
+    if h > 0.25:
         raise ValueError(
-            f"eta must be below the critical one, {tau**2 / (4 * a):.6g}, got {eta:.6g}: everything collapses"
+            f"eta must be at most the critical one, {tau**2 / (4 * a):.6g}, got {eta:.6g}: everything collapses"
         )
     if 0 < h < SMALLEST:
         raise ValueError(_too_slow(h))
@@ -112,12 +119,19 @@ def _scaled(
     tau, alpha_p = check.positive("tau", tau), check.positive("alpha_p", alpha_p)
     eta, a = check.non_negative("eta", eta), 1 + check.non_negative("sigma2", sigma2)
     p, s = a / tau * p, a**2 * alpha_p / tau**2 * s
-    p, s, c, h = np.broadcast_arrays(p, s, s - p**2, a * eta / tau**2)
+    p, s, c, h = np.broadcast_arrays(p, s, s - p**2, _decay(tau, eta, a))
     return p, s, c, h
 
 
+def _decay(tau: Array, eta: Array, a: Array) -> Array:
+    """h = A eta / tau^2, rounded so that it is above 1/4 exactly where eta is above `modes.critical_eta`."""
+    h = a * eta / tau**2
+    result: Array = np.where(eta > tau**2 / (4 * a), np.maximum(h, np.nextafter(0.25, 1)), np.minimum(h, 0.25))
+    return result
+
+
 def _too_slow(h: float) -> str:
-    return f"eta must be 0 or at least {SMALLEST:g} tau^2 / (1 + sigma2), got {h:.3g} of it: too slow to follow"
+    return f"eta must be 0 or at least {SMALLEST:g} tau^2 / (1 + sigma2), got {h:.3g} of it: below that float64 does not resolve it"
 
 
 def _series(h: Array) -> Array:
@@ -209,7 +223,8 @@ def _branch(h: Array, sign: int) -> Array:
     def unit_speed(state: Array) -> Array:
         rates = _backwards(state, h, sign)
         shown = rates[1] / (1 + (state[1] / NEGLIGIBLE) ** 2)
-        speed = np.sqrt(rates[0] ** 2 + WEIGHT**2 * (shown**2 + rates[2] ** 2))
+        share = TURN * rates[1] / (NEGLIGIBLE + np.abs(state[1]))
+        speed = np.sqrt(rates[0] ** 2 + WEIGHT**2 * (shown**2 + rates[2] ** 2) + share**2)
         return np.where(np.abs(state[0]) < FAR, rates / speed, 0.0)
 
     nodes = [state]

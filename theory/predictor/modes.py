@@ -177,33 +177,49 @@ def jacobian_eigenvalues(p: ArrayLike, *, eta: ArrayLike, sigma2: ArrayLike) -> 
 def escape_time(p0: ArrayLike, p1: ArrayLike, *, eta: float, tau: float, sigma2: float) -> Array:
     """Time from p0 to p1 along the invariant parabola, dp/dt = p^2 (tau - A p) - eta p, eq. (16).
 
-    eta = 0 : t = (1/p0 - 1/p1) / tau + (A / tau^2) log[p1 (tau - A p0) / (p0 (tau - A p1))]
-    eta > 0 : t = -(1/A) [G(p1) - G(p0)],  G(p) = log|p| / (p_- p_+) - log|p - p_-| / (p_- (p_+ - p_-)) + log|p_+ - p| / (p_+ (p_+ - p_-))
-    The second is summed in an order without cancellation where p_- is small or close to p_+; relative error about 1e-13.
+    eta = 0        : t = (1/p0 - 1/p1) / tau + (A / tau^2) log[p1 (tau - A p0) / (p0 (tau - A p1))]
+    below critical : t = -(1/A) [G(p1) - G(p0)],
+                     G(p) = log|p| / (p_- p_+) - log|p - p_-| / (p_- (p_+ - p_-)) + log|p_+ - p| / (p_+ (p_+ - p_-))
+    at the critical: the same with  G(p) = log|p / (p - q)| / q^2 - 1 / (q (p - q)),  q = tau / (2A), the double fixed point
+    beyond         : the same with  G(p) = (A / eta) {log|p| - log[(p - q)^2 + w^2] / 2 + (q/w) arctan[(p - q)/w]},  w^2 = eta/A - q^2
+    The logarithms are summed in an order without cancellation where p_- is small or close to p_+; relative error about 1e-13.
     From a small start the escape is algebraic: t ~ 1 / (tau p0) = 1 / (tau sqrt(alpha_p s0)) at eta = 0, where losses with
     negatives need log(1/s0): BYOL and SimSiam show no clear steps. p0, p1 broadcast to (...).
-    Raises ValueError where p1 is not reached from p0 (says between which fixed points p0 lies), for p0 = 0 and eta >= critical.
-    Derived here.
+    Raises ValueError where p1 is not reached from p0 (says between which fixed points p0 lies) and for p0 = 0. Derived here.
     """
     start, end = np.broadcast_arrays(check.array("p0", p0), check.array("p1", p1))
     tau, eta, a = check.positive_number("tau", tau), check.number("eta", eta, 0), 1 + check.number("sigma2", sigma2, 0)
-    if eta >= critical_eta(tau, a - 1):
-        raise ValueError(f"eta must be below the critical one, {float(critical_eta(tau, a - 1)):.6g}, got {eta:.6g}")
-    lower, upper = (float(v) for v in fixed_points(eta, tau=tau, sigma2=a - 1))
-    edges = np.array([-np.inf, 0.0, upper, np.inf] if eta == 0 else [-np.inf, 0.0, lower, upper, np.inf])
+    critical = float(critical_eta(tau, a - 1))
+    rests = {0.0}
+    if eta <= critical:
+        rests |= {float(v) for v in fixed_points(eta, tau=tau, sigma2=a - 1)}
+    edges = np.array([-np.inf, *sorted(rests), np.inf])
     cell = np.searchsorted(edges, start)
     inside = (start > edges[cell - 1]) & (start < edges[np.minimum(cell, edges.size - 1)])
     same = inside & (end > edges[cell - 1]) & (end < edges[np.minimum(cell, edges.size - 1)])
+    way, double = end - start, tau / (2 * a)
     with np.errstate(divide="ignore", invalid="ignore"):
         if eta == 0:
             t = (1 / start - 1 / end) / tau
             t = t + a / tau**2 * (np.log(end / start) - np.log((tau - a * end) / (tau - a * start)))
-        else:
-            width, way = upper - lower, end - start
+        elif eta < critical:
+            lower, upper = edges[2:4]
+            width = upper - lower
             near, far = -lower * way / (start * (end - lower)), width * way / ((start - upper) * (end - lower))
             t = _log_ratio(near, end * (start - lower) / (start * (end - lower))) / (lower * upper)
             ratio = (end - upper) * (start - lower) / ((start - upper) * (end - lower))
             t = -(t + _log_ratio(far, ratio) / (upper * width)) / a
+        elif eta == critical:
+            product = (start - double) * (end - double)
+            ratio = end * (start - double) / (start * (end - double))
+            t = -(_log_ratio(-double * way / (start * (end - double)), ratio) / double + way / product) / (a * double)
+        else:
+            square = (eta - critical) / a
+            product = (start - double) * (end - double) + square
+            size = (start - double) ** 2 + square
+            growth = _log_ratio(way * (end + start - 2 * double) / size, ((end - double) ** 2 + square) / size)
+            turn = double / np.sqrt(square) * np.arctan2(np.sqrt(square) * way, product)
+            t = -(_log_ratio(way / start, end / start) - growth / 2 + turn) / eta
     reached = same & ((t >= 0) | (start == end))
     if not reached.all():
         first = np.unravel_index(np.argmin(reached), reached.shape)
@@ -211,7 +227,8 @@ def escape_time(p0: ArrayLike, p1: ArrayLike, *, eta: float, tau: float, sigma2:
             f"p1 must lie on the way from p0, got p0 = {start[first]:.6g} and p1 = {end[first]:.6g} with fixed points at "
             + ", ".join(f"{edge:.6g}" for edge in edges[1:-1])
         )
-    return np.maximum(t, 0.0)
+    times: Array = np.maximum(t, 0.0)
+    return times
 
 
 def parabola_flow(t: ArrayLike, p0: ArrayLike, *, eta: ArrayLike, tau: ArrayLike, sigma2: ArrayLike) -> Array:

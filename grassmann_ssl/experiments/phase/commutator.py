@@ -83,10 +83,8 @@ def commutator(config: CommutatorConfig, progress: Progress | None = None) -> Ou
     size = np.linalg.norm(theory.predictor.matrices.commutator(f, p), axis=(-2, -1))
     exact, margin = _predict(config, time, f[0], p[0], tau, eta)
     error = float(np.abs(size - exact).max())
-    # while K stays positive, e^{-2 t inf K}
-    slowest = margin.min(0)
-    bound = np.exp(-2 * slowest * time[:, None]) * exact[0]
-    held = slowest > 0
+    bound = slowest_decay(time, margin, exact[0])
+    held = margin.min(0) > 0
     broken = int((size[:, held] > bound[:, held] * (1 + 1e-6) + 1e-12).any(0).sum())
     grew = size.max(0) > 1.01 * size[0]
     findings = [
@@ -143,6 +141,15 @@ def start(config: CommutatorConfig, generator: torch.Generator) -> tuple[torch.T
     predictor = torch.randn(config.seeds, config.dim, config.dim, dtype=torch.float64, generator=generator)
     off = config.scale / 2 * (predictor + predictor.mT) / (2 * config.dim**0.5)
     return config.scale * weights / config.inputs**0.5, config.p0 * torch.eye(config.dim, dtype=torch.float64) + off
+
+
+def slowest_decay(time: np.ndarray, margin: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """e^{-2 t inf K} ||[F, W_p](0)||, theorem 3: the bound while K stays positive.
+
+    Shapes (K,), smallest eigenvalues of K at these times (K, N), (N,) -> (K, N).
+    """
+    bound: np.ndarray = np.exp(-2 * margin.min(0) * time[:, None]) * first
+    return bound
 
 
 def _predict(

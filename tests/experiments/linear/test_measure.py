@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl.experiments.linear.measure import exponent, relative_change
+from grassmann_ssl.experiments.linear.measure import collapse_slope, exponent, relative_change
 
 SIZES = st.lists(st.floats(0.1, 10), min_size=2, max_size=6).filter(lambda v: max(v) > 1.5 * min(v))
 
@@ -30,3 +30,20 @@ def test_a_relative_change_has_no_units_and_is_of_every_run_alone(runs, size, sh
     assert found.shape == (runs,) and found.numpy() == pytest.approx(share, rel=1e-10)
     assert torch.allclose(relative_change(5 * (then + share * way), 5 * then), found, rtol=1e-12)
     assert not relative_change(then, then).any()
+
+
+def test_the_slope_of_a_collapse_is_that_of_its_slowest_mode():
+    """sigma_2 / sigma_1 = e^{-t} (1 + 10 e^{-2t / 5}): the transient, which bends the whole window, is over in its later half."""
+    t = np.linspace(0, 30, 301)
+    ratio = np.exp(-t) * (1 + 10 * np.exp(-0.4 * t))
+    values = np.stack(
+        [np.stack([np.ones_like(t), ratio, ratio / 2], -1), np.stack([2 + t, (2 + t) * ratio**2, 0 * t], -1)], 1
+    )
+    assert collapse_slope(t, values) == pytest.approx([-1, -2], rel=0.05)
+    assert collapse_slope(t[:20], values[:20]) is None and collapse_slope(t, values[..., :1]) is None
+
+
+def test_the_slope_of_a_collapse_leaves_rounding_out():
+    t = np.linspace(0, 60, 601)
+    values = np.stack([np.ones_like(t), np.maximum(np.exp(-t), 1e-16)], -1)[:, None]
+    assert collapse_slope(t, values) == pytest.approx([-1], rel=1e-9)

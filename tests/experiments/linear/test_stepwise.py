@@ -91,8 +91,13 @@ def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
 @pytest.mark.slow
 def test_the_a_priori_times_are_those_of_the_draw(tmp_path):
     outcome = trained(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
+    said, times = outcome.record["a_priori"], outcome.arrays["measured_times"]
     # the largest of 3 standardised deviations of a mean over 20 seeds, and a bias of up to 1 of the finite learning rate
-    assert outcome.record["a_priori"]["worst_deviation"] < 4
+    assert said["worst_deviation"] < 4
+    away = np.abs(times.mean(0) - said["mean"]) / (np.array(said["standard_deviation"]) / 20**0.5)
+    assert said["worst_deviation"] == pytest.approx(away.max(), rel=1e-12)
+    # the standard deviation of the draws themselves, from 20 of them to 30 %, three standard errors or so
+    assert times.std(0, ddof=1) == pytest.approx(said["standard_deviation"], rel=0.5)
 
 
 @pytest.mark.slow

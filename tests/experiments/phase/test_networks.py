@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+import theory
+from grassmann_ssl.experiments.phase import directpred
 from grassmann_ssl.experiments.phase.alignment import AlignmentConfig
-from grassmann_ssl.experiments.phase.commutator import CommutatorConfig
+from grassmann_ssl.experiments.phase.commutator import CommutatorConfig, slowest_decay
 from grassmann_ssl.experiments.phase.directpred import DirectPredConfig, set_from_correlation
 from grassmann_ssl.experiments.phase.ema import EmaConfig
 from grassmann_ssl.experiments.phase.networks import aligned, correlation, modes_of, settings, trained
@@ -13,6 +15,7 @@ from grassmann_ssl.experiments.phase.sweeps import SweepsConfig
 from grassmann_ssl.experiments.phase.symmetry import SymmetryConfig, parts
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
+from tests.oracles.predictor import rk4
 
 CPU = torch.device("cpu")
 
@@ -92,6 +95,22 @@ def test_the_target_follows_by_eq_13(tmp_path):
     )
     assert outcome.arrays["measured"].min() >= 0 and np.isfinite(outcome.arrays["measured"]).all()
     assert outcome.arrays["measured"][1:].min() < 0.9999  # the modes differ
+    assert min(outcome.record["error"], outcome.record["tau_error"]) > 1e-5  # training is discrete: it cannot be exact
+
+
+def test_a_wrong_prediction_of_the_target_is_noticed(tmp_path, monkeypatch):
+    """tau a tenth too large: the difference that is reported is a tenth of the largest tau."""
+    flow = theory.predictor.modes.mode_flow
+
+    def wrong(*args, **settings):
+        right = flow(*args, **settings)
+        return right._replace(tau=1.1 * right.tau)
+
+    honest = run(EmaConfig(out=tmp_path / "honest", runs=1, until=10.0))
+    monkeypatch.setattr(theory.predictor.modes, "mode_flow", wrong)
+    outcome = run(EmaConfig(out=tmp_path / "wrong", runs=1, until=10.0))
+    assert honest.record["tau_error"] < 0.02 and 0.05 < outcome.record["tau_error"] < 0.15
+    assert outcome.record["integral_error"] > 0.05 > 1e-6 > honest.record["integral_error"]
 
 
 def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
@@ -101,6 +120,17 @@ def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
     assert np.all(antisymmetric[-1] < 1e-3 * antisymmetric[0])
     matrix = np.array([[1.0, 2.0], [0.0, 1.0]])
     assert np.allclose(np.ravel(parts(matrix[None])), (2.0, np.sqrt(2.0)))
+
+
+def test_the_bound_of_theorem_3_is_attained_where_k_is_a_constant_multiple_of_the_identity():
+    """d[F, W_p]/dt = -[F, W_p] K - K [F, W_p], integrated: K = k I decays at 2 k."""
+    time, k, start = np.linspace(0, 3, 7), 0.4, np.array([[0.0, 0.5], [-0.5, 0.0]])
+    exact = rk4(lambda c: -(c @ (k * np.eye(2)) + k * np.eye(2) @ c), start, 0.01, 300)[::50]
+    size = np.linalg.norm(exact, axis=(-2, -1))
+    bound = slowest_decay(time, np.full((7, 1), k), size[:1])
+    assert np.abs(bound[:, 0] / size - 1).max() < 1e-8
+    rising = slowest_decay(time, np.linspace(k, 2 * k, 7)[:, None], size[:1])  # the smallest K counts
+    assert np.array_equal(rising, bound)
 
 
 @pytest.mark.slow
@@ -122,6 +152,20 @@ def test_features_are_kept_as_predicted(tmp_path):
     for name, arm in small.record["arms"].items():  # below the unstable fixed point of all but the first setting
         assert arm["as_predicted"] == arm["features"], name
     assert small.arrays["predicted"].sum() < predicted[:, :2].sum()
+
+
+@pytest.mark.slow
+def test_a_wrong_prediction_of_the_features_kept_is_noticed(tmp_path, monkeypatch):
+    settings = {"seeds": 1, "eta": (0.1, 0.2), "variance": (0.0, 1.0), "until": 60.0, "step": 0.1}
+    honest = run(DirectPredConfig(out=tmp_path / "honest", **settings))
+    threshold = directpred.thresholds
+    monkeypatch.setattr(directpred, "thresholds", lambda config: threshold(config) * 0.6)
+    wrong = run(DirectPredConfig(out=tmp_path / "wrong", **settings))
+    for name, arm in honest.record["arms"].items():
+        assert arm["as_predicted"] == arm["features"] == 4
+        assert (
+            wrong.record["arms"][name]["as_predicted"] == 2
+        )  # one of either fate; the other two are predicted to fall
 
 
 @pytest.mark.parametrize(
