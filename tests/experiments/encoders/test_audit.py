@@ -48,7 +48,7 @@ def test_the_verdict_is_printed_first_and_the_folder_is_left(files):
     assert any("dimensions used" in line and "[" in line for line in lines)
     assert lines[-1] == "report: runs/audit/report.html"
     names = {path.name for path in (files / "runs" / "audit").iterdir()}
-    assert names == {"run.json", "metrics.parquet", "arrays.safetensors", "report.html", "audit.png"}
+    assert names == {"run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html", "audit.png"}
     outcome = Outcome.load(files / "runs" / "audit")
     assert all(one.predicted is None and one.agreement is None and one.measured for one in outcome.findings)
     assert outcome.record["config"]["file"] == "flat.npy" and outcome.failed is None

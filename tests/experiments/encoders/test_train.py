@@ -747,7 +747,9 @@ def test_a_path_that_the_system_refuses_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("settings", [{"data": "folder:\udcff"}, {"out": Path("runs/\udcff")}])
 def test_text_that_is_not_utf8_is_refused(settings):
-    with pytest.raises(ConfigError, match=r"^(data|out): '.*' is not UTF-8, which the files of a run are written in; rename it$"):
+    with pytest.raises(
+        ConfigError, match=r"^(data|out): '.*' is not UTF-8, which the files of a run are written in; rename it$"
+    ):
         quick(**settings)
 
 
