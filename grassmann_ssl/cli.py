@@ -18,11 +18,54 @@ if TYPE_CHECKING:
 DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ssl --version` prints the versions."
 
 
-def run_report(folder: Annotated[Path, tyro.conf.Positional]) -> int:
-    """Redraw the page of a run folder from its files, without training."""
-    from grassmann_ssl.report import draw
+def run_report(folders: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path | None = None) -> int:
+    """Redraw the page of a run folder from its files, without training; of several folders, a page that shows the runs side by side.
 
-    return 0 if printed(f"report: {draw(folder)}") else 1
+    Args:
+        folders: run folders
+        out: page of several runs (default: runs/side-by-side.html)
+    """
+    from grassmann_ssl.report import draw
+    from grassmann_ssl.runs import ConfigError, stored_runs
+
+    if not folders:
+        raise ConfigError("folders: give a run folder, as in `grassmann-ssl report runs/train`")
+    if len(folders) == 1:
+        if out is not None:
+            raise ConfigError("out: is for the page of several folders; that of one is its report.html")
+        return 0 if printed(f"report: {draw(folders[0])}") else 1
+    from grassmann_ssl.report.side_by_side import draw_side_by_side
+
+    runs, left_out = stored_runs(folders)
+    return _shown(f"report: {draw_side_by_side(runs, out or Path('runs/side-by-side.html'))}", left_out)
+
+
+def run_table(
+    folders: Annotated[tuple[str, ...], tyro.conf.Positional] = ("runs",),
+    columns: tuple[str, ...] = (),
+    save: Path | None = None,
+) -> int:
+    """Print stored runs, a line each: the settings that differ, verdicts, and numbers with their intervals.
+
+    Args:
+        folders: run folders, folders of runs, or patterns such as "runs/*"
+        columns: the columns to print in place of these, as `load_runs` names them
+        save: also write the columns, all of them or those of --columns, to a .csv or .parquet file
+    """
+    from grassmann_ssl.report.runs_table import runs_table, save_runs
+    from grassmann_ssl.runs import stored_runs
+
+    runs, left_out = stored_runs(folders)
+    if save is not None:
+        save_runs(runs, save, columns)
+    return _shown(runs_table(runs, columns), left_out)
+
+
+def _shown(text: str, left_out: str) -> int:
+    """Print a text, and what was left out of it, which is no failure."""
+    if left_out:
+        say(f"grassmann-ssl: {left_out}")
+    return 0 if printed(text) else 1
 
 
 def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[..., int]:
@@ -88,6 +131,7 @@ def main() -> None:
             given = toml.load(file, config_type) if file is not None and config_type.NAME == name else {}
             app.command(name=config_type.NAME)(_command(config_type, config_type.unchecked(**given)))
         app.command(name="report")(run_report)
+        app.command(name="table")(run_table)
         sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))

@@ -12,7 +12,7 @@ from grassmann_ssl.runs import ConfigError, Outcome
 if TYPE_CHECKING:
     from grassmann_ssl.report.page import Page
 
-__all__ = ["PAGES", "draw", "page_of"]
+__all__ = ["PAGES", "draw", "page_of", "stored_page"]
 
 # Experiment -> the module whose function `page` draws its outcome.
 PAGES: dict[str, str] = {
@@ -47,6 +47,18 @@ def page_of(outcome: Outcome) -> Page:
     return page
 
 
+def stored_page(folder: Path) -> tuple[Outcome, Page]:
+    """The outcome that a run folder holds, and its page. Raises ConfigError as `draw`."""
+    outcome = Outcome.load(folder)
+    try:
+        return outcome, page_of(outcome)
+    except KeyError as error:
+        wrote = outcome.record.get("git_commit") or "an unknown commit"
+        raise ConfigError(
+            f"{folder}: {error} is not in this run, and its page needs it: {wrote} wrote it; run it again"
+        ) from error
+
+
 def draw(folder: Path) -> Path:
     """Draw the page of a run folder from its files, and return the path of its report.html.
 
@@ -57,14 +69,7 @@ def draw(folder: Path) -> Path:
     # It imports matplotlib, which --help and config errors should not wait for.
     from grassmann_ssl.report.page import render
 
-    outcome = Outcome.load(folder)
-    try:
-        page = page_of(outcome)
-    except KeyError as error:
-        wrote = outcome.record.get("git_commit") or "an unknown commit"
-        raise ConfigError(
-            f"{folder}: {error} is not in this run, and its page needs it: {wrote} wrote it; run it again"
-        ) from error
+    outcome, page = stored_page(folder)
     for name, content in render(outcome, page).items():
         part = folder / f".{name}.part"
         part.write_bytes(content)

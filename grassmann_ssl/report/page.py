@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import jinja2
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,12 +58,17 @@ def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
     return {f"{name}.png": image for name, image in images.items()} | {"report.html": html}
 
 
-def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
+def filled(template: str, **content: Any) -> str:
+    """A template of this room with its content; text is escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string((files(__package__) / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return environment.from_string((files(__package__) / template).read_text(encoding="utf-8")).render(**content)
+
+
+def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
+    return filled(
+        "page.html.j2",
         page=page,
         interrupted=outcome.interrupted,
         table=outcome.table,

@@ -88,7 +88,8 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
     for one in given:
         for path in [str(one)] if Path(one).exists() else sorted(glob.glob(str(one), recursive=True)):
             for folder in _runs_below(Path(path)):
-                folders.setdefault(folder.resolve(), folder)
+                at = folder.resolve()
+                folders[at] = min(folders.get(at, folder), folder, key=lambda one: (len(one.parts), one))
     outermost = {at: folder for at, folder in folders.items() if folders.keys().isdisjoint(at.parents)}
     runs, bad = [], []
     for folder in sorted(outermost.values()):
