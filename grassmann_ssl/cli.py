@@ -122,6 +122,7 @@ def main() -> None:
     from grassmann_ssl.experiments import EXPERIMENTS
     from grassmann_ssl.run import Stopped
     from grassmann_ssl.runs import ConfigError, toml
+    from grassmann_ssl.sweep import run_sweep
     from grassmann_ssl.training.watch import Diverged
 
     name, file = (sys.argv[1:2] or [""])[0], _file_of(sys.argv[2:])
@@ -130,6 +131,7 @@ def main() -> None:
         for config_type in EXPERIMENTS:
             given = toml.load(file, config_type) if file is not None and config_type.NAME == name else {}
             app.command(name=config_type.NAME)(_command(config_type, config_type.unchecked(**given)))
+        app.command(name="sweep")(run_sweep)
         app.command(name="report")(run_report)
         app.command(name="table")(run_table)
         sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))

@@ -14,10 +14,11 @@ class Stopped(KeyboardInterrupt):
     """Ctrl-C while a run was compared with theory, written or drawn: its folder holds all numbers, its text says whether a page too."""
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
+def run(config: RunConfig, progress: Progress | None = None, page: bool = True) -> Outcome | None:
     """Run the experiment of this config and write its folder atomically.
 
-    The folder is `config.folder`, with run.json, metrics.parquet, arrays.safetensors, and the page drawn from these files.
+    The folder is `config.folder`, with run.json, config.toml, metrics.parquet, arrays.safetensors, and the page drawn from these files,
+    unless `page` is False.
     `progress(total)` returns a function called with a label and the number of steps (default 1). Returns the outcome; None in the processes
     of torchrun but the first. Raises ConfigError, before training, for a folder that exists or settings that cannot be run; Diverged as
     the experiment does. After Ctrl-C the folder holds what was recorded until then, and the outcome's `interrupted` says where that was;
@@ -30,7 +31,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> Outcome | None:
         outcome = EXPERIMENTS[type(config)](config, progress)
         if outcome is not None:
             patience.begin()
-            _write(outcome, folder)
+            _write(outcome, folder, page)
     finally:
         pressed = patience.disarm()
     if pressed:
@@ -49,11 +50,12 @@ def load_audit(folder: Path) -> Audit:
     return audit_of(Outcome.load(folder))
 
 
-def _write(outcome: Outcome, folder: RunFolder) -> None:
+def _write(outcome: Outcome, folder: RunFolder, page: bool = True) -> None:
     with folder.writing() as path:
         outcome.save(path)
         try:
-            draw(path)
+            if page:
+                draw(path)
             drawn = True
         except KeyboardInterrupt:
             drawn = False

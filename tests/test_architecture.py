@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # As in the design: a room imports rooms of its own layer and of lower ones.
 LAYERS = (
     "interrupt, registry, streams, precision, distributed, manifolds < objectives, data, metrics < optim, nn, audit < training, runs "
-    "< experiments < report < run < cli"
+    "< experiments < report < run < sweep < cli"
 )
 # An import of a higher room, late and inside functions. `Audit.save` and `Audit.load` write and read the run folder of the command
 # `audit`, and its record and page stand above the room of the audit; the audit itself never needs them.

@@ -20,9 +20,9 @@ EXPERIMENT = "experiment"
 ONCE = ("overwrite", "resume")
 
 
-def dumps(experiment: str, settings: Mapping[str, Any]) -> str:
+def dumps(experiment: str, values: Mapping[str, Any]) -> str:
     """The settings of an experiment as the text of a TOML file; those that are None, and `overwrite` and `resume`, are left out."""
-    kept = {EXPERIMENT: experiment} | {name: value for name, value in settings.items() if name not in ONCE}
+    kept = {EXPERIMENT: experiment} | {name: value for name, value in values.items() if name not in ONCE}
     return "".join(f"{name} = {_written(value)}\n" for name, value in kept.items() if value is not None)
 
 
@@ -39,12 +39,17 @@ def _written(value: Any) -> str:
     return repr(value)
 
 
+def parsed(text: str) -> dict[str, Any]:
+    """The content of a text in TOML. Raises ValueError where it is none."""
+    return tomllib.loads(text)
+
+
 def read(path: Path) -> dict[str, Any]:
     """The content of a TOML file. Raises ConfigError where it cannot be read or is not TOML."""
+    if not path.is_file():
+        raise ConfigError(f"config: {path} is not a file")
     try:
-        if not path.is_file():
-            raise ConfigError(f"config: {path} is not a file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not even text
@@ -56,11 +61,17 @@ def load(path: Path, config_type: type[RunConfig]) -> dict[str, Any]:
 
     Raises ConfigError, which names file and key: for a file that cannot be read, of another experiment, an unknown name, a wrong type.
     """
-    content = read(path)
-    experiment = content.pop(EXPERIMENT, config_type.NAME)
+    return settings(read(path), config_type, f"config: {path}")
+
+
+def settings(content: Mapping[str, Any], config_type: type[RunConfig], place: str) -> dict[str, Any]:
+    """As `load`, of the content of a file that is called `place`."""
+    experiment = content.get(EXPERIMENT, config_type.NAME)
     if experiment != config_type.NAME:
-        raise ConfigError(f"config: {path} holds settings of {experiment!r}, not of {config_type.NAME!r}")
-    return {name: fitted(config_type, name, value, f"config: {path}: ") for name, value in content.items()}
+        raise ConfigError(f"{place} holds settings of {experiment!r}, not of {config_type.NAME!r}")
+    return {
+        name: fitted(config_type, name, value, f"{place}: ") for name, value in content.items() if name != EXPERIMENT
+    }
 
 
 def fitted(config_type: type[RunConfig], name: str, value: Any, place: str = "") -> Any:
@@ -90,7 +101,7 @@ def from_text(config_type: type[RunConfig], name: str, text: str) -> Any:
 
 def _word(text: str) -> Any:
     try:
-        return tomllib.loads(f"word = {text}")["word"]
+        return parsed(f"word = {text}")["word"]
     except (ValueError, KeyError):
         return text
 

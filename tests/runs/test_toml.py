@@ -98,12 +98,14 @@ def test_what_is_no_setting_is_refused_by_file_and_key(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is not a file"), (b"\xff\xfe\x00", "is not TOML")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is not a file"), (b"\xff\xfe\x00", "is not TOML: 'utf-8' codec can't decode")]
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
     at = tmp_path / "settings.toml"
     if content is not None:
         at.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^config: {at} {message}"):
         toml.load(at, CompareConfig)
 
 
