@@ -102,7 +102,7 @@ def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[...
 def _file_of(arguments: Sequence[str]) -> Path | None:
     """The value of the last --config."""
     found = None
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, after in zip(arguments, [*arguments, None][1:], strict=True):
         name, equals, value = word.partition("=")
         if name == "--config":
             found = value if equals else after
