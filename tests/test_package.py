@@ -27,6 +27,7 @@ THEORY = (ROOT / "docs" / "theory.md").read_text()
 ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
 OBJECTIVES = (ROOT / "docs" / "objectives.md").read_text()
 AUDIT = (ROOT / "docs" / "audit.md").read_text()
+RUNS = (ROOT / "docs" / "runs.md").read_text()
 
 
 def blocks(language, page=README):
@@ -35,7 +36,12 @@ def blocks(language, page=README):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "code", blocks("python") + blocks("python", CHOOSING) + blocks("python", OBJECTIVES) + blocks("python", AUDIT)
+    "code",
+    blocks("python")
+    + blocks("python", CHOOSING)
+    + blocks("python", OBJECTIVES)
+    + blocks("python", AUDIT)
+    + blocks("python", RUNS),
 )
 def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -54,7 +60,10 @@ def test_the_demo_says_where_its_report_is(demo):
 
 
 COMMANDS = {
-    line: None for page in (README, ENCODERS, AUDIT) for block in blocks("bash", page) for line in block.splitlines()
+    line: None
+    for page in (README, ENCODERS, AUDIT, RUNS)
+    for block in blocks("bash", page)
+    for line in block.splitlines()
 }
 
 
@@ -68,6 +77,9 @@ def test_the_commands_of_the_pages_run(line, tmp_path, monkeypatch):
         program, *arguments = shlex.split(part)
         done = command(*arguments)
         assert program == ".venv/bin/grassmann-ssl" and done.returncode == 0, done.stderr
+        if arguments[0] == "table":
+            assert done.stdout.startswith("run ")
+            continue
         report = re.search(r"report: (.*)", done.stdout)
         assert report and (tmp_path / report[1]).exists()
 
