@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import Outcome
 from grassmann_ssl.sweep import Jobs, Share
 from tests.commands import command
+from tests.slurm import answer, cluster, heard
 
 BASE = 'experiment = "compare"\nobjectives = ["barlow_twins"]\ndata = "gaussian"\ndim = 2\nseeds = 2\nsteps = 4\ninit_scales = []\n'
 
@@ -182,3 +186,57 @@ def test_several_workers_share_the_cells(base, tmp_path):
 
 def test_where_cells_run_is_one_choice():
     assert Jobs(cluster="slurm", partition="gpu", minutes=5, requeue=0).workers == 1
+
+
+@pytest.mark.slow
+def test_slurm_runs_the_cells_and_says_which_failed(base, tmp_path, monkeypatch):
+    """On a real SLURM of one node, which the test starts itself."""
+    pytest.importorskip("submitit")
+    out = tmp_path / "sweep"
+    words = ("sweep", "compare", "--config", base, "--grid", "lr=0.1,9", "--seeds", 2, "--out", out)
+    (tmp_path / "slurm").mkdir()
+    with cluster(tmp_path / "slurm", monkeypatch):
+        done = command(*words, "--cluster", "slurm", "--partition", "main", "--minutes", 5, "--workers", 2)
+        assert "2 done, 0 skipped, which were done before, 2 failed" in done.stdout, done.stderr
+        assert done.returncode == 1
+        assert "cell lr=9.0,seed=2 failed: lr = 9 is above the stability limit" in done.stderr
+        again = command(*words[:4], "--grid", "lr=0.1", *words[6:], "--cluster", "slurm", "--partition", "main")
+        assert again.returncode == 0 and "0 done, 2 skipped" in again.stdout
+    assert (
+        command("sweep", "compare", "--config", base, "--seeds", 2, "--set", "lr=0.1", "--out", tmp_path / "one")[0]
+        == 0
+    )
+    for seed in (1, 2):
+        same(Outcome.load(out / f"lr=0.1,seed={seed}"), Outcome.load(tmp_path / "one" / f"seed={seed}"))
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_takes_back_is_queued_again(base, tmp_path, monkeypatch):
+    """The signal is that of a job that another one displaces, or that nears its time limit."""
+    pytest.importorskip("submitit")
+    out = tmp_path / "sweep"
+    words = (
+        "sweep",
+        "compare",
+        "--config",
+        base,
+        "--seeds",
+        1,
+        "--set",
+        "steps=40000",
+        "--out",
+        out,
+        "--cluster",
+        "slurm",
+    )
+    (tmp_path / "slurm").mkdir()
+    with cluster(tmp_path / "slurm", monkeypatch):
+        program = [sys.executable, "-m", "grassmann_ssl.cli", *map(str, words)]
+        sweeping = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not (jobs := list(heard(signal.SIGUSR2))):
+            assert sweeping.poll() is None, sweeping.stderr.read()
+        answer("scancel", "--signal=USR2", jobs[0])
+        shown, said = sweeping.communicate()
+        assert sweeping.returncode == 0 and "1 done" in shown, said
+        assert "Restarts=1" in answer("scontrol", "show", "job", jobs[0])
+    assert Outcome.load(out / "seed=1").interrupted is None
