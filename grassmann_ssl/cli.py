@@ -74,6 +74,7 @@ def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[...
     def command(settings: "RunConfig" = start, config: Path | None = None, quiet: bool = False) -> int:
         from grassmann_ssl.report.terminal import summary
         from grassmann_ssl.run import run
+        from grassmann_ssl.runs import unfinished
 
         outcome = run(settings, None if quiet else progress)
         if outcome is None:  # the first process prints and writes
@@ -83,7 +84,10 @@ def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[...
             shown = printed(text, f"; the run is in {settings.folder}")
         if outcome.failed:
             return _end(3, f"failed: {outcome.failed}")
-        return 130 if outcome.interrupted else 0 if quiet or shown else 1
+        if outcome.interrupted:
+            more = "; the same command continues it" if unfinished(settings.folder) else ""
+            return _end(130, f"interrupted {outcome.interrupted}{more}")
+        return 0 if quiet or shown else 1
 
     command.__annotations__ |= {
         "settings": Annotated[config_type, tyro.conf.arg(name="")],
@@ -112,15 +116,16 @@ def _file_of(arguments: Sequence[str]) -> Path | None:
 def main() -> None:
     """Entry point of `grassmann-ssl`.
 
-    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, 3 where `audit --fail-on` holds, 130 after Ctrl-C,
-    each with one line on stderr.
+    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite and for a run that cannot be written, 3 where
+    `audit --fail-on` holds, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with one line on stderr.
     """
     steady()
     if sys.argv[1:] == ["--version"]:
         printed(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
         return
     from grassmann_ssl.experiments import EXPERIMENTS
-    from grassmann_ssl.run import Stopped
+    from grassmann_ssl.interrupt import Terminated
+    from grassmann_ssl.run import Stopped, Unwritten
     from grassmann_ssl.runs import ConfigError, toml
     from grassmann_ssl.sweep import run_sweep
     from grassmann_ssl.training.watch import Diverged
@@ -139,6 +144,10 @@ def main() -> None:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:
         sys.exit(_end(1, f"diverged: {error}"))
+    except Unwritten as error:
+        sys.exit(_end(1, f"error: {error}"))
+    except Terminated as stop:
+        sys.exit(_end(128 + stop.number, f"{stop.name}, {stop.where}"))
     except Stopped as stop:
         sys.exit(_end(130, f"interrupted {stop}"))
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ dL/dtheta of one process with the concatenated batch. Without an initialised pro
 All processes hold equally many rows.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,11 @@ def process_count() -> int:
 def process_rank() -> int:
     """The rank of this process, 0 where there is no process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def writes() -> bool:
+    """Whether this is the process that writes and prints, also before torchrun's processes have met."""
+    return process_rank() == 0 and os.environ.get("RANK", "0") == "0"
 
 
 def all_rows(x: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Images for training encoders: loading, the train/test split, and the two views of every batch."""
 
+import hashlib
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from grassmann_ssl.registry import nearest
 
 TESTED = 1 / 3  # held-out share of data without a test part
 PHOTOS, PHOTO_SIZE = 2400, 32
+HASHED = 4096  # images that are on the host at once
 AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the data, and that preset for files
 
 
@@ -33,6 +36,18 @@ class Split:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         moved: dict[str, Any] = {name: t.to(device) for name, t in values.items() if isinstance(t, Tensor)}
         return replace(self, **moved)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all images and labels: equal for equal data alone."""
+        found = hashlib.blake2b(digest_size=8)
+        for values in (self.train, self.train_labels, self.test, self.test_labels):
+            if values is None:
+                continue
+            found.update(f"{values.dtype} {tuple(values.shape)}".encode())
+            for start in range(0, len(values), HASHED):
+                found.update(values[start : start + HASHED].numpy(force=True).tobytes())
+        return found.hexdigest()
 
     @property
     def described(self) -> str:

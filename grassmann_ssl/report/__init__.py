@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grassmann_ssl.runs import ConfigError, Outcome
+from grassmann_ssl.runs.disk import replacing
+from grassmann_ssl.runs.folder import own
 
 if TYPE_CHECKING:
     from grassmann_ssl.report.page import Page
@@ -70,8 +71,9 @@ def draw(folder: Path) -> Path:
     from grassmann_ssl.report.page import render
 
     outcome, page = stored_page(folder)
-    for name, content in render(outcome, page).items():
-        part = folder / f".{name}.part"
-        part.write_bytes(content)
-        os.replace(part, folder / name)
+    files = render(outcome, page)
+    for name, content in files.items():
+        with replacing(folder / name) as scratch:
+            scratch.write_bytes(content)
+    own(folder, files)
     return folder / "report.html"

@@ -71,6 +71,7 @@ def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
         "page.html.j2",
         page=page,
         interrupted=outcome.interrupted,
+        resumed=outcome.resumed,
         table=outcome.table,
         headings=HEADINGS,
         findings=outcome.findings,

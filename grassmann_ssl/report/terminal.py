@@ -34,11 +34,13 @@ def findings_table(findings: Sequence[Finding]) -> str:
 
 
 def summary(outcome: Outcome) -> str:
-    """The printed summary of a run: table, findings, interrupt."""
+    """The printed summary of a run: table, findings, resumption, interrupt."""
     parts = []
     if outcome.table:
         parts += ["\n".join(table(outcome.table.header, outcome.table.rows)), ""]
     parts.append(findings_table(outcome.findings))
+    if outcome.resumed:
+        parts.append(f"resumed: {outcome.resumed}")
     if outcome.interrupted:
         parts.append(f"interrupted: {outcome.interrupted}; what was recorded until then is kept, the rest is missing")
     return "\n".join(parts)

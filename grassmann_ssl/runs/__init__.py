@@ -1,14 +1,17 @@
 """A run as a value: its settings, its result, and the folder that holds it. Knows no question and no figure."""
 
 from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
-from grassmann_ssl.runs.folder import RunFolder
+from grassmann_ssl.runs.folder import RunFolder, unfinished
 from grassmann_ssl.runs.load import StoredRun, load_runs, stored_runs
+from grassmann_ssl.runs.parts import Part, Parts
 from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, joined, ticking
 
 __all__ = [
     "ConfigError",
     "Finding",
     "Outcome",
+    "Part",
+    "Parts",
     "Progress",
     "Run",
     "RunConfig",
@@ -23,4 +26,5 @@ __all__ = [
     "setting",
     "stored_runs",
     "ticking",
+    "unfinished",
 ]

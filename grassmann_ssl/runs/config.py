@@ -84,6 +84,8 @@ class RunConfig:
     """
 
     NAME: ClassVar[str]
+    RESUMES: ClassVar[bool] = False
+    """whether an unfinished run is kept in its folder"""
     seed: int = 1
     """seed of everything that is drawn"""
     device: str = "cpu"
@@ -92,6 +94,8 @@ class RunConfig:
     """run folder to write; runs/NAME where not given"""
     overwrite: bool = False
     """replace the run that the folder holds"""
+    resume: bool = True
+    """continue an unfinished run of the same settings that the folder holds; --no-resume starts it anew"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

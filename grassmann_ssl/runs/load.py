@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grassmann_ssl.runs.config import ConfigError
+from grassmann_ssl.runs.folder import settled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +109,7 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The content of run.json. Raises ConfigError, in one line, where it is missing, cannot be read, or is that of no run."""
+    settled(folder)
     path = folder / "run.json"
     if not path.is_file():
         raise ConfigError(f"{folder} holds no run: there is no run.json in it")

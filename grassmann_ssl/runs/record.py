@@ -13,10 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from grassmann_ssl.interrupt import Interrupted, patience
+from grassmann_ssl.interrupt import Again, Interrupted, patience
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
-from grassmann_ssl.runs.folder import provenance, write_json
+from grassmann_ssl.runs.folder import provenance, settled, unfinished, write_json
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -68,7 +68,8 @@ class Outcome:
     """The result of an experiment.
 
     record    the content of run.json; `findings` in it are the lines of the summary, `table` (optional) stands before them, and
-              `interrupted` says where Ctrl-C ended the run, None where it did not, and `failed` (optional) which condition is not met
+              `interrupted` says where Ctrl-C ended the run, None where it did not, `resumed` where an unfinished run went on, and `failed`
+              (optional) which condition is not met
     metrics   the columns of metrics.parquet, all of one length N: (N,), or (N, k) for lists of k numbers
     arrays    the content of arrays.safetensors
     files     of further files NAME.safetensors, such as weights, their content; written by `save`, and not loaded with the outcome
@@ -102,6 +103,12 @@ class Outcome:
     def interrupted(self) -> str | None:
         """Where Ctrl-C ended the run, None where it came to its end; what was recorded until then is kept."""
         where: str | None = self.record.get("interrupted")
+        return where
+
+    @property
+    def resumed(self) -> str | None:
+        """Where an unfinished run went on, None where the run was begun anew; its results are the same."""
+        where: str | None = self.record.get("resumed")
         return where
 
     @property
@@ -150,15 +157,24 @@ class Outcome:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        if not (folder / "run.json").is_file():
-            raise ConfigError(f"{folder} holds no run: there is no run.json in it")
+        at = folder
         try:
+            settled(folder)
             at = folder / "run.json"
+            if not at.is_file():
+                why = (
+                    "it is unfinished, and the same command continues it"
+                    if unfinished(folder)
+                    else "there is no run.json in it"
+                )
+                raise ConfigError(f"{folder} holds no run: {why}")
             record = json.loads(at.read_text(encoding="utf-8"))
             at = folder / "metrics.parquet"
             table = pq.read_table(at)
             at = folder / "arrays.safetensors"
             arrays = load_file(at)
+        except ConfigError:
+            raise
         except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
             raise ConfigError(f"{at} cannot be read: {str(error).splitlines()[0]}") from None
         return cls(record, {name: _column(table[name]) for name in table.column_names}, arrays)
@@ -195,6 +211,7 @@ class Run:
         self.config = config
         self.device = device_of(config.device)
         self.interrupted: str | None = None
+        self.resumed: str | None = None
         self._complete = self._depth = 0
         self._begin = time.perf_counter()
 
@@ -231,6 +248,8 @@ class Run:
                     break
                 try:
                     found.append(work(item))
+                except Again:
+                    raise
                 except KeyboardInterrupt:
                     if self._complete < least:
                         raise
@@ -244,7 +263,10 @@ class Run:
 
     @contextmanager
     def _training(self) -> Iterator[bool]:
-        """Ctrl-C ends the block. After the outermost one, when all is recorded, it waits for the next one or for `run`."""
+        """Ctrl-C ends the block. After the outermost one, when all is recorded, it waits for the next one or for `run`.
+
+        Within it a training may let a signal wait until the end of a step.
+        """
         pressed = self._depth == 0 and patience.end()
         self._depth += 1
         try:
@@ -269,6 +291,7 @@ class Run:
             **provenance(self.device),
             "findings": [asdict(finding) for finding in findings],
             "interrupted": self.interrupted,
+            "resumed": self.resumed,
             **record,
             "wall_time_s": round(time.perf_counter() - self._begin, 2),
         }

@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from grassmann_ssl.runs.disk import replacing
 
 
 @runtime_checkable
@@ -38,7 +39,7 @@ def save_checkpoint(
 ) -> None:
     """Write what decides the steps from `step` on, and what was recorded before; `notes` (JSON) are compared when it is loaded.
 
-    What was at `path` is replaced when the whole is on the disk, and stays if writing fails.
+    What was at `path` is replaced when the whole is on the disk, and stays if writing fails. Raises OSError then.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"recording/{name}": value for name, value in (recording.state() if recording else {}).items()}
@@ -55,14 +56,11 @@ def save_checkpoint(
     # A copy each: shared memory, as of tied weights, is not for this format.
     owned = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     content = json.dumps({"step": step, "groups": settings, "notes": notes, "scaler": _of_scaler(scaler)})
-    scratch = path.with_name(path.name + ".part")
-    try:
-        save_file(owned, scratch, metadata={"checkpoint": content, "checksum": checksum(owned, content)})
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replacing(path) as scratch:
+        try:
+            save_file(owned, scratch, metadata={"checkpoint": content, "checksum": checksum(owned, content)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
 
 
 def load_checkpoint(

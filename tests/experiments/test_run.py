@@ -77,7 +77,7 @@ def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
     outcome = run(SquareConfig(out=tmp_path / "run", seed=3))
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "arrays.safetensors", "config.toml", "metrics.parquet", "report.html", "run.json", "squares.png",
+        ".files.json", "arrays.safetensors", "config.toml", "metrics.parquet", "report.html", "run.json", "squares.png",
     ]  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert record == json.loads(json.dumps(outcome.record))

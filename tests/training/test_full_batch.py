@@ -9,7 +9,6 @@ import torch
 
 from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.objectives import trace_loss
-from grassmann_ssl.runs import ConfigError, RunFolder
 from grassmann_ssl.runs.folder import provenance, write_json
 from grassmann_ssl.training import ARMS, Interrupted, train_full_batch
 from tests.experiments.progress import Interrupting
@@ -126,39 +125,6 @@ def test_an_interrupt_keeps_what_was_recorded():
     with pytest.raises(KeyboardInterrupt) as stopped:
         train(partial(Interrupting(2).tick, "steps"))
     assert stopped.type is KeyboardInterrupt  # nothing but the start
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    folder = RunFolder(tmp_path / "a" / "run", overwrite=False)
-    with pytest.raises(RuntimeError, match="disk"), folder.writing() as path:
-        (path / "run.json").write_text("{}")
-        raise RuntimeError("disk full")
-    assert list((tmp_path / "a").iterdir()) == []
-    with folder.writing() as path:
-        (path / "run.json").write_text("{}")
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["run"]
-
-
-def test_a_folder_with_a_run_is_replaced_only_when_asked(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.json").write_text("old")
-    (run / "extra").write_text("old")
-    with pytest.raises(ConfigError, match="holds another run; replace it with --overwrite"):
-        RunFolder(run, overwrite=False)
-    with RunFolder(run, overwrite=True).writing() as path:
-        (path / "run.json").write_text("new")
-    assert [p.name for p in run.iterdir()] == ["run.json"] and (run / "run.json").read_text() == "new"
-
-
-def test_a_folder_that_holds_no_run_is_never_replaced(tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match="is not empty and holds no run"):
-        RunFolder(tmp_path, overwrite=True)
-    with pytest.raises(ConfigError, match="is a file"):
-        RunFolder(tmp_path / "thesis.tex", overwrite=True)
-    with pytest.raises(ConfigError, match="cannot create"):
-        RunFolder(tmp_path / "thesis.tex" / "sub" / "run", overwrite=False)
 
 
 def test_json_refuses_what_json_cannot_hold(tmp_path):

@@ -1,8 +1,10 @@
 """Comparison of constraints, objectives and predictors for encoders, with shared data, views and initial weights per seed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
@@ -18,14 +20,28 @@ from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.fitting import fit, images_finding, prepare
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.intervals import FEWEST, mean_interval, wilson_interval
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
+from grassmann_ssl.runs import (
+    ConfigError,
+    Finding,
+    Outcome,
+    Part,
+    Parts,
+    Progress,
+    Run,
+    RunConfig,
+    RunFolder,
+    Tick,
+    choice,
+    setting,
+    ticking,
+)
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
 COLLAPSED = ("complete", "directional", "dimensional")
 KINDS = ("none", *COLLAPSED, "undecided", "diverged")
 FIXED = (
-    "seed", "device", "out", "overwrite", "checkpoint", "save_every", "data", "size", "labels", "array", "steps", "records", "embeddings",
+    "seed", "device", "out", "overwrite", "resume", "save_every", "data", "size", "labels", "array", "steps", "records", "embeddings",
 )  # fmt: skip
 
 
@@ -34,6 +50,7 @@ class CompareEncodersConfig(RunConfig):
     """Train several arms of an encoder on several seeds and compare them: collapse, ranks, probes, learning steps, cost."""
 
     NAME: ClassVar[str] = "compare-encoders"
+    RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
@@ -95,19 +112,25 @@ def _settings(arm: str) -> Iterable[tuple[str, Any]]:
             raise ConfigError(f"{name} must be a {kind.__name__}, got {text!r}") from None
 
 
-def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = None) -> Outcome:
+def compare_encoders(
+    config: CompareEncodersConfig, progress: Progress | None = None, folder: RunFolder | None = None
+) -> Outcome:
     """Train every arm on every seed, evaluate each run, and compare arms: 95 % intervals over seeds, paired t tests against the first arm.
 
     Both need three seeds; of fewer the values themselves are shown.
-    A run whose loss is not finite counts as diverged and has no numbers. Ctrl-C keeps the completed seeds. Raises ConfigError before
-    training for settings that cannot be run.
+    A run whose loss is not finite counts as diverged and has no numbers. Ctrl-C keeps the completed seeds. The folder, if one is given,
+    keeps every finished training and the checkpoint of the one that is not, until all are compared. Raises ConfigError before training for
+    settings that cannot be run.
     """
     run = Run(config)
     process = Process(0, 1, run.device)
-    tick = ticking(progress, len(config.arms) * config.seeds * config.steps)
+    total = len(config.arms) * config.seeds
+    tick = ticking(progress, total * config.steps)
+    parts = Parts(folder)
     seeds = run.parts(
-        range(config.seeds), lambda k: _seed(config, k, process, tick), lambda k: f"seed {config.seed + k}"
+        range(config.seeds), lambda k: _seed(config, k, process, tick, parts), lambda k: f"seed {config.seed + k}"
     )
+    run.resumed = parts.resumed(total)
     rows = [row for of_seed, *_ in seeds for row in of_seed]
     arrays = {name: values for _, of_seed, _ in seeds for name, values in of_seed.items()}
     summaries = [summary_of(config, arm, rows) for arm in config.arms]
@@ -122,30 +145,46 @@ def compare_encoders(config: CompareEncodersConfig, progress: Progress | None = 
 
 
 def _seed(
-    config: CompareEncodersConfig, k: int, process: Process, tick: Tick
+    config: CompareEncodersConfig, k: int, process: Process, tick: Tick, parts: Parts
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
     """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
-    rows, arrays, seed = [], {}, config.seed + k
+    seed = config.seed + k
     with setting("data"):
         split = load_split(config.data, torch.Generator().manual_seed(seed), **asdict(config.data_options)).to(
             process.device
         )
     if k == 0:
         _check_arms(config, split, process)
+    notes = {f"images of {config.data}": split.fingerprint}
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
     for index, arm in enumerate(config.arms):
-        settings = config.train_config(arm, seed)
-        label = f"seed {seed}: {arm}"
-        try:
-            trained = fit(settings, split, process, lambda _, label=label: tick(label))
-        except Diverged as error:
-            rows.append({"arm": arm, "seed": seed, "kind": "diverged", "reason": str(error)})
-            continue
-        judged = evaluation.judge(settings, trained.arm, split)
-        record, _, found = evaluation.collect(settings, trained, judged)
-        rows.append({"arm": arm, "seed": seed, **_row(record), "features": found["spectrum_h"].shape[-1]})
-        for name in ("time", "spectrum_z", "spectrum_directions"):
-            arrays[f"arm{index}_seed{k}_{name}"] = found[name]
+        own_tick = _labelled(tick, f"seed {seed}: {arm}")
+        train = partial(_arm, config.train_config(arm, seed), arm, split, process, own_tick)
+        row, found = parts.of(f"seed{seed}-arm{index}", notes, train, partial(own_tick, "", config.steps))
+        rows.append(row)
+        arrays |= {f"arm{index}_seed{k}_{name}": values for name, values in found.items()}
     return rows, arrays, images_finding(split)
+
+
+def _labelled(tick: Tick, label: str) -> Tick:
+    """The same with one label for all."""
+    return lambda _, steps=1: tick(label, steps)
+
+
+def _arm(
+    settings: TrainConfig, arm: str, split: Split, process: Process, tick: Tick, checkpoint: Callable[[], Path | None]
+) -> Part:
+    """One arm on one seed: its row, and its spectra over time."""
+    row = {"arm": arm, "seed": settings.seed}
+    try:
+        trained = fit(settings, split, process, tick, checkpoint)
+    except Diverged as error:
+        return row | {"kind": "diverged", "reason": str(error)}, {}
+    judged = evaluation.judge(settings, trained.arm, split)
+    record, _, found = evaluation.collect(settings, trained, judged)
+    row |= {**_row(record), "features": found["spectrum_h"].shape[-1]}
+    return row, {name: found[name] for name in ("time", "spectrum_z", "spectrum_directions")}
 
 
 def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:

@@ -175,6 +175,7 @@ def collect(
         "steps_of_loss": {"count": len(falls), "times": list(falls)},
         "steps_done": trained.done,
         "steps_skipped": trained.recorder.watch.skipped,
+        "unsaved": trained.unsaved,
         "seconds_per_step": _plain(trained.seconds_per_step),
         "parameters": sum(p.numel() for p in trained.arm.method.parameters()),
     }

@@ -1,6 +1,5 @@
 """Training of one encoder from its settings: the trained arm, its recorded spectra, and checkpoints."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from grassmann_ssl.data.batches import Split, Views, augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.interrupt import Interrupted
+from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
 from grassmann_ssl.nn.joint_embedding import chunk_size, embeddings
 from grassmann_ssl.runs import ConfigError, Finding, setting
+from grassmann_ssl.runs.folder import FREE
+from grassmann_ssl.streams import say
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import grad_scaler, train_encoder
 from grassmann_ssl.training.schedules import log_spaced
@@ -27,17 +28,20 @@ from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
 SEEN = 1024  # most images on which spectra are recorded
 TIMED = 0.2  # initial share of the steps excluded from the time per step
+SHARE, FIRST_COST = 0.01, 0.01  # of the time that checkpoints take, and seconds that the first one is expected to take
 VIEWS_STEP = 2**40  # key of the views used for evaluation
 
 
 @dataclass
 class Trained:
-    """The result of `fit`: the trained arm, its recorded spectra, and its cost."""
+    """The result of `fit`: the trained arm, its recorded spectra, its cost, where it was resumed (0: nowhere), and what was not saved."""
 
     arm: Arm
     recorder: SpectraRecorder
     seconds_per_step: float
     done: int
+    start: int
+    unsaved: str | None
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,17 @@ def images_finding(split: Split) -> Finding:
     return Finding("images", measured=split.described)
 
 
-def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -> Trained:
+def fit(
+    config: TrainConfig,
+    split: Split,
+    process: Process,
+    tick: Any = None,
+    checkpoint: Callable[[], Path | None] = lambda: None,
+) -> Trained:
     """Train one encoder on the images of a split.
+
+    `checkpoint()`, asked when all is checked, is the file that the training goes on from, if there is one, and saves to. A signal that
+    waits (`grassmann_ssl.interrupt.patience`) is answered between two steps, after a checkpoint.
 
     Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite; and
     Interrupted, a KeyboardInterrupt that carries the encoder as trained until Ctrl-C, if spectra were recorded and a step was done.
@@ -113,18 +126,26 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
     seen = seen_views(split.train[:SEEN], views.pair[0], config.seed)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
     scaler = grad_scaler(config.precision, process.device)
-    start = _resume(config, arm, scaler, recorder)
+    path = checkpoint()
+    notes = {} if path is None else _notes(config, split)
+    start = _resume(path, arm, notes, scaler, recorder)
+    if start and process.first:
+        say(f"resumed at step {start} of {config.steps}")
     clock = _Clock(config.steps, start)
     observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
-    if config.checkpoint is not None and process.first:
-        observers.append(_Saver(config, arm, scaler, recorder, start))
+    saver = Saver(config, arm, scaler, recorder, path, notes, start)
+    if process.first:
+        observers.append(saver)
     observers.append(clock.resume)
     if tick is not None:
+        if start:
+            tick("train", start)
         observers.append(lambda step: tick("train") if step > start else None)
 
     def trained() -> Trained:
-        return Trained(arm, recorder, clock.per_step(), clock.done)
+        return Trained(arm, recorder, clock.per_step(), clock.done, start, saver.unsaved)
 
+    patience.begin(STEP)
     try:
         train_encoder(
             parallelise(arm.method),
@@ -140,6 +161,8 @@ def fit(config: TrainConfig, split: Split, process: Process, tick: Any = None) -
             observers=observers,
             after_step=arm.followers,
         )
+    except Again:
+        raise
     except KeyboardInterrupt:
         if not len(recorder) or not clock.done:
             raise
@@ -153,43 +176,73 @@ def config_size(split: Split) -> int:
     return min(split.train.shape[-2:])
 
 
-def _notes(config: TrainConfig) -> dict[str, Any]:
-    """The settings that a checkpoint must share."""
-    left_out = ("device", "out", "overwrite", "records", "checkpoint", "save_every")
-    return {name: value for name, value in config.values().items() if name not in left_out}
+def _notes(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """The settings and the data that a checkpoint must share."""
+    settings = {name: value for name, value in config.values().items() if name not in FREE}
+    return {**settings, f"images of {config.data}": split.fingerprint}
 
 
-def _resume(config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, recorder: SpectraRecorder) -> int:
-    if config.checkpoint is None:
+def _resume(
+    path: Path | None, arm: Arm, notes: dict[str, Any], scaler: torch.amp.GradScaler, recorder: SpectraRecorder
+) -> int:
+    """The step that a training begins with."""
+    if path is None or not path.exists():
         return 0
-    path = Path(config.checkpoint)
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"checkpoint: {path.parent} is not a folder that can be written")
-    if not path.exists():
-        return 0
-    with setting("checkpoint"):
-        return load_checkpoint(path, arm.method, arm.optimizers, _notes(config), scaler, recorder)
+    try:
+        return load_checkpoint(path, arm.method, arm.optimizers, notes, scaler, recorder)
+    except ValueError as error:
+        raise ConfigError(f"out: {error}; --no-resume starts the run anew") from None
 
 
-class _Saver:
-    """Saves every `save_every` steps and at the end. Raises Diverged for weights that are not finite."""
+class Saver:
+    """Saves between two steps, and answers a signal there. Raises Diverged for weights that are not finite.
+
+    It saves at every `save_every`-th step, or else as often as takes SHARE of the time; at the end, and before a signal is answered. What
+    cannot be saved is said, and the training goes on.
+    """
 
     def __init__(
-        self, config: TrainConfig, arm: Arm, scaler: torch.amp.GradScaler, recorder: SpectraRecorder, start: int
+        self,
+        config: TrainConfig,
+        arm: Arm,
+        scaler: torch.amp.GradScaler,
+        recorder: SpectraRecorder,
+        path: Path | None,
+        notes: dict[str, Any],
+        start: int,
     ) -> None:
-        self.config, self.arm, self.scaler, self.recorder, self.start = config, arm, scaler, recorder, start
+        self.config, self.arm, self.scaler, self.recorder = config, arm, scaler, recorder
+        self.path, self.notes, self.start = path, notes, start
+        self.unsaved: str | None = None
+        self._cost, self._since = FIRST_COST, time.perf_counter()
 
     def __call__(self, step: int) -> None:
-        due = step == self.config.steps or step % self.config.save_every == 0
-        if due and step > self.start:
-            self.recorder.watch.check()
-            values = self.arm.method.state_dict()
-            bad = [n for n, v in values.items() if v.dtype.is_floating_point and not bool(torch.isfinite(v).all())]
-            if bad:
-                raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
-            assert self.config.checkpoint is not None
-            path, notes = Path(self.config.checkpoint), _notes(self.config)
-            save_checkpoint(path, self.arm.method, self.arm.optimizers, step, notes, self.scaler, self.recorder)
+        if self.path is not None and step > self.start and (patience.waiting or self._due(step)):
+            self._save(self.path, step)
+        if patience.waiting:
+            patience.answer(f"after step {step} of {self.config.steps}")
+
+    def _due(self, step: int) -> bool:
+        if self.config.save_every is not None:
+            return step == self.config.steps or step % self.config.save_every == 0
+        return step == self.config.steps or time.perf_counter() - self._since >= self._cost / SHARE
+
+    def _save(self, path: Path, step: int) -> None:
+        begin = time.perf_counter()
+        self.recorder.watch.check()
+        values = self.arm.method.state_dict()
+        bad = [n for n, v in values.items() if v.dtype.is_floating_point and not bool(torch.isfinite(v).all())]
+        if bad:
+            raise Diverged(f"weights are not finite at step {step}: {', '.join(bad)}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, self.arm.method, self.arm.optimizers, step, self.notes, self.scaler, self.recorder)
+        except OSError as error:
+            if self.unsaved is None:
+                self.unsaved = f"the checkpoint of step {step} could not be saved: {error.strerror or error}"
+                say(f"{self.unsaved}; the training goes on")
+        self._since = time.perf_counter()
+        self._cost = self._since - begin
 
 
 class _Clock:

@@ -1,7 +1,10 @@
 """Is the embedding of a deep network learned stepwise, and does its tangent kernel after training predict it?"""
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -23,7 +26,20 @@ from grassmann_ssl.nn.encoders import ENCODERS
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.optim.table import OptimizerOptions
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Tick, choice, setting, ticking
+from grassmann_ssl.runs import (
+    ConfigError,
+    Finding,
+    Outcome,
+    Part,
+    Parts,
+    Progress,
+    Run,
+    RunConfig,
+    RunFolder,
+    choice,
+    setting,
+    ticking,
+)
 from grassmann_ssl.training.schedules import log_spaced
 
 Array = NDArray[np.float64]
@@ -36,6 +52,7 @@ class StepwiseDeepConfig(RunConfig):
     """Stepwise learning of an encoder with a small initial last layer, and its embedding against its tangent kernel."""
 
     NAME: ClassVar[str] = "stepwise-deep"
+    RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
@@ -86,14 +103,17 @@ class StepwiseDeepConfig(RunConfig):
         )  # fmt: skip
 
 
-def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) -> Outcome:
+def stepwise_deep(
+    config: StepwiseDeepConfig, progress: Progress | None = None, folder: RunFolder | None = None
+) -> Outcome:
     """Train every objective from a small last layer, detect learning steps, and compare embeddings with tangent kernels.
 
     The prediction is the closed form of a kernel method (`theory.kernel`): the span of the top-d functions of the kernel, averaged over
     outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
     observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes during training. Ctrl-C keeps the
-    completed objectives. Raises ConfigError for more pairs than images, or data that cannot be read.
+    completed objectives, and so does the folder, if one is given, until all are. Raises ConfigError for more pairs than images, or data
+    that cannot be read.
     """
     run = Run(config)
     with setting("data"):
@@ -102,7 +122,14 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
     tick = ticking(progress, len(config.objectives) * config.steps)
-    done = run.parts(config.objectives, lambda name: _objective(config, name, split, process, tick))
+    parts, notes = Parts(folder), {f"images of {config.data}": split.fingerprint}
+
+    def trained_on(name: str) -> Part:
+        work = partial(_objective, config, name, split, process, lambda _, n=1: tick(name, n))
+        return parts.of(name, notes, work, lambda: tick(name, config.steps))
+
+    done = run.parts(config.objectives, trained_on)
+    run.resumed = parts.resumed(len(config.objectives))
     trained = config.objectives[: len(done)]
     record: dict[str, Any] = {
         "chance": config.dim / (2 * config.pairs),
@@ -124,13 +151,18 @@ def stepwise_deep(config: StepwiseDeepConfig, progress: Progress | None = None) 
 
 
 def _objective(
-    config: StepwiseDeepConfig, name: str, split: Split, process: Process, tick: Tick
-) -> tuple[dict[str, Any], dict[str, Array]]:
+    config: StepwiseDeepConfig,
+    name: str,
+    split: Split,
+    process: Process,
+    tick: Any,
+    checkpoint: Callable[[], Path | None],
+) -> Part:
     """Train with one objective: the record of its steps and overlaps, and its arrays."""
     settings = config.train_config(name)
     channels, size = split.train.shape[1], min(split.train.shape[-2:])
     before = assemble(settings, channels, size, process)
-    trained = fit(settings, split, process, lambda _: tick(name))
+    trained = fit(settings, split, process, tick, checkpoint)
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}

@@ -1,6 +1,7 @@
 """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
 from dataclasses import asdict
+from functools import partial
 
 import torch
 
@@ -9,15 +10,17 @@ from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.fitting import config_size, fit, images_finding
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.experiments.encoders.trained_encoder import TrainedEncoder
-from grassmann_ssl.runs import Outcome, Progress, Run, setting
+from grassmann_ssl.runs import Outcome, Progress, Run, RunFolder, setting
+from grassmann_ssl.runs.folder import CHECKPOINT
 from grassmann_ssl.training.torchrun import processes
 
 
-def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | None:
+def train(config: TrainConfig, progress: Progress | None = None, folder: RunFolder | None = None) -> Outcome | None:
     """Train, record and evaluate. Under torchrun training is data-parallel, and all processes but the first return None.
 
-    Raises ConfigError before training for settings that cannot be run, and Diverged for a loss that is not finite; the checkpoint is then
-    the last finite one. Ctrl-C ends the training early, and what was recorded and trained is kept.
+    The folder, if one is given, keeps a checkpoint. Raises ConfigError before training for settings that cannot be run, and Diverged for a
+    loss that is not finite; the checkpoint is then the last finite one. Ctrl-C ends the training early, and what was recorded and trained
+    is kept.
     """
     with processes(config.device) as process:
         run = Run(config)
@@ -25,9 +28,12 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Outcome | No
         with setting("data"):
             split = load_split(config.data, generator, **asdict(config.data_options)).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
-        trained = run.keep(fit, config, split, process, tick)
+        checkpoint = partial(folder.keep, CHECKPOINT) if folder else lambda: None
+        trained = run.keep(fit, config, split, process, tick, checkpoint)
         if not process.first:
             return None
+        if trained.start:
+            run.resumed = f"at step {trained.start} of {config.steps}"
         judged = evaluation.judge(config, trained.arm, split)
         record, metrics, arrays = evaluation.collect(config, trained, judged)
         record["input"] = {"channels": split.train.shape[1], "size": config_size(split)}

@@ -39,6 +39,7 @@ class TrainConfig(RunConfig):
     """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"
+    RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images: digits or photos (bundled with scikit-learn), or FORMAT:PATH to read files"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
@@ -98,10 +99,8 @@ class TrainConfig(RunConfig):
     """number of recorded spectra, log-spaced in the step"""
     embeddings: bool = False
     """also store the representations h and embeddings z of all images, with labels, in embeddings.safetensors"""
-    checkpoint: str | None = None
-    """checkpoint file: resumed from if it exists, saved to"""
-    save_every: int = 1000
-    """steps between checkpoints"""
+    save_every: int | None = None
+    """steps between checkpoints; by default as often as takes 1 %% of the time"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,7 +110,9 @@ class TrainConfig(RunConfig):
             architecture(self.encoder)
         with setting("augmentation"):
             augmentations(self.augmentation, self.data, 1)
-        self.need("predictor_every", "hidden", "dim", "accumulate", "steps", "save_every", least=1)
+        self.need("predictor_every", "hidden", "dim", "accumulate", "steps", least=1)
+        if self.save_every is not None:
+            self.need("save_every", least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", above=0)
         self.need("momentum", "teacher", "predictor_rho", least=0, most=0.9999)
@@ -129,7 +130,6 @@ class TrainConfig(RunConfig):
             "where": not (constraint.rank_of_w or constraint.in_loss or optimizer.comparator)
             and f"with constraint {self.constraint}",
             "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
-            "save_every": self.checkpoint is None and "without checkpoint",
         }
         for group, registry in (
             ("data", FORMATS),
