@@ -42,6 +42,11 @@ CONSTRAINTS = (
 KINDS = ("none", "dimensional", "complete", "diverged")
 # Cells whose predicted kind changes with this relative change of the noise are on a boundary, where convergence is arbitrarily slow.
 MARGIN = 0.05
+LOGS = 20  # of a training
+CONVERGED = 1e-2  # weights that move slower than this share of their greatest speed
+STILL = 1e-9  # or that moved, since the step logged before the last, by less than this share of their size
+# Orthonormal weights cannot collapse by construction: there the effective rank is what a prediction can get wrong.
+RANK_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,16 +184,17 @@ def _pair(
     on_step: Callable[[], object],
 ) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, np.ndarray]]:
     """One objective under one constraint: final variances (B, S, d), the cells of run.json, and a row of metrics per noise and seed."""
-    variances, log_scale = _train(config, moments, inputs, initial, name, constraint, on_step)
+    variances, log_scale, converged = _train(config, moments, inputs, initial, name, constraint, on_step)
     predictions = [predict(config, name, constraint, factor) for factor in (1.0, 1 - MARGIN, 1 + MARGIN)]
     cells, rows = [], []
     for b, noise in enumerate(config.noise):
         kinds, ranks, live = judge(variances[b], inputs.sigma[b].mean(), log_scale[b])
-        cells.append(_cell(name, constraint, noise, kinds, ranks, [one[b] for one in predictions]))
+        cells.append(_cell(name, constraint, noise, kinds, ranks, converged[b], [one[b] for one in predictions]))
         shared = {"objective": name, "constraint": constraint, "noise": noise}
         rows.append(
             {key: np.full(config.seeds, value) for key, value in shared.items()}
             | {"seed": np.arange(config.seeds), "kind": np.array(kinds), "effective_rank": ranks, "live": live}
+            | {"converged": converged[b]}
         )
     return variances, cells, joined(rows)
 
@@ -213,14 +219,10 @@ def judge(
 
 
 def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> np.ndarray | None:
-    """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown.
-
-    Under the constraint W^T W = I they depend on the loss, but Cauchy's interlacing keeps them between the eigenvalues of Sigma:
-    the smallest d of those, a lower bound, are returned.
-    """
+    """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown."""
     d = config.dim
     if constraint in ("stiefel", "grassmann"):
-        return inputs.sigma[:, -d:]
+        return _constrained_variances(config, inputs, name)
     if constraint == "predictor":
         return np.stack([_predictor_variances(config, g, s) for g, s in zip(inputs.gamma, inputs.sigma, strict=True)])
     if constraint == "sliced_normality":
@@ -245,6 +247,28 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
     return np.stack(result)
 
 
+def _constrained_variances(config: CollapseConfig, inputs: Inputs, name: str) -> np.ndarray | None:
+    """Eigenvalues of Sigma on the subspace that minimises the loss over W^T W = I; None where no single one does.
+
+    Noise of one size n in all modes makes Sigma - Gamma = n I, so that tr W^T (Sigma - Gamma) W = n d whatever W: the alignment loss alone
+    prefers nothing, and spectral contrastive and squared VICReg are ||W^T Sigma W - I||^2 and a constant, constrained Barlow Twins
+    in Sigma. Trace losses take the smallest eigenvalues of their matrix, -Gamma / 2. InfoNCE falls with every eigenvalue of
+    W^T Sigma W, which are largest, all at once, on the top d (Cauchy's interlacing).
+    """
+    d = config.dim
+    if name == "squared_noncontrastive":
+        return None
+    if name in ("barlow_twins", "spectral_contrastive", "squared_vicreg"):
+        matrices = inputs.gamma if name == "barlow_twins" else inputs.sigma
+        chosen = [theory.barlow_twins.minimum(values, d).indices for values in matrices]
+        if any(indices is None for indices in chosen):
+            return None
+        return np.stack(
+            [np.sort(s[list(indices)])[::-1] for s, indices in zip(inputs.sigma, chosen, strict=True) if indices]
+        )
+    return inputs.sigma[:, :d]
+
+
 def _predictor_variances(config: CollapseConfig, gamma: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """sigma_j w_j^2 at the upper fixed point w_j^2 = w_p^2 (alpha_p = 1), 0 where weight decay is above the critical one."""
     modes = theory.predictor.modes
@@ -263,11 +287,11 @@ def _train(
     name: str,
     constraint: str,
     on_step: Callable[[], object],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Final variances (B, S, d) of the embedding, decreasing, and the logarithm (B, S) of their scale."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Final variances (B, S, d) of the embedding, decreasing, the logarithm (B, S) of their scale, and which runs converged (B, S)."""
     rate = _learning_rate(config, inputs, name, constraint)
     if constraint == "predictor":
-        weights = train_predictor(config, moments, initial, rate, on_step)
+        step, path = train_predictor(config, moments, initial, rate, on_step)
         log_norm = torch.zeros(initial.shape[:2])
     else:
         arm = constraint if constraint in ("stiefel", "grassmann") else "free"
@@ -281,18 +305,29 @@ def _train(
             manifold,
             learning_rate=rate,
             steps=config.steps,
-            log_every=max(1, config.steps // 20),
+            log_every=max(1, config.steps // LOGS),
             homogeneous=homogeneous,
             on_step=on_step,
         )
-        weights, log_norm = trajectory.weights[-1], trajectory.log_norm[-1]
-    second = moments.second.cpu()
+        step, path, log_norm = trajectory.step, trajectory.weights, trajectory.log_norm[-1]
+    weights, second = path[-1], moments.second.cpu()
     embedded = weights.cpu().mT @ second @ weights.cpu()
     finite = torch.isfinite(embedded).all((-2, -1))
     eye = torch.eye(config.dim, dtype=embedded.dtype)
     variances = torch.linalg.eigvalsh(torch.where(finite[..., None, None], embedded, eye)).flip(-1).clamp_min(0)
     variances = torch.where(finite[..., None], variances, torch.inf)
-    return variances.numpy(), 2 * log_norm.double().cpu().numpy()
+    return variances.numpy(), 2 * log_norm.double().cpu().numpy(), settled(step, path)
+
+
+def settled(step: Tensor, weights: Tensor) -> np.ndarray:
+    """Which runs moved, between the last two logged steps, at less than CONVERGED of their greatest speed, or by no more than rounding.
+
+    Shapes (K,), (K, ..., m, d) -> (...).
+    """
+    way = torch.linalg.matrix_norm(weights.diff(dim=0)).movedim(0, -1).cpu()
+    speed, size = way / step.diff().cpu(), torch.linalg.matrix_norm(weights[-1]).cpu()
+    still: np.ndarray = ((speed[..., -1] < CONVERGED * speed.amax(-1)) | (way[..., -1] < STILL * size)).numpy()
+    return still
 
 
 def _loss(config: CollapseConfig, moments: Moments, name: str, constraint: str) -> Callable[[Tensor], Tensor]:
@@ -327,8 +362,11 @@ def directions(config: CollapseConfig) -> Tensor:
 
 def train_predictor(
     config: CollapseConfig, moments: Moments, initial: Tensor, rate: float, on_step: Callable[[], object]
-) -> Tensor:
-    """SimSiam: weights W and a linear predictor W_p, initially I, trained against the other view under stop-gradient."""
+) -> tuple[Tensor, Tensor]:
+    """SimSiam: weights W and a linear predictor W_p, initially I, trained against the other view under stop-gradient.
+
+    Logged steps (K,) and the weights (K, B, S, m, d) there.
+    """
     noise_levels, seeds, m, d = initial.shape
     cross, second = (v.expand(noise_levels, seeds, m, m).flatten(0, 1) for v in (moments.cross, moments.second))
 
@@ -351,9 +389,10 @@ def train_predictor(
         step=rate,
         steps=config.steps,
         method="discrete",
+        log_every=max(1, config.steps // LOGS),
         on_step=lambda cells: on_step() if cells == len(cross) else None,
     )
-    return run["weights"][-1].reshape(noise_levels, seeds, m, d)
+    return run.step, run["weights"].reshape(-1, noise_levels, seeds, m, d)
 
 
 def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> float:
@@ -373,7 +412,9 @@ def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint
         "weight_decay": config.weight_decay / 4,
         "orthogonality": config.orthogonality,
         "variance": config.variance,
-        "sliced_normality": config.sliced_normality / config.dim,
+        "sliced_normality": float(
+            theory.regularisation.sliced_normality_attraction(1.0, config.dim, config.sliced_normality)
+        ),
     }.get(constraint, 0.0)
     return 0.1 / (float(np.abs(attraction).max()) + penalty)
 
@@ -384,10 +425,19 @@ def _cell(
     noise: float,
     kinds: list[str],
     ranks: np.ndarray,
+    converged: np.ndarray,
     predicted: list[tuple[str | None, float | None]],
 ) -> dict[str, Any]:
-    """One cell of run.json: counts, the collapse probability with its Wilson interval, and the prediction."""
+    """One cell of run.json: counts, the collapse probability with its Wilson interval, and the prediction.
+
+    `as_predicted` counts converged seeds of the predicted kind, under a constraint of the predicted effective rank too; None without
+    a prediction.
+    """
     collapsed = sum(kind != "none" for kind in kinds)
+    kind, rank = predicted[0]
+    right = converged & (np.array(kinds) == kind)
+    if constraint in ("stiefel", "grassmann") and rank is not None:
+        right &= np.abs(ranks - rank) < RANK_TOLERANCE * rank
     return {
         "objective": name,
         "constraint": constraint,
@@ -397,8 +447,10 @@ def _cell(
         "collapse_probability": collapsed / len(kinds),
         "wilson_95": list(wilson_interval(collapsed, len(kinds))),
         "effective_rank": float(np.median(ranks)),
-        "predicted_kind": predicted[0][0],
-        "predicted_effective_rank": predicted[0][1],
+        "predicted_kind": kind,
+        "predicted_effective_rank": rank,
+        "converged": int(converged.sum()),
+        "as_predicted": None if kind is None else int(right.sum()),
         "on_boundary": len({kind for kind, _ in predicted}) > 1,
     }
 
@@ -424,19 +476,22 @@ def predict(
 
 
 def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Finding]:
-    """One finding per constraint: cells that ended as predicted, and the exceptions."""
+    """One finding per constraint: cells that ended as predicted, and the exceptions. Seeds that had not converged are not judged."""
     lines = []
     for constraint in config.constraints:
         own = [cell for cell in cells if cell["constraint"] == constraint and cell["predicted_kind"] is not None]
         if not own:
             continue
-        counts = [(cell["kinds"][cell["predicted_kind"]], cell["seeds"]) for cell in own]
-        right, total = (sum(column) for column in zip(*counts, strict=True))
-        clear = [cell for cell in own if not cell["on_boundary"]]
-        wrong = [cell for cell in clear if 2 * cell["kinds"][cell["predicted_kind"]] <= cell["seeds"]]
+        right, judged, seeds = (sum(cell[key] for cell in own) for key in ("as_predicted", "converged", "seeds"))
+        clear = [cell for cell in own if cell["converged"] and not cell["on_boundary"]]
+        wrong = [cell for cell in clear if 2 * cell["as_predicted"] <= cell["converged"]]
         predicted = sum(cell["predicted_kind"] != "none" for cell in own)
         measured = sum(2 * cell["collapse_probability"] > 1 for cell in own)
-        agreement = f"{right} of {total} seeds as predicted"
+        agreement = f"{right} of {judged} seeds as predicted" if judged else "no seed converged"
+        if judged < seeds:
+            agreement += f"; {seeds - judged} unconverged" if judged else ""
+        if constraint in ("stiefel", "grassmann"):
+            agreement += f", effective rank within {100 * RANK_TOLERANCE:g} %" if judged else ""
         if wrong:
             worst = ", ".join(f"{cell['objective']} at noise {cell['noise']:g}" for cell in wrong)
             agreement += f"; most seeds otherwise in {len(wrong)} of {len(clear)} cells off the boundary: {worst}"

@@ -31,17 +31,17 @@ def page(outcome: Outcome) -> Page:
                 "Collapse probability",
                 verdict_maps(outcome),
                 "Each cell: the fraction of seeds that collapsed (shade and number), and how most of them did: d dimensional, c complete, "
-                "∞ diverged. Thick line: where theory puts the boundary between collapse and none; a cross: most seeds end in "
-                "another kind than predicted; a dot: no prediction. Theory is the limit of infinite time: next to a boundary "
-                "modes leave the origin too slowly for any finite run.",
+                "∞ diverged. Thick line: where theory puts the boundary between collapse and none; a cross: most of the seeds that "
+                "converged end otherwise than predicted (in another kind or, under Stiefel and Grassmann, with another effective "
+                "rank); a tilde: most seeds had not converged, and count for nothing; a dot: no prediction. Theory is the limit of "
+                "infinite time: next to a boundary modes leave the origin too slowly for any finite run.",
             ),
             Section(
                 "ranks",
                 "Effective rank",
                 ranks(outcome),
                 "Markers: effective rank of the embedding's covariance, median over seeds, 0 where it collapsed completely. "
-                "Lines: predicted final spectrum. Under "
-                "Stiefel and Grassmann theory gives the lower bound d live dimensions, not the spectrum, and no line is drawn.",
+                "Lines: effective rank of the predicted final spectrum, where there is a prediction.",
             ),
         ),
     )
@@ -95,7 +95,9 @@ def _write(panel: Axes, i: int, j: int, cell: dict[str, Any]) -> None:
     )
     if cell["predicted_kind"] is None:
         panel.plot(j + 0.38, i - 0.33, ".", color=color, ms=4)
-    elif most != cell["predicted_kind"]:
+    elif 2 * cell["converged"] <= cell["seeds"]:
+        panel.text(j + 0.36, i - 0.3, "~", color=color, ha="center", va="center", fontsize=9)
+    elif 2 * cell["as_predicted"] <= cell["converged"]:
         panel.plot(j + 0.36, i - 0.3, "x", color=SERIES[0]["color"], ms=5, mew=1.5)
 
 
@@ -132,7 +134,7 @@ def ranks(outcome: Outcome) -> Figure:
                 label=constraint.replace("_", " "),
             )
             known = [cell for cell in own if cell["predicted_effective_rank"] is not None]
-            if constraint not in ("stiefel", "grassmann") and known:
+            if known:
                 x, y = zip(*((cell["noise"], cell["predicted_effective_rank"]) for cell in known), strict=True)
                 panel.plot(x, y, **line(order[constraint]), lw=1)
         panel.set(

@@ -41,6 +41,9 @@ def test_every_seed_off_the_boundary_ends_as_predicted(outcome):
     assert len(judged) > 60
     for cell in judged:
         assert cell["kinds"][cell["predicted_kind"]] == cell["seeds"], cell
+        assert cell["as_predicted"] == cell["converged"], cell
+    constrained = [cell for cell in judged if cell["constraint"] in ("stiefel", "grassmann")]
+    assert sum(cell["converged"] for cell in constrained) > 0.75 * sum(cell["seeds"] for cell in constrained) > 40
     kinds = {cell["predicted_kind"] for cell in judged}
     assert kinds == {"none", "dimensional", "complete"}  # the test sees all of them
 
@@ -77,6 +80,56 @@ def test_constraints_hold_whatever_the_objective(outcome):
             assert np.all(variances <= inputs.sigma[:, None, :2] + 1e-12)
 
 
+CONSTRAINED = SMALL | {"constraints": ("stiefel", "grassmann")}
+
+
+def test_the_constrained_minimisers_are_those_of_descent_from_many_starts():
+    """The lowest of 20 descents has the predicted spectrum; the alignment loss, which is constant, has no prediction."""
+    config = CollapseConfig(**CONSTRAINED)
+    inputs, rng = Inputs.of(config), np.random.default_rng(0)
+    for name in config.objectives:
+        predicted = experiment.predicted_variances(config, inputs, name, "grassmann")
+        values = {}
+        for _ in range(200):
+            w = torch.as_tensor(np.linalg.qr(rng.standard_normal((2, 1, 4, 2)))[0])
+            loss = experiment._loss(config, inputs.moments(torch.device("cpu")), name, "grassmann")(w)
+            values.setdefault("others", []).append(loss[:, 0].numpy())
+        if predicted is None:
+            assert name == "squared_noncontrastive" and np.ptp(values["others"], axis=0).max() < 1e-12
+            continue
+        top = torch.eye(4, dtype=torch.float64)[:, :2].expand(2, 1, 4, 2)
+        best = experiment._loss(config, inputs.moments(torch.device("cpu")), name, "grassmann")(top)[:, 0].numpy()
+        assert np.array_equal(predicted, inputs.sigma[:, :2]) and np.all(np.array(values["others"]) > best)
+
+
+def test_after_one_step_nothing_has_converged_and_nothing_is_as_predicted(tmp_path):
+    outcome = run(CollapseConfig(out=tmp_path / "run", **(CONSTRAINED | {"steps": 1})))
+    judged = [
+        cell for cell in outcome.record["cells"] if cell["predicted_kind"]
+    ]  # all but the alignment loss, which has no gradient
+    assert len(judged) == 20 and all(cell["converged"] == cell["as_predicted"] == 0 for cell in judged)
+    assert [finding.agreement for finding in outcome.findings] == ["no seed converged"] * 2
+
+
+@pytest.mark.slow
+def test_a_wrong_prediction_under_a_constraint_is_noticed(tmp_path, monkeypatch):
+    """The worst case of interlacing, the smallest d variances, is what no run under the constraint could have failed."""
+    monkeypatch.setattr(
+        experiment, "_constrained_variances", lambda config, inputs, name: inputs.sigma[:, -config.dim :]
+    )
+    outcome = run(
+        CollapseConfig(out=tmp_path / "run", objectives=("barlow_twins",), **(CONSTRAINED | {"noise": (0.2,)}))
+    )
+    assert all(cell["kinds"]["none"] == 3 == cell["converged"] and cell["as_predicted"] == 0 for cell in cells(outcome))
+    assert all("0 of 3 seeds as predicted" in finding.agreement for finding in outcome.findings)
+
+
+def test_what_moves_as_fast_as_ever_has_not_settled():
+    t = torch.arange(0, 21, dtype=torch.float64)
+    path = torch.stack([t, torch.exp(-t), torch.sin(t), 1 + 1e-16 * torch.sin(t)], -1)[..., None, None]
+    assert experiment.settled(10 * t, path).tolist() == [False, True, False, True]
+
+
 def test_the_predictor_holds_below_the_critical_decay_and_not_above(tmp_path):
     # gamma_1^2 / (4 sigma_1) = 0.25 / (1 + noise^2)^2 of the largest mode: 0.231 and 0.024
     config = CollapseConfig(
@@ -110,7 +163,7 @@ def test_the_gradient_with_a_predictor_is_that_of_the_loss_with_its_target_stopp
         draw,
         0.1,
         lambda: None,
-    )
+    )[1][-1]
     w = torch.linalg.qr(draw[0, 0])[0].requires_grad_()
     target, predictor = w.detach(), torch.eye(2, dtype=torch.float64)
     # J = (1/2) E||W_p z - stop(z')||^2, of which only the terms with a gradient
