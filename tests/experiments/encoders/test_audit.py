@@ -47,7 +47,7 @@ def test_the_verdict_is_printed_first_and_the_folder_is_left(files):
     assert lines[2].startswith("verdict") and "dimensional collapse" in lines[2]
     assert any("dimensions used" in line and "[" in line for line in lines)
     assert lines[-1] == "report: runs/audit/report.html"
-    names = {path.name for path in (files / "runs" / "audit").iterdir()}
+    names = {path.name for path in (files / "runs" / "audit").iterdir() if not path.name.startswith(".")}
     assert names == {"run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html", "audit.png"}
     outcome = Outcome.load(files / "runs" / "audit")
     assert all(one.predicted is None and one.agreement is None and one.measured for one in outcome.findings)
