@@ -13,9 +13,9 @@ from typing import Any
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.report.terminal import table
 from grassmann_ssl.runs import ConfigError, StoredRun
+from grassmann_ssl.runs.load import VERDICT
 
 PLACE = ("out", "overwrite", "resume")  # settings of where a run is, not of what it is
-STATE = ("verdict", "interrupted", "resumed")
 ENDS = ("_low", "_high")
 MISSING = "–"
 
@@ -34,18 +34,22 @@ def differing(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def found(runs: Sequence[StoredRun]) -> list[str]:
-    """The columns of what runs found: verdicts, interrupts, numbers with an interval or, without any, those that differ; their time."""
+    """The columns of what runs found: verdicts, interrupts, numbers with an interval, their time; without all that, numbers that differ."""
     rows = [one.row for one in runs]
     names = _together([one.numbers for one in runs])
-    state = [name for name in STATE if any(row.get(name) is not None for row in rows)]
-    state += [name for name in names if name.endswith(".kind")]
+
+    def known(*columns: str) -> list[str]:
+        return [name for name in columns if any(row.get(name) is not None for row in rows)]
+
+    verdicts = known(VERDICT) + [name for name in names if name.endswith(".kind")]
     numbers = [name for name in names if {name + end for end in ENDS} <= {*names}]
-    if not numbers:
-        numbers = [
-            name for name in names
-            if len({repr(row.get(name)) for row in rows}) > 1 and any(type(row.get(name)) in (int, float) for row in rows)
-        ]  # fmt: skip
-    return [*state, *numbers, "wall_time_s"]
+    if not verdicts and not numbers:
+        numbers = [name for name in names if len({repr(row.get(name)) for row in rows}) > 1 and _is_number(rows, name)]
+    return [*verdicts, *known("interrupted", "resumed"), *numbers, "wall_time_s"]
+
+
+def _is_number(rows: Iterable[dict[str, Any]], name: str) -> bool:
+    return any(type(row.get(name)) in (int, float) for row in rows)
 
 
 def _together(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -75,7 +75,7 @@ def load_runs(where: Where = "runs") -> pd.DataFrame:
     try:
         import pandas as pd
     except ImportError as error:
-        raise ImportError("load_runs needs pandas; to get it: pip install 'grassmann_ssl[notebooks]'") from error
+        raise ImportError("load_runs needs pandas; to get it: pip install 'pandas>=2.1'") from error
     runs, left_out = stored_runs(where)
     if left_out:
         warnings.warn(left_out, stacklevel=2)

@@ -71,14 +71,16 @@ def test_the_table_shows_what_differs_and_what_was_found(two):
     ]
 
 
-def test_numbers_that_differ_are_shown_where_none_has_an_interval(tmp_path):
+def test_numbers_that_differ_are_shown_where_there_is_no_verdict_and_no_interval(tmp_path):
     for k in (1, 2):
-        stored(
-            tmp_path / f"{k}", probes=None, arms={"free": {"kind": "none", "rank": k, "dim": 4, "note": f"text {k}"}}
-        )
-    lines = command("table", tmp_path).stdout.splitlines()
-    assert lines[0].split() == ["run", "verdict", "arms.free.kind", "arms.free.rank", "wall_time_s"]
-    assert lines[2].split() == ["1", "none", "none", "1", "1.5"]
+        more = {"interrupted": "early", "counts": {"rank": k, "dim": 4, "note": f"text {k}"}}
+        stored(tmp_path / "plain" / f"{k}", probes=None, verdict=None, **more)
+        stored(tmp_path / "judged" / f"{k}", probes=None, verdict=None, arms={"free": {"kind": "none"}}, **more)
+    lines = command("table", tmp_path / "plain").stdout.splitlines()
+    assert lines[0].split() == ["run", "interrupted", "counts.rank", "wall_time_s"]
+    assert lines[2].split() == ["1", "early", "1", "1.5"]
+    lines = command("table", tmp_path / "judged").stdout.splitlines()
+    assert lines[0].split() == ["run", "arms.free.kind", "interrupted", "wall_time_s"]
 
 
 def test_a_narrow_terminal_gets_the_columns_in_blocks(two, monkeypatch):

@@ -180,8 +180,6 @@ def test_without_pandas_it_is_said_how_to_get_it(tmp_path, monkeypatch):
 
     stored(tmp_path / "a")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        ImportError, match=re.escape("load_runs needs pandas; to get it: pip install 'grassmann_ssl[notebooks]'")
-    ):
+    with pytest.raises(ImportError, match=re.escape("load_runs needs pandas; to get it: pip install 'pandas>=2.1'")):
         load_runs(tmp_path)
     assert len(stored_runs(tmp_path)[0]) == 1
