@@ -24,7 +24,14 @@ MANIFEST = ".files.json"  # the names of the run's own files: no other is ever r
 LOCK, NEW, WHOLE = ".lock", ".new", ".complete"  # there while a run writes
 # What an unfinished run keeps to be continued, the mark of it last.
 CHECKPOINT, PARTS, UNFINISHED = "checkpoint.safetensors", "parts", "unfinished.json"
-FREE = ("device", "out", "overwrite", "resume", "save_every")  # settings that a run which goes on may change
+FREE = (
+    "device",
+    "out",
+    "overwrite",
+    "resume",
+    "save_every",
+    "embeddings",
+)  # settings that a run which goes on may change
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grassmann_ssl.runs.config import ConfigError
-from grassmann_ssl.runs.folder import settled
+from grassmann_ssl.runs.folder import UNFINISHED, WHOLE, settled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ FIRST = ("folder", "experiment", VERDICT, "date", "wall_time_s", "interrupted", 
 WORDS = ("findings", "table", "experiment", "config")  # of the record: for people, or columns of their own
 CENTRES = ("value", "mean", "accuracy")  # the number of an interval
 INTERVAL_WORDS = ("convention", "meaning")  # the same in every run
-MARKS = {"run.json", "unfinished.json"}  # of a run folder
+MARKS = {"run.json", UNFINISHED, WHOLE}  # of a run folder
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,10 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
     outermost = {at: folder for at, folder in folders.items() if folders.keys().isdisjoint(at.parents)}
     runs, bad = [], []
     for folder in sorted(outermost.values()):
-        if not (folder / "run.json").is_file():
-            bad.append(f"{folder} (unfinished)")
-            continue
         try:
             runs.append(StoredRun(folder, read_record(folder)))
         except ConfigError as error:
-            bad.append(f"{folder} ({error})")
+            bad.append(str(error))
     left_out = f"{len(bad)} of {len(outermost)} runs left out: {', '.join(bad)}" if bad else ""
     if not runs:
         raise ConfigError(f"{' '.join(map(str, given))}: there is no run{'; ' + left_out if left_out else ''}")
@@ -109,12 +106,17 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The content of run.json. Raises ConfigError, in one line, where it is missing, cannot be read, or is that of no run."""
-    settled(folder)
     path = folder / "run.json"
-    if not path.is_file():
-        raise ConfigError(f"{folder} holds no run: there is no run.json in it")
     try:
+        settled(folder)
+        if not path.is_file():
+            unfinished = (folder / UNFINISHED).exists()
+            raise ConfigError(
+                f"{folder} holds no run: {'it is unfinished' if unfinished else 'there is no run.json in it'}"
+            )
         record = json.loads(path.read_text(encoding="utf-8"))
+    except ConfigError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}") from None
     if not (
@@ -187,9 +189,10 @@ def _runs_below(folder: Path) -> Iterator[Path]:
         folder = folder.parent
     seen = set()
     for at, folders, files in os.walk(folder, followlinks=True):
-        if MARKS & {*files}:
+        run = bool(MARKS & {*files, *folders})
+        if run:
             yield Path(at)
-        if MARKS & {*files} or os.path.realpath(at) in seen:  # a link may lead to a folder above it
+        if run or os.path.realpath(at) in seen:  # a link may lead to a folder above it
             folders.clear()
         seen.add(os.path.realpath(at))
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -16,6 +16,7 @@ from grassmann_ssl import load_runs
 from grassmann_ssl.experiments.phase.basin import BasinConfig
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, stored_runs
+from grassmann_ssl.runs.folder import MANIFEST, WHOLE
 from grassmann_ssl.runs.load import columns_of
 
 NUMBER = {"value": 4.5, "low": 4.0, "high": None, "sample": 3.9, "meaning": "in words"}
@@ -140,7 +141,7 @@ def test_runs_are_found_by_folder_pattern_and_list_once_each(tmp_path, monkeypat
         (b"{}", "run.json cannot be read: it has no experiment with its config"),
         (b'{"experiment": "square", "config": []}', "it has no experiment with its config"),
         (b"[" * 100_000, "run.json cannot be read: maximum recursion"),
-        (None, "unfinished"),
+        (None, "holds no run: it is unfinished"),
     ],
 )
 def test_what_cannot_be_read_is_named_and_counted(tmp_path, content, reason):
@@ -152,7 +153,7 @@ def test_what_cannot_be_read_is_named_and_counted(tmp_path, content, reason):
         assert load_runs(tmp_path)["folder"].tolist() == [str(tmp_path / "good")]
     (text,) = (str(one.message) for one in warned)
     assert str(bad) in text and reason in text and "\n" not in text
-    with pytest.raises(ConfigError, match=re.escape(f"{bad}: there is no run; 1 of 1 runs left out: {bad} (")):
+    with pytest.raises(ConfigError, match=re.escape(f"{bad}: there is no run; 1 of 1 runs left out: {bad}")):
         load_runs(bad)
 
 
@@ -162,6 +163,13 @@ def test_an_interrupted_run_is_a_run(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_runs(tmp_path)["interrupted"].tolist() == ["after step 2 of 4"]
+
+
+def test_what_a_killed_run_had_written_as_a_whole_is_a_run(tmp_path):
+    written = stored(tmp_path / "run" / WHOLE)
+    (written / MANIFEST).write_text('{"files": ["run.json"], "finished": true}')
+    assert load_runs(tmp_path)["folder"].tolist() == [str(tmp_path / "run")]
+    assert (tmp_path / "run" / "run.json").exists() and not written.exists()
 
 
 def test_where_there_is_no_run_it_is_said(tmp_path):
