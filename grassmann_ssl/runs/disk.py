@@ -1,6 +1,7 @@
 """Files that are on the disk whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,16 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A scratch file beside `path`, which takes its place when it is on the disk; what was at `path` stays if writing fails."""
+    """A scratch file, which takes the place of `path` when it is on the disk; what was at `path` stays if writing fails.
+
+    It is in a hidden folder beside `path`: who writes it may have scratch files of its own, and a kill leaves that folder and nothing else.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield scratch
-        flush(scratch)
-        os.replace(scratch, path)
+        scratch.mkdir(exist_ok=True)
+        yield scratch / path.name
+        flush(scratch / path.name)
+        os.replace(scratch / path.name, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     flush(path.parent)

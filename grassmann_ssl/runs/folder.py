@@ -262,7 +262,7 @@ def _put_in_order(path: Path) -> None:
     shutil.rmtree(path / NEW, ignore_errors=True)
     for folder in (path, path / PARTS):
         for scratch in folder.glob(".*.part"):
-            scratch.unlink(missing_ok=True)
+            shutil.rmtree(scratch, ignore_errors=True)
     if not unfinished(path):
         (path / UNFINISHED).unlink(missing_ok=True)
 

@@ -242,7 +242,9 @@ def test_what_an_unfinished_run_kept_goes_when_it_is_finished(config):
     assert unfinished(config.out) and number(config.out) == 1
     (config.out / PARTS).mkdir()
     (config.out / PARTS / "a.safetensors").write_text("part")
-    (config.out / PARTS / ".a.safetensors.7.part").write_text("torn")
+    for folder in (config.out, config.out / PARTS):
+        (folder / ".a.safetensors.7.part").mkdir()
+        (folder / ".a.safetensors.7.part" / ".tmpXYZ").write_text("torn")  # of safetensors itself
     write(AnyConfig(out=config.out), 2)  # the same settings: no --overwrite is needed
     assert sorted(one.name for one in config.out.iterdir()) == [".files.json", "metrics.parquet", "run.json"]
 

@@ -1,0 +1,54 @@
+"""The campaign of stopped runs, in short: what it finds, and that it finds a difference."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import kills
+from tests.readme import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "term"])
+def test_stopped_runs_end_as_those_that_are_not(how, tmp_path):
+    """In a process of its own, which forks the runs."""
+    given = [
+        sys.executable,
+        "-m",
+        "benchmarks.kills",
+        "--rounds",
+        "3",
+        "--how",
+        how,
+        "--out",
+        str(tmp_path / "found.json"),
+    ]
+    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / "found.json").read_text())["records"]
+    assert found["identical"] == found["runs"] == 3 and found["stopped"] >= 3 and found["unreadable"] == 0
+
+
+def test_times_are_no_difference_and_numbers_are(tmp_path):
+    def folder(name, **record):
+        at = tmp_path / name
+        at.mkdir()
+        whole = {"findings": [], "loss": 1.0, "date": "today", **record}
+        (at / "run.json").write_text(json.dumps(whole, indent=1))
+        (at / "weights.safetensors").write_bytes(b"1")
+        return kills.content(at)
+
+    one = folder("one")
+    assert folder("two", date="tomorrow") == one and folder("three", loss=2.0) != one
+    (tmp_path / "two" / "weights.safetensors").write_bytes(b"2")
+    assert kills.content(tmp_path / "two") != one
+
+
+def test_a_large_disk_is_not_filled(tmp_path, monkeypatch):
+    campaign = kills.Campaign(tmp_path, kills.random.Random(1), None, {0: ({"a": b"12345"}, 1.0)})
+    monkeypatch.setattr(kills.shutil, "disk_usage", lambda _: kills.shutil._ntuple_diskusage(2**40, 0, 2**40))
+    with pytest.raises(RuntimeError, match="is on a large disk"):
+        campaign.fill(campaign.config(0), 1.0)
+    assert list(tmp_path.iterdir()) == []
