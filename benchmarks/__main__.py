@@ -22,6 +22,7 @@ from benchmarks import (
     optimizer_steps,
     precision,
     solvers,
+    sweep,
     table,
 )
 from benchmarks.harness import environment
@@ -42,6 +43,7 @@ CASES = {
         audit,
         audit_defaults,
         monitor,
+        sweep,
     )
 }
 

@@ -1,6 +1,7 @@
 """Running an experiment: check the folder, run, write, draw; for the command line, notebooks and tests alike."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from grassmann_ssl.audit import Audit
@@ -22,11 +23,16 @@ class Unwritten(OSError):
     """A run that could not be written, or drawn, such as on a full disk: its text says what is lost, in one line."""
 
 
-def run(config: RunConfig, progress: Progress | None = None, page: bool = True) -> Outcome | None:
+def run(
+    config: RunConfig,
+    progress: Progress | None = None,
+    page: bool = True,
+    experiment: Callable[..., Outcome | None] | None = None,
+) -> Outcome | None:
     """Run the experiment of this config and write its folder, whole or not at all.
 
     The folder is `config.folder`, with run.json, config.toml, metrics.parquet, arrays.safetensors, and the page drawn from these files,
-    unless `page` is False.
+    unless `page` is False. `experiment` takes the place of the function of this config in EXPERIMENTS.
     `progress(total)` returns a function called with a label and the number of steps (default 1). Returns the outcome; None in the processes
     of torchrun but the first. Raises ConfigError, before training, for a folder that exists or settings that cannot be run; Diverged as
     the experiment does; Unwritten where the folder cannot be written, which is then as it was before. After Ctrl-C the folder holds what
@@ -36,10 +42,11 @@ def run(config: RunConfig, progress: Progress | None = None, page: bool = True) 
     nothing, but wait as well while a run is written. A training of encoders saves checkpoints in the folder, and one more when a signal
     ends it, after the step: run again with the same settings, it goes on from there.
     """
+    chosen = experiment or EXPERIMENTS[type(config)]
     with RunFolder(config) as folder:
         patience.arm()
         try:
-            outcome = EXPERIMENTS[type(config)](config, progress, *([folder] if config.RESUMES else ()))
+            outcome = chosen(config, progress, *([folder] if config.RESUMES else ()))
             if outcome is not None:
                 patience.begin()
                 _write(outcome, folder, page)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from grassmann_ssl.experiments import EXPERIMENTS
+from grassmann_ssl.experiments import EXPERIMENTS, TOGETHER
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Progress, RunConfig, ticking, toml
 from grassmann_ssl.runs.sweep import Cell, assigned, cells, described, finished
@@ -94,9 +94,7 @@ def sweep(
         if left and (jobs.workers > 1 or jobs.cluster != "local"):
             _submitted(left, notes, jobs, tick)
         else:
-            for cell in left:
-                attempt(cell, notes)
-                tick(cell.name)
+            attempt_all(left, notes, tick)
     except KeyboardInterrupt:
         result.interrupted = True
     for cell in left:
@@ -110,12 +108,24 @@ def sweep(
     return result
 
 
-def attempt(cell: Cell, notes: Path) -> None:
+def attempt_all(of: Sequence[Cell], notes: Path, tick: Callable[..., object] = lambda label: None) -> None:
+    """Run cells one after the other; those of a linear model are trained together."""
+    by_type: dict[type[RunConfig], list[Cell]] = {}
+    for cell in of:
+        by_type.setdefault(type(cell.config), []).append(cell)
+    for config_type, alike in by_type.items():
+        together = TOGETHER.get(config_type, lambda configs: [None] * len(configs))
+        for cell, experiment in zip(alike, together([cell.config for cell in alike]), strict=True):
+            attempt(cell, notes, experiment)
+            tick(cell.name)
+
+
+def attempt(cell: Cell, notes: Path, experiment: Callable[..., Any] | None = None) -> None:
     """Run a cell; where it fails a file in `notes` says why, in its first line, and where. KeyboardInterrupt propagates."""
-    # An unfinished run of the same settings is never lost by this: it is continued where it can be.
-    config = replace(cell.config, overwrite=True)
+    # A run that is there was interrupted: it goes on, or where it cannot is replaced.
+    config = replace(cell.config, overwrite=(cell.config.folder / "run.json").exists())
     try:
-        outcome = run(config, page=False)
+        outcome = run(config, page=False, experiment=experiment)
     except (ConfigError, Diverged) as error:
         _note(notes, cell.name).write_text(f"{error}\n", encoding="utf-8")
     except Exception as error:
@@ -144,12 +154,12 @@ class Share:
 
     def __call__(self) -> None:
         """Run them; those that are finished, before the job was started again, are skipped."""
+        of = []
         for name, text in self.cells:
             content = toml.parsed(text)
             config_type = experiment(content[toml.EXPERIMENT])
-            cell = Cell(name, config_type.of(**toml.settings(content, config_type, name)))
-            if not finished(cell):
-                attempt(cell, Path(self.notes))
+            of.append(Cell(name, config_type.of(**toml.settings(content, config_type, name))))
+        attempt_all([cell for cell in of if not finished(cell)], Path(self.notes))
 
     def checkpoint(self) -> Any:
         """What is submitted again when the job met its time limit or was displaced: the same."""
@@ -286,7 +296,9 @@ def run_sweep(
     progress.close()
     for name, reason in result.failed.items():
         say(f"grassmann-ssl: cell {name} failed: {reason}")
-    shown = quiet or printed(f"sweep of {config_type.NAME}, {len(of)} cells: {result}\nfolders: {folder}/*")
+    shown = quiet or printed(
+        f'sweep of {config_type.NAME}, {len(of)} cells: {result}\nside by side: grassmann-ssl table "{folder}/*"'
+    )
     if result.interrupted:
         say("grassmann-ssl: interrupted; the finished cells are kept, and the same command runs the others")
         return 130

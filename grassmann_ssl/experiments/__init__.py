@@ -1,11 +1,11 @@
 """One file per scientific question: a typed config and a function from it to an outcome. `grassmann_ssl.run` writes and draws it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.experiments.encoders import audit, compare_encoders, stepwise_deep, train, train_config
 from grassmann_ssl.experiments.encoders.trained_encoder import load_encoder
-from grassmann_ssl.experiments.linear import collapse, compare, stepwise
+from grassmann_ssl.experiments.linear import collapse, compare, packed, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
 from grassmann_ssl.experiments.phase import (
     alignment,
@@ -44,8 +44,14 @@ EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     audit.AuditConfig: audit.audit,
 }
 
+# Experiments whose runs are trained together, as one tensor program: from configs to what runs each of them, in their order.
+TOGETHER: dict[type[RunConfig], Callable[..., Iterable[Callable[..., Outcome | None]]]] = {
+    compare.CompareConfig: packed.packed,
+}
+
 __all__ = [
     "EXPERIMENTS",
+    "TOGETHER",
     "alignment",
     "audit",
     "basin",
@@ -60,6 +66,7 @@ __all__ = [
     "kernel_change",
     "load_encoder",
     "ntk",
+    "packed",
     "portraits",
     "stepwise",
     "stepwise_deep",

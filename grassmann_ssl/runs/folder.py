@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def _version_of(package: str) -> str | None:
     try:
         return version(package)
@@ -54,8 +56,9 @@ def _version_of(package: str) -> str | None:
         return None
 
 
+@cache
 def _git_commit() -> str | None:
-    """The commit of the checkout this file belongs to, with "+changes" where its tracked files were edited."""
+    """The commit of the checkout this file belongs to, with "+changes" where its tracked files were edited, when first asked."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:

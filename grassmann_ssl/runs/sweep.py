@@ -11,6 +11,7 @@ from typing import Any
 
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig
+from grassmann_ssl.runs.folder import FREE
 
 GRID = "grid"
 LONGEST = 120
@@ -111,7 +112,7 @@ def finished(cell: Cell) -> bool:
     wanted = json.loads(json.dumps(cell.config.values(), default=str))
     stored = {**record.get("config", {}), "experiment": record.get("experiment")}
     for name, value in {**wanted, "experiment": cell.config.NAME}.items():
-        if name not in ("out", *toml.ONCE) and stored.get(name) != value:
+        if name not in FREE and stored.get(name) != value:
             held = f"{name} = {stored.get(name)!r}, not {value!r}"
             raise ConfigError(f"cell {cell.name}: {cell.config.folder} holds another run: {held}; give another --out")
     return record.get("interrupted") is None

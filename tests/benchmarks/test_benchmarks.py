@@ -21,6 +21,7 @@ from benchmarks import (
     optimizer_steps,
     precision,
     solvers,
+    sweep,
     table,
 )
 from benchmarks.__main__ import CASES, main
@@ -107,6 +108,7 @@ def small(case):
             CPU, 1, (3, 4), 2, ("digits", "folder of photos"), ("negative cosine alone", "VICReg"), FEW_MODELS
         ),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
+        sweep: lambda: sweep.run(CPU, 1, count=2, steps=5, data="gaussian"),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 

@@ -1,9 +1,9 @@
 """Free against constrained training of a linear model on real data, both compared with theory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,8 +18,20 @@ from grassmann_ssl.experiments.linear.judged import Judged, input_variance, judg
 from grassmann_ssl.experiments.linear.predictions import PREDICTED, LearningRate, Prediction, predict
 from grassmann_ssl.experiments.linear.verdicts import RULE
 from grassmann_ssl.objectives import Objective, objective, options_of
+from grassmann_ssl.objectives.registry import MomentLoss
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.runs import ConfigError, Outcome, Progress, Run, RunConfig, choice, joined, setting, ticking
+from grassmann_ssl.runs import (
+    ConfigError,
+    Outcome,
+    Progress,
+    Run,
+    RunConfig,
+    choice,
+    device_of,
+    joined,
+    setting,
+    ticking,
+)
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch
 
 LOGGED = 300
@@ -117,32 +129,49 @@ class Problem:
     """What is known before training: moments of the data, predictions, the learning rate of every arm, and the shared initial draw."""
 
     config: CompareConfig
+    samples: int
     moments: Moments
     predictions: dict[str, Prediction]
     rates: dict[tuple[str, str], LearningRate]
     initial: Tensor
 
+    def learning_rate(self, key: tuple[str, str]) -> float:
+        """That of an objective and an arm."""
+        return self.rates[key].default if self.config.lr == "auto" else float(self.config.lr)
 
-def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
+    def start(self, arm: str) -> Tensor:
+        """The initial weights of an arm (S, m, d)."""
+        return self.config.init_scale * self.initial if arm == "free" else ARMS[arm]().projx(self.initial)
+
+    def loss(self, name: str, moments: Moments) -> MomentLoss:
+        """The loss of an objective on these moments."""
+        from_moments = self.predictions[name].objective.from_moments
+        assert from_moments is not None
+        return from_moments(moments.to(self.initial))
+
+
+def compare(
+    config: CompareConfig,
+    progress: Progress | None = None,
+    trained: tuple[Problem, Mapping[tuple[str, str], Trajectory]] | None = None,
+) -> Outcome:
     """Train every arm of every objective and compare with theory.
 
     Metrics: one row per objective, arm, logged step and seed, of the recorded weights, which are to be multiplied by exp(log_norm);
     spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
     Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and the predictions.
     Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps the completed arms and what was recorded of
-    the one in training; the scan of initialisation scales is left out unless it is complete.
+    the one in training; the scan of initialisation scales is left out unless it is complete. `trained`: the problem of this config and its
+    arms, where they were trained together with those of other configs.
     """
     run = Run(config)
-    generator = run.generator()
-    with setting():
-        data = triplets(config.data, config.view(), generator, config.spectrum)
-    problem = _problem(config, moments_of(data), generator, run.device)
+    problem, trajectories = trained or (problem_of(config), {})
     law = _has_law(config, problem.predictions)
     tick = ticking(progress, _steps(problem, law))
     record: dict[str, Any] = {
         "data": {
             "m": len(problem.moments.mean),
-            "n": len(data.x),
+            "n": problem.samples,
             "gamma": problem.predictions[config.objectives[0]].gamma.tolist(),
             "input_variance": input_variance(problem.moments),
         },
@@ -152,12 +181,12 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
         "agreement": {name: {"subspace": {}} for name in config.objectives},
     }
 
-    def trained(key: tuple[str, str]) -> Judged:
+    def judged_arm(key: tuple[str, str]) -> Judged:
         name, arm = key
-        trajectory = run.keep(_train_arm, problem, name, arm, partial(tick, f"{name} {arm}"))
+        trajectory = trajectories.get(key) or run.keep(_train_arm, problem, name, arm, partial(tick, f"{name} {arm}"))
         return judge(problem.predictions[name], arm, trajectory, problem.moments)
 
-    judged = run.parts(list(problem.rates), trained, ", arm ".join)
+    judged = run.parts(list(problem.rates), judged_arm, ", arm ".join)
     for (name, arm), one in zip(problem.rates, judged, strict=False):
         record["arms"][name][arm] = one.end
         subspace = record["agreement"][name]["subspace"] | one.agreement.get("subspace", {})
@@ -181,7 +210,11 @@ def compare(config: CompareConfig, progress: Progress | None = None) -> Outcome:
     return run.finish(summary.findings(record), record, joined([one.rows for one in judged]), arrays)
 
 
-def _problem(config: CompareConfig, moments: Moments, generator: torch.Generator, device: torch.device) -> Problem:
+def problem_of(config: CompareConfig) -> Problem:
+    """What is known of a comparison before its training. Raises ConfigError for settings that cannot be run."""
+    device = device_of(config.device)
+    with setting():
+        moments, samples, state = _data(config.data, config.view(), config.spectrum, config.seed)
     m = len(moments.mean)
     if config.dim > m:
         raise ConfigError(f"dim = {config.dim} is larger than the input dimension m = {m} of {config.data}")
@@ -191,8 +224,18 @@ def _problem(config: CompareConfig, moments: Moments, generator: torch.Generator
     rates = {
         (name, arm): _learning_rate(config, predictions[name], arm) for name in config.objectives for arm in config.arms
     }
+    generator = torch.Generator()
+    generator.set_state(state)
     initial = torch.randn(config.seeds, m, config.dim, dtype=torch.float64, generator=generator)
-    return Problem(config, moments, predictions, rates, initial.to(device, getattr(torch, config.dtype)))
+    return Problem(config, samples, moments, predictions, rates, initial.to(device, getattr(torch, config.dtype)))
+
+
+@lru_cache(maxsize=64)
+def _data(source: str, view: View, spectrum: tuple[float, ...], seed: int) -> tuple[Moments, int, Tensor]:
+    """Moments of the data of a seed, the number of samples, and the state of the generator after them; cells of a sweep share them."""
+    generator = torch.Generator().manual_seed(seed)
+    data = triplets(source, view, generator, spectrum)
+    return moments_of(data), len(data.x), generator.get_state()
 
 
 def _learning_rate(config: CompareConfig, prediction: Prediction, arm: str) -> LearningRate:
@@ -228,18 +271,29 @@ def _steps(problem: Problem, law: bool) -> int:
 
 
 def _train_arm(problem: Problem, name: str, arm: str, on_step: Callable[[], object]) -> Trajectory:
-    config, initial = problem.config, problem.initial
-    objective = problem.predictions[name].objective
-    assert objective.from_moments is not None
-    manifold = ARMS[arm]()
+    loss = problem.loss(name, problem.moments)
+    return train(problem, name, arm, loss, problem.start(arm), problem.learning_rate((name, arm)), on_step)
+
+
+def train(
+    problem: Problem,
+    name: str,
+    arm: str,
+    loss: Callable[[Tensor], Tensor],
+    start: Tensor,
+    learning_rate: float,
+    on_step: Callable[[], object] = lambda: None,
+) -> Trajectory:
+    """The training of an arm from these weights."""
+    steps = problem.config.steps
     return train_full_batch(
-        objective.from_moments(problem.moments.to(initial)),
-        config.init_scale * initial if arm == "free" else manifold.projx(initial),
-        manifold,
-        learning_rate=problem.rates[name, arm].default if config.lr == "auto" else float(config.lr),
-        steps=config.steps,
-        log_every=max(1, config.steps // LOGGED),
-        homogeneous=objective.is_trace and arm == "free",
+        loss,
+        start,
+        ARMS[arm](),
+        learning_rate=learning_rate,
+        steps=steps,
+        log_every=max(1, steps // LOGGED),
+        homogeneous=problem.predictions[name].objective.is_trace and arm == "free",
         on_step=on_step,
     )
 
@@ -247,9 +301,9 @@ def _train_arm(problem: Problem, name: str, arm: str, on_step: Callable[[], obje
 def _known(problem: Problem) -> dict[str, np.ndarray]:
     """What was known before training."""
     content = {
-        "moments/cross": problem.moments.cross.numpy(),
-        "moments/second": problem.moments.second.numpy(),
-        "moments/mean": problem.moments.mean.numpy(),
+        "moments/cross": problem.moments.cross.numpy().copy(),  # other runs share the moments
+        "moments/second": problem.moments.second.numpy().copy(),
+        "moments/mean": problem.moments.mean.numpy().copy(),
         "weights/initial_draw": problem.initial.cpu().numpy(),
     }
     for name, prediction in problem.predictions.items():
