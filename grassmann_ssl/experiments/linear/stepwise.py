@@ -24,6 +24,7 @@ MODELS = ("linear", "random_features")
 LOGGED = 600
 BEYOND = 1.25  # horizon over the last predicted step
 MOST_STEPS = 200_000
+BEGUN = 0.01  # of an eigenvalue whose plateau is at least 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,24 +311,35 @@ def _compare(
                 )
             )
     if problem.law.plateau is not None and finished:
+        plateau, read = _first_plateau(problem, trajectory)
+        record["first_plateau"] = {"measured": plateau, "seeds": read}
         findings.append(
             Finding(
                 "first plateau, median over seeds",
                 f"{problem.law.plateau:.4g}",
-                f"{_first_plateau(problem, trajectory):.4g}",
+                None if plateau is None else f"{plateau:.4g}",
+                f"read in {read} of {config.seeds} seeds"
+                + ("" if read == config.seeds else ", where the second step has not begun half-way from the first"),
             )
         )
     return record, findings
 
 
-def _first_plateau(problem: Problem, trajectory: Trajectory) -> float:
-    """Largest eigenvalue of C half-way between the first and the second step, median over seeds."""
+def _first_plateau(problem: Problem, trajectory: Trajectory) -> tuple[float | None, int]:
+    """Largest eigenvalue of C half-way between the first and the second step, median over seeds, and the number of seeds that it is of.
+
+    Steps that overlap have no plateau between them: seeds whose second eigenvalue is above BEGUN there are left out, and the median
+    is None where all are.
+    """
     w, cross = trajectory.weights, problem.moments.cross
-    largest = torch.linalg.eigvalsh(w.mT @ (cross @ w))[..., -1].numpy()
-    time = trajectory.time.numpy()
-    half = problem.times[:, :2].mean(-1) if problem.times.shape[-1] > 1 else time[-1:]
-    at = np.searchsorted(time, half).clip(max=len(largest) - 1)
-    return float(np.median(largest[at, np.arange(largest.shape[1]) % len(at)]))
+    eigenvalues = torch.linalg.eigvalsh(w.mT @ (cross @ w)).numpy()
+    time, seeds = trajectory.time.numpy(), np.arange(eigenvalues.shape[1])
+    if eigenvalues.shape[-1] == 1:
+        return float(np.median(eigenvalues[-1])), seeds.size
+    at = np.searchsorted(time, problem.times[:, :2].mean(-1)).clip(max=len(time) - 1)
+    second, largest = eigenvalues[at, seeds, -2:].T
+    apart = second < BEGUN
+    return (float(np.median(largest[apart])) if apart.any() else None), int(apart.sum())
 
 
 def _kernel_agreement(

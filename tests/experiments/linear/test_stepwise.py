@@ -103,7 +103,17 @@ def test_off_diagonal_weights_slow_the_steps_and_raise_the_plateau(tmp_path):
     )
     (plateau,) = [f for f in outcome.findings if f.quantity.startswith("first plateau")]
     assert abs(float(plateau.measured) / float(plateau.predicted) - 1) < 0.01
+    assert outcome.record["first_plateau"]["seeds"] == 3 and plateau.agreement == "read in 3 of 3 seeds"
     assert outcome.record["step_times"]["median_error"] < 0.06  # leading order in log(1/scale)
+
+
+@pytest.mark.slow
+def test_a_plateau_between_steps_that_overlap_is_not_read(tmp_path):
+    outcome = trained(
+        tmp_path, data="gaussian", barlow_lambda=0.3, spectrum=(1.0, 0.8, 0.7, 0.1), dim=3, init_scale=1e-3, share=0.05
+    )
+    (plateau,) = [f for f in outcome.findings if f.quantity.startswith("first plateau")]
+    assert plateau.measured is None and plateau.agreement.startswith("read in 0 of 3 seeds")
 
 
 @pytest.mark.slow
