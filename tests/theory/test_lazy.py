@@ -120,6 +120,24 @@ def test_with_both_layers_constrained_a_prediction_needs_growing_modes():
     assert lazy.constrained(growing=False, first_layer=True) == (None,) * 4
 
 
+def test_a_growing_loss_leaves_the_lazy_regime_at_a_quarter_of_log_width_over_its_rate():
+    """One output and one weight on each side, f = a b / sqrt(h) h times: a' = -2 A f b / sqrt(h), and the same of b. The kernel
+    (a^2 + b^2) / h summed over h units doubles at t = log(h) / (4 |lambda|) + const, lambda = A times the kernel at the start."""
+    rate, times = -0.7, []
+    widths = (1e4, 1e8)
+    for h in widths:
+        # sums over units: k = (1/h) sum a^2 + b^2 and f = (1/sqrt h) sum a b close among themselves: k' = -8 A f^2 / h, f' = -2 A f k
+        k, f, t, dt = 2.0, 1.0, 0.0, 1e-3
+        while k < 4:
+            slope = lambda k, f, h=h: (-8 * rate * f * f / h, -2 * rate * f * k)  # noqa: E731
+            first = slope(k, f)
+            second = slope(k + dt / 2 * first[0], f + dt / 2 * first[1])
+            k, f, t = k + dt * second[0], f + dt * second[1], t + dt
+        times.append(t)
+    measured = (times[1] - times[0]) / np.log(widths[1] / widths[0])
+    assert measured == pytest.approx(lazy.lazy_time_slope(rate * 2), rel=1e-2)
+
+
 def test_what_has_no_prediction_is_refused():
     with pytest.raises(ValueError, match="activation must be relu or smooth, got 'gelu'"):
         lazy.free("gelu")

@@ -10,6 +10,7 @@ import theory
 from grassmann_ssl.runs import ConfigError
 
 Array = NDArray[np.float64]
+COMMUTE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Law:
     curves   their course (K, d) in time (K,), first seed; None without a closed form
     gamma    spectrum of Gamma, where mean step times and the final subspace follow from it
     plateau  height of the first plateau, where it is not the final one
+    closed   whether the times are a closed form; else they are an integration of the flow from the same weights, which training
+             discretises: no independent prediction
     """
 
     growth: float
@@ -32,6 +35,7 @@ class Law:
     curves: Callable[[Array], Array] | None = None
     gamma: Array | None = None
     plateau: float | None = None
+    closed: bool = True
 
 
 def barlow_twins(cross: Array, second: Array, initial: Array, lambda_: float) -> Law:
@@ -61,7 +65,11 @@ def barlow_twins(cross: Array, second: Array, initial: Array, lambda_: float) ->
 
 
 def quartic(cross: Array, second: Array, initial: Array, beta: float = 1.0) -> Law:
-    """Spectral contrastive loss (beta = 1) and squared VICReg: `theory.landscape` and `theory.losses`."""
+    """Spectral contrastive loss (beta = 1) and squared VICReg: `theory.landscape` and `theory.losses`.
+
+    In closed form where B and Sigma commute, their product being symmetric to COMMUTE of its size, and modes of faster growth end
+    higher: what is measured are eigenvalues by their size.
+    """
     d = initial.shape[-1]
     attraction = theory.landscape.squared_vicreg_attraction(cross, second, beta)
     heights = theory.landscape.quartic_minimiser(attraction, second, d)[0]
@@ -70,8 +78,20 @@ def quartic(cross: Array, second: Array, initial: Array, beta: float = 1.0) -> L
         raise ConfigError(
             f"dim = {d} is above {alive}, the number of dimensions that do not collapse: lower dim or beta"
         )
-    times = theory.losses.quartic_step_times(initial, attraction, second)
-    return Law(_largest(attraction), times, second, heights)
+    product, growth = attraction @ second, _largest(attraction)
+    modes = theory.losses.quartic_modes(attraction, second, d)
+    commute = np.abs(product - product.T).max() <= COMMUTE * np.abs(product).max()
+    if not commute or np.any(np.diff(modes.variance) > 0):
+        times = theory.losses.quartic_step_times(initial, attraction, second)
+        return Law(growth, times, second, heights, closed=False)
+    start = theory.stepwise.aligned_initialisation(initial, attraction).singular_values
+    return Law(
+        growth,
+        modes.step_times(start),
+        second,
+        heights,
+        curves=lambda time: modes.second * modes.singular_values(time, start[0]) ** 2,
+    )
 
 
 def infonce(cross: Array, second: Array, initial: Array) -> Law:

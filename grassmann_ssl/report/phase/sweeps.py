@@ -1,7 +1,8 @@
-"""Sweeps of weight decay and moving average: margin, predictor and strength against time, simulated over predicted."""
+"""Sweeps of weight decay, moving average and predictor rate: margin, predictor and strength against time, simulated over predicted."""
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
@@ -15,24 +16,45 @@ def page(outcome: Outcome) -> Page:
     lede = (
         "Linear networks with a predictor, a stop-gradient and a moving average, the predictor aligned with the output correlations F; "
         "Fig. 5 of Tian, Chen and Ganguli, arXiv 2102.06810. Theirs: β = 0.4, learning rate 0.01, η = 0.04 for STL-10. Our settings: "
-        f"σ² = {config['sigma2']:g}, α_p = {config['alpha_p']:g}, start p = {config['p0']:g}, s = {', '.join(map(str, config['s0']))}, "
+        f"σ² = {config['sigma2']:g}, start p = {config['p0']:g}, s = {', '.join(map(str, config['s0']))}, "
         f"τ = {config['tau0']:g}. Time is t = learning rate × step, learning rate {config['learning_rate']:g}."
     )
     caption = (
         "Markers: gradient descent of the whole network, median over its modes; bands: range over modes. Lines: eqs. (11)-(13), "
         "the same. Left: the smallest alignment margin K of eq. (17); by theory eigenspaces align where it is positive, above the dotted "
         "line. "
-        "Middle and right: eigenvalues of the predictor and of F."
+        "Middle: eigenvalues of the predictor. Right: α_p s, s the eigenvalues of F; modes that collapse leave the figure below. "
     )
-    count = len(config["eta"])
+    ends = np.cumsum([len(config[name]) for name in ("eta", "beta", "alpha_p")])
+    fixed = {"eta": f"β = {config['beta'][0]:g}, α_p = {config['alpha_p'][0]:g}"}
+    fixed["beta"] = f"η = {config['eta'][1]:g}, α_p = {config['alpha_p'][0]:g}"
+    fixed["alpha_p"] = f"η = {config['eta'][1]:g}, β = {config['beta'][0]:g}"
+    titles = (
+        ("eta", "Weight decay", "η"),
+        ("beta", "Moving average", "β"),
+        ("alpha_p", "Learning rate of the predictor", "α_p"),
+    )
     return Page(
-        "Sweeps of weight decay and of the moving average",
+        "Which modes survive: weight decay, moving average, learning rate of the predictor",
         lede,
-        (
-            Section("eta", "Weight decay", _figure(outcome, slice(0, count), "eta", "η"), caption),
-            Section("beta", "Moving average", _figure(outcome, slice(count, None), "beta", "β"), caption),
+        tuple(
+            Section(
+                name,
+                title,
+                _figure(outcome, slice(end - len(config[name]), end), name, symbol),
+                f"At {fixed[name]}. {caption}{_survivors(outcome, name, symbol)}",
+            )
+            for (name, title, symbol), end in zip(titles, ends, strict=True)
         ),
     )
+
+
+def _survivors(outcome: Outcome, name: str, symbol: str) -> str:
+    """How many modes survive along a sweep."""
+    counts, config = outcome.record["survivors"][name], outcome.record["config"]
+    own = ", ".join(f"{n} at {symbol} = {value:g}" for n, value in zip(counts["measured"], config[name], strict=True))
+    verdict = "as eqs. (11)-(13) have it" if counts["same"] else "not those of eqs. (11)-(13)"
+    return f"Of {len(config['s0'])} modes survive {own}; {verdict}."
 
 
 def _figure(outcome: Outcome, cells: slice, name: str, symbol: str) -> Figure:
@@ -43,12 +65,16 @@ def _figure(outcome: Outcome, cells: slice, name: str, symbol: str) -> Figure:
         axes[0, 0].plot(time, arrays["predicted_margin"][:, cells][:, k], **line(k), lw=1.2)
         points(axes[0, 0], time, arrays["measured_margin"][:, cells][:, k], k, label, most=25)
         for panel, which in ((axes[0, 1], "p"), (axes[0, 2], "s")):
-            exact, measured = (arrays[f"{kind}_{which}"][:, cells][:, k] for kind in ("predicted", "measured"))
+            unit = arrays["alpha_p"][cells][k] if which == "s" else 1.0
+            exact, measured = (unit * arrays[f"{kind}_{which}"][:, cells][:, k] for kind in ("predicted", "measured"))
             compared(panel, time, measured, exact, k, label)
     axes[0, 0].axhline(0, color="0.5", lw=0.8, ls=":")
     for panel, label in zip(
-        axes[0], ("smallest alignment margin K", "p, eigenvalues of the predictor", "s, eigenvalues of F"), strict=True
+        axes[0],
+        ("smallest alignment margin K", "p, eigenvalues of the predictor", "α_p s, eigenvalues of F"),
+        strict=True,
     ):
         panel.set(xlabel=TIME, ylabel=label)
+    axes[0, 2].set(yscale="log", ylim=(1e-5, None))
     axes[0, 1].legend(**LEGEND)
     return figure
