@@ -1,6 +1,7 @@
-"""Cells of a sweep over linear models: as processes of their own, one after the other in one process, and packed."""
+"""What cells of a sweep over linear models cost: as processes of their own, one after the other in one process, and packed."""
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ PAGE = "docs/runs.md"
 def run(
     device: torch.device, repeats: int, *, count: int = 1000, steps: int = 1000, data: str = "digits"
 ) -> list[dict[str, Any]]:
-    """Time a sweep of `count` cells, and `repeats` of its cells as processes and alone, without a page, in this one.
+    """Processor seconds per cell: of a sweep of `count` cells, and of `repeats` of them as processes and alone, without a page, here.
 
     Raises RuntimeError where a packed cell is not, to 1e-9, that of a process.
     """
@@ -41,9 +42,9 @@ def run(
         found = cells(CompareConfig, settings, grid, folder / "packed")[:count]
         tried = [found[k] for k in np.linspace(0, count - 1, repeats).astype(int)]
         processes = [_process(cell, folder) for cell in tried[: repeats // 2]]
-        start = time.perf_counter()
+        start = time.process_time()
         result = sweep(found, folder / "packed")
-        packed = (time.perf_counter() - start) / count
+        packed = (time.process_time() - start) / count
         if result.failed:
             raise RuntimeError(f"{NAME}: {next(iter(result.failed.values()))}")
         processes += [_process(cell, folder) for cell in tried[repeats // 2 :]]
@@ -59,17 +60,22 @@ def _process(cell: Cell, folder: Path) -> float:
     settings = folder / f"{cell.name}.toml"
     settings.write_text(toml.dumps(cell.config.NAME, cell.config.values()), encoding="utf-8")
     words = ["compare", "--quiet", "--config", str(settings), "--out", str(folder / "process" / cell.name)]
-    start = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    start = _of_children()
     subprocess.run([sys.executable, "-m", "grassmann_ssl.cli", *words], check=True, env=environment)
-    return time.perf_counter() - start
+    return _of_children() - start
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _alone(cell: Cell, folder: Path) -> float:
     config = CompareConfig.of(**cell.config.values() | {"out": folder / "alone" / cell.name})
-    start = time.perf_counter()
+    start = time.process_time()
     run_alone(config, page=False)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _check(packed: Outcome, alone: Outcome, name: str) -> None:
@@ -81,7 +87,7 @@ def _check(packed: Outcome, alone: Outcome, name: str) -> None:
 def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One row per device."""
     lines = [
-        "| cells | device | a process of its own | alone in one process | packed | faster than processes |",
+        "| processor time per cell | device | a process of its own | alone in one process | packed | faster than processes |",
         "|---|---|---|---|---|---|",
     ]
     for result in results:

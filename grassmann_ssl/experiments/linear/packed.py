@@ -67,13 +67,13 @@ def _pack(configs: Sequence[CompareConfig]) -> list[Callable[..., Outcome]]:
     runs: list[Callable[..., Outcome]] = [compare] * len(configs)
     for members in groups.values():
         of = [one for k in members if (one := problems[k]) is not None]
-        for k, problem, trajectories in zip(members, of, _trained(of), strict=True):
+        for k, problem, trajectories in zip(members, of, trained_together(of), strict=True):
             if trajectories:
                 runs[k] = partial(compare, trained=(problem, trajectories))
     return runs
 
 
-def _trained(problems: Sequence[Problem]) -> list[dict[tuple[str, str], Trajectory]]:
+def trained_together(problems: Sequence[Problem]) -> list[dict[tuple[str, str], Trajectory]]:
     """The arms of problems of one shape; of none of them where only one is left, or where some weights are not finite."""
     found: list[dict[tuple[str, str], Trajectory]] = [{} for _ in problems]
     if len(problems) == 1:

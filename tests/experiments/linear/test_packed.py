@@ -42,8 +42,8 @@ def assert_same(together, alone, rounding):
 def trained(monkeypatch):
     """The numbers of runs that were trained together."""
     sizes = []
-    original = module._trained
-    monkeypatch.setattr(module, "_trained", lambda problems: sizes.append(len(problems)) or original(problems))
+    original = module.trained_together
+    monkeypatch.setattr(module, "trained_together", lambda problems: sizes.append(len(problems)) or original(problems))
     return sizes
 
 
