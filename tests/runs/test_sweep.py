@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grassmann_ssl.experiments.linear.compare import CompareConfig
@@ -29,6 +29,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 VALUES = st.one_of(TEXT, st.sampled_from(["a,b=c", "a-b-c", "a+b", ".", "..", "", "/", "a/b"]))
 
 
+@example(["x,positive=y", "x"], ["z", "y,positive=z"])
 @given(st.lists(VALUES, unique=True, min_size=1, max_size=4), st.lists(VALUES, unique=True, min_size=1, max_size=3))
 def test_every_cell_has_a_folder_of_its_own_inside_that_of_the_sweep(devices, more):
     grid = {"device": devices, "positive": more}  # settings of audit that take any text

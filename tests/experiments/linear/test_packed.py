@@ -85,6 +85,7 @@ def test_a_run_that_is_refused_or_diverges_changes_no_other(trained):
     diverging = CompareConfig(**common, lr=50.0, seed=2, allow_unstable=True)
     outcomes = run([good, diverging])
     assert_same(outcomes[0], compare(good), 1e-9)
+    assert list(packed([good, diverging])) == [compare, compare]
     assert "diverged" in outcomes[1].record["arms"]["barlow_twins"]["free"]["reason"]
 
 
