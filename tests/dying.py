@@ -1,0 +1,26 @@
+"""`python -m tests.dying STEP LINE`: a command for torchrun, whose last process is killed before a step at its first start."""
+
+import os
+import shlex
+import signal
+import sys
+
+from grassmann_ssl.data.batches import Views
+from tests.commands import command
+
+if __name__ == "__main__":
+    step, line = int(sys.argv[1]), sys.argv[2]
+    last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    if last and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        of_step = Views.__call__
+
+        def dies(self, index, part=0):
+            if index == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return of_step(self, index, part)
+
+        Views.__call__ = dies
+    done = command(*shlex.split(line))
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
+    sys.exit(done.returncode)
