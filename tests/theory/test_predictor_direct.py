@@ -33,6 +33,30 @@ def test_eigenvalues_follow_their_equations(loss, seed, exponent, sigma2):
     assert np.array_equal(found[:, 0], measured[0])
 
 
+@pytest.mark.parametrize("views", [False, True])
+def test_features_under_direct_pred_share_their_largest(views):
+    """Against the whole network by Runge-Kutta 4: W_p = sqrt(F) + epsilon max(F) I with F = W^T W, or as views show it."""
+    rng, sigma2, eta, epsilon = np.random.default_rng(0), np.array([0.0, 0.5, 2.0]), 0.07, 0.3
+    start = np.array([0.9, 0.2, 0.4])
+    w = np.sqrt(start)[:, None] * dynamics.orthogonal(rng, 3)
+    total = np.diag(1 + sigma2)
+
+    def slope(w):
+        values, vectors = np.linalg.eigh(w.T @ (total if views else np.eye(3)) @ w)
+        p = (vectors * (np.sqrt(values) + epsilon * values.max())) @ vectors.T
+        return (w - total @ w @ p) @ p - eta * w
+
+    states = dynamics.rk4(lambda v: -slope(v), w, 0.005, 1200, every=400)
+    measured = np.einsum("kij,kij->ki", states, states)
+    observed = 1 + sigma2 if views else 1.0
+    found = direct.direct_pred_flow(
+        2 * np.arange(4.0), start, epsilon=epsilon, sigma2=sigma2, eta=eta, observed=observed
+    )
+    assert np.abs(found.T - measured).max() < 1e-7
+    alone = direct.direct_pred_flow(500.0, start[:1], epsilon=epsilon, sigma2=sigma2[:1], eta=eta)
+    assert abs(alone[0] - direct.direct_pred_fixed_points(eta, epsilon=epsilon, sigma2=0.0)[1]) < 1e-9
+
+
 def test_the_rates_of_the_twin_are_gradients():
     """Finite differences of (1/2) E||W_p W^T x1 - stop(W^T x2)||^2, the predictor set and held, and of its two variants."""
     rng = np.random.default_rng(0)

@@ -81,6 +81,36 @@ def direct_set_flow(
     return _solve(t, start, lambda x: 2 * (x**a - (1 + variance) * x ** (2 * a) - decay))
 
 
+def direct_pred_flow(
+    t: ArrayLike,
+    lambda0: ArrayLike,
+    *,
+    epsilon: float,
+    sigma2: ArrayLike,
+    eta: ArrayLike,
+    observed: ArrayLike = 1.0,
+) -> Array:
+    """lambda(t) (..., m, T) under DirectPred: dlambda/dt = 2 lambda [p (1 - (1 + sigma2) p) - eta], p = `direct_pred`(observed lambda).
+
+    The m features of the last axis share their largest. `observed` is what the correlation shows of lambda: 1 for F = W^T X W, and
+    1 + sigma2 where F is averaged over views, as published. Derived here.
+    Raises ValueError for t < 0 or a negative lambda0, epsilon, sigma2, eta or observed.
+    """
+    start, variance, decay, factor = np.broadcast_arrays(
+        check.non_negative("lambda0", lambda0, at_least=1),
+        check.non_negative("sigma2", sigma2),
+        check.non_negative("eta", eta),
+        check.non_negative("observed", observed),
+    )
+
+    def growth(x: Array) -> Array:
+        p = direct_pred(factor * x, epsilon)
+        result: Array = 2 * (p * (1 - (1 + variance) * p) - decay)
+        return result
+
+    return _solve(t, start, growth)
+
+
 def set_predictor_rate(
     lambda_: ArrayLike, p: ArrayLike, *, sigma2: ArrayLike, eta: ArrayLike, tau: ArrayLike = 1.0
 ) -> Array:

@@ -1,5 +1,6 @@
-"""Predictors set in closed form against a trained one: which features a network keeps, and when it learns them."""
+"""Predictors set in closed form against a trained one: which features a network keeps, by the flow and by SGD on sampled views."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -10,166 +11,249 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
-from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, ticking
+from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, ticking
 from grassmann_ssl.training import Simulation, simulate
 
-ARMS = ("trained", "directpred", "directcopy")
-EXPONENTS = {"directpred": 0.5, "directcopy": 1.0}
+ARMS = ("trained", "directpred", "directpred_sgd", "directcopy")
 LOGGED = 60
 ALIVE = 1e-3
 # Relative distance to a threshold within which cells are not counted, since convergence is arbitrarily slow there.
-MARGIN = 0.05
-CURVE = 120  # points of theory's curves
-JUMP = 1e-6  # relative distance of the points on both sides of a threshold
+MARGIN = 0.02
+CURVE = 60  # points of theory's curves
+STABLE = 2.5  # step size of Runge-Kutta 4 times the rate of a decay
 
 
 @dataclass(frozen=True, kw_only=True)
 class DirectPredConfig(RunConfig):
-    """DirectPred and DirectCopy against a trained predictor, on features of different augmentation variance."""
+    """DirectPred as published (by the flow and by SGD) and DirectCopy against a trained predictor, on features of different
+    augmentation variance."""
 
     NAME: ClassVar[str] = "phase-directpred"
     variance: tuple[float, ...] = (0.0, 0.25, 1.0, 3.0)
     """augmentation variances of the features; the data have X = I"""
-    eta: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.22, 0.3)
-    """weight decays"""
-    seeds: int = 5
+    eta: tuple[float, ...] = (
+        0.03,
+        0.056,
+        0.0606,
+        0.0644,
+        0.069,
+        0.09,
+        0.121,
+        0.129,
+        0.16,
+        0.194,
+        0.206,
+        0.225,
+        0.242,
+        0.258,
+        0.3,
+    )
+    """weight decays; by default 3 % below and above every threshold 1 / (4 (1 + variance)), and between them"""
+    start: tuple[float, ...] = (1.0, 0.3)
+    """scales of the starts: weights this times a random rotation, trained predictor this times the identity"""
+    seeds: int = 3
     """networks per setting"""
-    start: float = 1.0
-    """scale of the start: weights this times a random rotation, trained predictor this times the identity"""
-    until: float = 150.0
+    epsilon: float = 0.1
+    """DirectPred: p_j = sqrt(s_j) + epsilon max_j s_j (0.1: the paper's, tables)"""
+    rho: float = 0.3
+    """DirectPred: moving average of the correlation, F <- rho F + (1 - rho) E_B[f f^T] (0.3: the paper's)"""
+    learning_rate: float = 0.05
+    """of SGD, and of the moving average in the flow, whose rate is (1 - rho) / learning_rate"""
+    batch: int = 128
+    """SGD: pairs of views a step"""
+    until: float = 300.0
     """end time of the simulation"""
-    step: float = 0.05
+    step: float = 0.1
     """step size of Runge-Kutta 4"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.need("variance", "eta", least=0)
+        self.need("variance", "eta", "epsilon", least=0)
         self.need("start", "until", above=0)
-        self.need("step", above=0, most=0.2)
-        self.need("seeds", least=1)
+        self.need("step", "learning_rate", above=0, most=0.2)
+        self.need("rho", least=0, most=0.99)
+        self.need("seeds", "batch", least=1)
+        if self.step * (1 - self.rho) / self.learning_rate > STABLE:
+            raise ConfigError(
+                f"step must be at most {STABLE * self.learning_rate / (1 - self.rho):.3g}, {STABLE:g} learning_rate / (1 - rho), "
+                f"for a stable moving average, got {self.step:g}"
+            )
 
 
-def set_from_correlation(weights: Tensor, *, variance: Tensor, eta: Tensor, exponent: Tensor) -> dict[str, Tensor]:
-    """DirectSet: W_p = F^exponent at all times, F = W^T W; dW/dt = (W - (I + X') W W_p) W_p - eta W for symmetric W_p."""
-    values, vectors = torch.linalg.eigh(correlation(weights))
-    powers = values.clamp_min(0)[..., None, :] ** exponent
-    predictor = (vectors * powers) @ vectors.mT
+def direct_copy(weights: Tensor, *, variance: Tensor, eta: Tensor) -> dict[str, Tensor]:
+    """DirectCopy: W_p = F at all times, F = W^T W; dW/dt = (W - (I + X') W W_p) W_p - eta W for symmetric W_p."""
+    predictor = correlation(weights)
     residual = weights - (1 + variance[..., None]) * (weights @ predictor)
     return {"weights": residual @ predictor - eta * weights}
 
 
-def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Outcome:
-    """Simulate every arm x weight decay x seed and compare the strengths of the features with the fixed points.
+def direct_predictor(average: Tensor, epsilon: float) -> Tensor:
+    """W_p (..., d, d) of DirectPred, eq. (18): the eigenvectors of the averaged correlation, p_j = sqrt(s_j) + epsilon max_j s_j."""
+    values, vectors = torch.linalg.eigh(average)
+    values = values.clamp_min(0)
+    predictor: Tensor = (vectors * (values.sqrt() + epsilon * values[..., -1:])[..., None, :]) @ vectors.mT
+    return predictor
 
-    The strength of feature i is the i-th diagonal entry of W W^T. A feature is kept iff eta is below 1 / (4 (1 + sigma_i^2)) and it
-    starts above the unstable fixed point; DirectSet then gives it lambda = p_+^{1/exponent}, the trained predictor (alpha_p = 1) p_+^2.
-    Ctrl-C keeps the completed arms.
+
+def direct_pred(
+    weights: Tensor, average: Tensor, *, variance: Tensor, eta: Tensor, epsilon: float, rate: float
+) -> dict[str, Tensor]:
+    """DirectPred in the flow limit: W_p set from the average of E f f^T = W^T (I + X') W over views, which follows at `rate`."""
+    predictor = direct_predictor(average, epsilon)
+    seen = (1 + variance[..., None]) * weights
+    residual = weights - seen @ predictor
+    return {"weights": residual @ predictor - eta * weights, "average": rate * (weights.mT @ seen - average)}
+
+
+def on_batches(config: DirectPredConfig, generator: torch.Generator) -> Callable[..., dict[str, Tensor]]:
+    """DirectPred by SGD: gradients of (1/2)||W_p f - stop(f')||^2 on sampled views, both orders, and eq. (19) on the same batch."""
+
+    def rule(weights: Tensor, average: Tensor, *, variance: Tensor, eta: Tensor) -> dict[str, Tensor]:
+        shape = (3, len(weights), config.batch, weights.shape[1])
+        clean, *noise = torch.randn(shape, dtype=weights.dtype, generator=generator, device=generator.device).to(
+            weights
+        )
+        x, y = (clean + variance[:, None].sqrt() * one for one in noise)
+        f, g = x @ weights, y @ weights
+        predictor = direct_predictor(average, config.epsilon)
+        slope = x.mT @ ((g - f @ predictor) @ predictor) + y.mT @ ((f - g @ predictor) @ predictor)
+        seen = (f.mT @ f + g.mT @ g) / (2 * config.batch)
+        return {
+            "weights": slope / (2 * config.batch) - eta * weights,
+            "average": (1 - config.rho) / config.learning_rate * (seen - average),
+        }
+
+    return rule
+
+
+def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Outcome:
+    """Train every arm x start x weight decay x seed and compare the strengths of the features at the end with the reduced flow.
+
+    The strength of feature i is the i-th diagonal entry of W W^T. The weights start with equal strengths, so that every feature
+    follows one equation of its own (under DirectPred they share their largest): `predict`. Without epsilon a feature is kept iff eta is
+    below 1 / (4 (1 + sigma_i^2)) and it starts above the unstable fixed point. Ctrl-C keeps the completed arms.
     """
     run = Run(config)
-    m, device = len(config.variance), run.device
-    draw = torch.randn(config.seeds, m, m, dtype=torch.float64, generator=run.generator())
-    weights = (config.start * torch.linalg.qr(draw)[0]).repeat(len(config.eta), 1, 1).to(device)
-    eta = np.repeat(config.eta, config.seeds)
-    count, one = len(eta), np.ones(len(eta))
-    steps = max(LOGGED, round(config.until / config.step))
-    tick = ticking(progress, len(ARMS) * count * steps)
-    variance = torch.tensor(config.variance, dtype=torch.float64, device=device).repeat(count, 1)
-    shared: dict[str, Any] = {"step": config.step, "steps": steps, "log_every": steps // LOGGED}
+    m, device, generator = len(config.variance), run.device, run.generator()
+    draw = torch.linalg.qr(torch.randn(config.seeds, m, m, dtype=torch.float64, generator=generator))[0]
+    cells = (len(config.start), len(config.eta), config.seeds)
+    scale = torch.tensor(config.start, dtype=torch.float64)[:, None, None, None, None]
+    weights = (scale * draw).expand(*cells, m, m).reshape(-1, m, m).to(device)
+    predictor = (scale * torch.eye(m, dtype=torch.float64)).expand(*cells, m, m).reshape(-1, m, m).to(device)
+    eta = np.tile(np.repeat(config.eta, config.seeds), len(config.start))
+    one = np.ones(eta.size)
+    variance = torch.tensor(config.variance, dtype=torch.float64, device=device).repeat(eta.size, 1)
+    average = weights.mT @ ((1 + variance[..., None]) * weights)
+    fixed = {"variance": variance} | settings(device, eta=eta)
+    steps, sgd_steps = (max(LOGGED, round(config.until / each)) for each in (config.step, config.learning_rate))
+    tick = ticking(progress, eta.size * (3 * steps + sgd_steps))
+    averaged = partial(direct_pred, epsilon=config.epsilon, rate=(1 - config.rho) / config.learning_rate)
+    flows: dict[str, tuple[Any, dict[str, Tensor], dict[str, Any]]] = {
+        "trained": (
+            trained, {"weights": weights, "predictor": predictor}, fixed | settings(device, alpha_p=one, tau=one)
+        ),
+        "directpred": (averaged, {"weights": weights, "average": average}, fixed),
+        "directpred_sgd": (on_batches(config, generator), {"weights": weights, "average": average}, fixed),
+        "directcopy": (direct_copy, {"weights": weights}, fixed),
+    }  # fmt: skip
 
     def simulated(arm: str) -> Simulation:
-        on_step = partial(tick, arm)
-        if arm == "trained":
-            identity = config.start * torch.eye(m, dtype=torch.float64, device=device).repeat(count, 1, 1)
-            return simulate(
-                trained,
-                {"weights": weights, "predictor": identity},
-                {"variance": variance} | settings(device, alpha_p=one, eta=eta, tau=one),
-                **shared,
-                on_step=on_step,
-            )
+        rule, state, constants = flows[arm]
+        sgd = arm == "directpred_sgd"
         return simulate(
-            set_from_correlation,
-            {"weights": weights},
-            {"variance": variance} | settings(device, eta=eta, exponent=EXPONENTS[arm] * one),
-            **shared,
-            on_step=on_step,
+            rule,
+            state,
+            constants,
+            step=config.learning_rate if sgd else config.step,
+            steps=sgd_steps if sgd else steps,
+            method="discrete" if sgd else "rk4",
+            log_every=(sgd_steps if sgd else steps) // LOGGED,
+            on_step=partial(tick, arm),
         )
 
     simulations = run.parts(ARMS, simulated)
     arms = ARMS[: len(simulations)]
-    strengths = [
-        one["weights"].square().sum(-1).reshape(-1, len(config.eta), config.seeds, m).numpy() for one in simulations
-    ]
-    time, measured = simulations[0].time.numpy(), np.stack(strengths)  # (arms, K, etas, seeds, m)
-    predicted = predict(config, np.array(config.eta))
+    paths = [one["weights"].square().sum(-1).reshape(-1, *cells, m).numpy() for one in simulations]
+    measured = np.stack([path[-1] for path in paths])  # (arms, starts, etas, seeds, m)
+    predicted = predict(config, np.array(config.eta))[: len(arms)]
+    counted = np.abs(np.array(config.eta)[:, None] / thresholds(config) - 1) >= MARGIN
     findings: list[Finding] = []
     record: dict[str, Any] = {"steps": steps, "alive_above": ALIVE, "arms": {}}
-    near = np.abs(np.array(config.eta)[:, None] / thresholds(config) - 1) < MARGIN
     for k, arm in enumerate(arms):
-        end = measured[k, -1]
-        kept, expected = end > ALIVE, np.broadcast_to((predicted[k] > 0)[:, None], end.shape)
-        judged = np.broadcast_to(~near[:, None], end.shape)
+        kept, expected = measured[k] > ALIVE, np.broadcast_to((predicted[k] > ALIVE)[..., None, :], measured[k].shape)
+        judged = np.broadcast_to(counted[:, None], kept.shape)
         same = int((kept == expected)[judged].sum())
         both = kept & expected & judged
-        error = float((np.abs(end / np.where(expected, predicted[k][:, None], 1.0) - 1))[both].max(initial=0.0))
-        record["arms"][arm] = {"features": int(judged.sum()), "as_predicted": same, "strength_error": error}
+        error = np.abs(measured[k] / np.where(expected, predicted[k][..., None, :], 1.0) - 1)[both]
+        median, worst = (float(f(error)) if error.size else 0.0 for f in (np.median, np.max))
+        record["arms"][arm] = {
+            "features": int(judged.sum()),
+            "as_predicted": same,
+            "kept": int(kept[judged].sum()),
+            "strength_error": worst,
+            "median_strength_error": median,
+        }
         findings.append(
             Finding(
-                f"{arm}: features kept",
+                f"{arm}: features kept from starts {', '.join(f'{v:g}' for v in config.start)}",
                 f"{int(expected[judged].sum())} of {int(judged.sum())}",
                 f"{int(kept[judged].sum())} of {int(judged.sum())}",
-                f"{same} as predicted, strengths within {error:.1e}",
+                f"{same} as predicted; strengths within {worst:.1e}, median {median:.1e}",
             )
         )
     findings.append(
         Finding(
             f"weight decay above which a feature is dropped, for variances {', '.join(f'{v:g}' for v in config.variance)}",
             ", ".join(f"{v:.3g}" for v in thresholds(config)),
+            "trained: between " + ", ".join(_bracket(config, measured[0], j) for j in range(m)),
         )
     )
-    shape = measured[:, -1].shape
-    index = np.indices(shape).reshape(4, -1)
+    index = np.indices(measured.shape).reshape(5, -1)
     metrics = {
         "arm": np.array(arms)[index[0]],
-        "eta": np.array(config.eta)[index[1]],
-        "seed": index[2],
-        "feature": index[3],
-        "strength": measured[:, -1].ravel(),
-        "predicted": np.broadcast_to(predicted[: len(arms), :, None], shape).ravel(),
+        "start": np.array(config.start)[index[1]],
+        "eta": np.array(config.eta)[index[2]],
+        "seed": index[3],
+        "feature": index[4],
+        "strength": measured.ravel(),
+        "predicted": np.broadcast_to(predicted[..., None, :], measured.shape).ravel(),
     }
-    arrays = {"time": time, "measured": measured, "predicted": predicted, "thresholds": thresholds(config)}
-    arrays["curve_eta"] = _curve_eta(config)
+    arrays = {"measured": measured, "predicted": predicted, "thresholds": thresholds(config)}
+    arrays |= {f"time_{arm}": one.time.numpy() for arm, one in zip(arms, simulations, strict=True)}
+    arrays |= {f"path_{arm}": path for arm, path in zip(arms, paths, strict=True)}
+    arrays["curve_eta"] = np.unique([*np.linspace(min(config.eta), max(config.eta), CURVE), *config.eta])
     arrays["curves"] = predict(config, arrays["curve_eta"])
     return run.finish(findings, record, metrics, arrays)
 
 
 def thresholds(config: DirectPredConfig) -> np.ndarray:
-    """Weight decay above which each feature is dropped, (m,)."""
+    """Weight decay above which each feature is dropped from every start, (m,)."""
     return theory.predictor.direct.direct_set_threshold(np.array(config.variance))
 
 
-def _curve_eta(config: DirectPredConfig) -> np.ndarray:
-    """Weight decays of theory's curves: evenly over those of the run, and on both sides of every threshold between them, where it jumps."""
-    low, high = min(config.eta), max(config.eta)
-    sides = np.outer(thresholds(config), 1 + np.array([-JUMP, JUMP])).ravel()
-    inside = sides[(low < sides) & (sides < high)]
-    return np.unique(np.concatenate([np.linspace(low, high, CURVE), inside]))
+def _bracket(config: DirectPredConfig, strengths: np.ndarray, feature: int) -> str:
+    """The largest weight decay at which a feature is kept from some start, and the smallest beyond at which it is not."""
+    kept = (strengths[..., feature] > ALIVE).any((0, 2))
+    eta = np.array(config.eta)
+    last = eta[kept].max(initial=0.0)
+    beyond = eta[eta > last]
+    return f"{last:.3g} and {beyond.min():.3g}" if beyond.size else f"{last:.3g} and more"
 
 
 def predict(config: DirectPredConfig, etas: np.ndarray) -> np.ndarray:
-    """Predicted final strengths (arms, etas, m) at weight decays (etas,), 0 where dropped."""
-    eta, variance = np.meshgrid(etas, config.variance, indexing="ij")
-    kept = eta < thresholds(config)
-    eta, variance = eta[kept], variance[kept]
-    result = np.zeros((len(ARMS), *kept.shape))
-    for k, arm in enumerate(ARMS):
-        low, high = theory.predictor.direct.direct_set_fixed_points(
-            eta, exponent=EXPONENTS.get(arm, 0.5), sigma2=variance
-        )
-        if arm == "trained":
-            start = (config.start, config.start**2)
-            lost = theory.predictor.basin.collapses(*start, tau=1.0, alpha_p=1.0, eta=eta, sigma2=variance)
-        else:
-            lost = config.start**2 <= low
-        result[k, kept] = np.where(lost, 0.0, high)
-    return result
+    """Strengths (arms, starts, etas, m) at the end by the reduced flows of theory, one equation a feature.
+
+    DirectPred without the lag of its average, which moves no fixed point, and SGD without its noise.
+    """
+    start = np.array(config.start)[:, None, None]
+    eta, sigma2 = etas[:, None], np.array(config.variance)
+    start, eta, sigma2 = np.broadcast_arrays(start, eta, sigma2)
+    direct = theory.predictor.direct
+    one = theory.predictor.modes.mode_flow(
+        config.until, start, start**2, tau=1.0, alpha_p=1.0, eta=eta, sigma2=sigma2
+    ).s
+    two = direct.direct_pred_flow(
+        config.until, start**2, epsilon=config.epsilon, sigma2=sigma2, eta=eta, observed=1 + sigma2
+    )
+    three = direct.direct_set_flow(config.until, start**2, exponent=1.0, sigma2=sigma2, eta=eta)
+    return np.stack([one, two, two, three])
