@@ -116,10 +116,12 @@ def _file_of(arguments: Sequence[str]) -> Path | None:
 def main() -> None:
     """Entry point of `grassmann-ssl`.
 
-    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite and for a run that cannot be written, 3 where
-    `audit --fail-on` holds, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with one line on stderr.
+    Exit codes: 2 for settings that cannot be run, 1 for a loss that is not finite, a run that cannot be written and too little memory,
+    3 where `audit --fail-on` holds, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with one line on stderr.
     """
     steady()
+    if sys.flags.optimize > 1:
+        sys.exit(_end(2, "error: python -OO takes away the docstrings, which the help is made of; use python -O"))
     if sys.argv[1:] == ["--version"]:
         printed(f"grassmann-ssl {__version__}, torch {version('torch')}, geoopt {version('geoopt')}")
         return
@@ -146,6 +148,10 @@ def main() -> None:
         sys.exit(_end(1, f"diverged: {error}"))
     except Unwritten as error:
         sys.exit(_end(1, f"error: {error}"))
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        sys.exit(_end(1, f"out of memory: {error}"))
     except Terminated as stop:
         sys.exit(_end(128 + stop.number, f"{stop.name}, {stop.where}"))
     except Stopped as stop:
@@ -154,9 +160,17 @@ def main() -> None:
         sys.exit(_end(130, "interrupted, nothing was recorded"))
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether torch, which says so of the CPU in a RuntimeError, or numpy found no memory."""
+    from torch import OutOfMemoryError
+
+    return isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def _end(code: int, reason: str) -> int:
+    """End with a reason, in one line whatever its text."""
     progress.close()
-    say(f"grassmann-ssl: {reason}")
+    say(f"grassmann-ssl: {' '.join(reason.splitlines())}")
     return code
 
 

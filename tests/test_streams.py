@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from grassmann_ssl import streams
 from grassmann_ssl.runs import Outcome
@@ -78,6 +79,32 @@ def test_a_name_with_an_escape_reaches_the_terminal_as_text(tmp_path):
     (tmp_path / "a\x1b[31m").write_text("no folder")
     done = command(*SMALL, "--out", tmp_path / "a\x1b[31m")
     assert done.returncode == 2 and "\x1b" not in done.stderr and "a\\x1b[31m is a file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("Unable to allocate 3 GiB\nfor an array"), "out of memory: Unable to allocate 3 GiB for an array"),
+        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried 9 bytes"), "can't allocate memory: you tried 9"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of memory: CUDA out of memory."),
+    ],
+)
+def test_too_little_memory_is_one_line(error, reason, monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("grassmann_ssl.run.run", fails)
+    done = command(*SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 1 and reason in done.stderr and done.stderr.count("\n") == 1
+    monkeypatch.setattr("grassmann_ssl.run.run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):  # a fault of ours keeps its traceback
+        command(*SMALL, "--out", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_python_without_docstrings_is_told_so():
+    done = subprocess.run([sys.executable, "-OO", "-m", "grassmann_ssl.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "use python -O" in done.stderr
 
 
 def test_a_full_stdout_is_said_with_what_is_kept(capsys, monkeypatch):
