@@ -222,7 +222,7 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
     """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown."""
     d = config.dim
     if constraint in ("stiefel", "grassmann"):
-        return _constrained_variances(config, inputs, name)
+        return constrained_variances(config, inputs, name)
     if constraint == "predictor":
         return np.stack([_predictor_variances(config, g, s) for g, s in zip(inputs.gamma, inputs.sigma, strict=True)])
     if constraint == "sliced_normality":
@@ -247,7 +247,7 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
     return np.stack(result)
 
 
-def _constrained_variances(config: CollapseConfig, inputs: Inputs, name: str) -> np.ndarray | None:
+def constrained_variances(config: CollapseConfig, inputs: Inputs, name: str) -> np.ndarray | None:
     """Eigenvalues of Sigma on the subspace that minimises the loss over W^T W = I; None where no single one does.
 
     Noise of one size n in all modes makes Sigma - Gamma = n I, so that tr W^T (Sigma - Gamma) W = n d whatever W: the alignment loss alone
@@ -300,7 +300,7 @@ def _train(
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
         homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
         trajectory = train_full_batch(
-            _loss(config, moments, name, constraint),
+            loss_of(config, moments, name, constraint),
             config.init_scale * initial if arm == "free" else manifold.projx(initial),
             manifold,
             learning_rate=rate,
@@ -330,7 +330,7 @@ def settled(step: Tensor, weights: Tensor) -> np.ndarray:
     return still
 
 
-def _loss(config: CollapseConfig, moments: Moments, name: str, constraint: str) -> Callable[[Tensor], Tensor]:
+def loss_of(config: CollapseConfig, moments: Moments, name: str, constraint: str) -> Callable[[Tensor], Tensor]:
     goal = objective(name, **options_of(name, beta=config.beta))
     assert goal.from_moments is not None
     base = goal.from_moments(moments)

@@ -221,7 +221,10 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
     arrays = {"measured": measured, "predicted": predicted, "thresholds": thresholds(config)}
     arrays |= {f"time_{arm}": one.time.numpy() for arm, one in zip(arms, simulations, strict=True)}
     arrays |= {f"path_{arm}": path for arm, path in zip(arms, paths, strict=True)}
-    arrays["curve_eta"] = np.unique([*np.linspace(min(config.eta), max(config.eta), CURVE), *config.eta])
+    sides = np.outer(thresholds(config), (1 - MARGIN, 1, 1 + MARGIN)).ravel()
+    low, high = min(config.eta), max(config.eta)
+    inside = sides[(low < sides) & (sides < high)]
+    arrays["curve_eta"] = np.unique([*np.linspace(low, high, CURVE), *config.eta, *inside])
     arrays["curves"] = predict(config, arrays["curve_eta"])
     return run.finish(findings, record, metrics, arrays)
 

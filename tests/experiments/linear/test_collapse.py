@@ -92,13 +92,13 @@ def test_the_constrained_minimisers_are_those_of_descent_from_many_starts():
         values = {}
         for _ in range(200):
             w = torch.as_tensor(np.linalg.qr(rng.standard_normal((2, 1, 4, 2)))[0])
-            loss = experiment._loss(config, inputs.moments(torch.device("cpu")), name, "grassmann")(w)
+            loss = experiment.loss_of(config, inputs.moments(torch.device("cpu")), name, "grassmann")(w)
             values.setdefault("others", []).append(loss[:, 0].numpy())
         if predicted is None:
             assert name == "squared_noncontrastive" and np.ptp(values["others"], axis=0).max() < 1e-12
             continue
         top = torch.eye(4, dtype=torch.float64)[:, :2].expand(2, 1, 4, 2)
-        best = experiment._loss(config, inputs.moments(torch.device("cpu")), name, "grassmann")(top)[:, 0].numpy()
+        best = experiment.loss_of(config, inputs.moments(torch.device("cpu")), name, "grassmann")(top)[:, 0].numpy()
         assert np.array_equal(predicted, inputs.sigma[:, :2]) and np.all(np.array(values["others"]) > best)
 
 
@@ -115,7 +115,7 @@ def test_after_one_step_nothing_has_converged_and_nothing_is_as_predicted(tmp_pa
 def test_a_wrong_prediction_under_a_constraint_is_noticed(tmp_path, monkeypatch):
     """The worst case of interlacing, the smallest d variances, is what no run under the constraint could have failed."""
     monkeypatch.setattr(
-        experiment, "_constrained_variances", lambda config, inputs, name: inputs.sigma[:, -config.dim :]
+        experiment, "constrained_variances", lambda config, inputs, name: inputs.sigma[:, -config.dim :]
     )
     outcome = run(
         CollapseConfig(out=tmp_path / "run", objectives=("barlow_twins",), **(CONSTRAINED | {"noise": (0.2,)}))
