@@ -11,6 +11,7 @@ from torch import Tensor
 from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
 from grassmann_ssl.data.files import parts
 from grassmann_ssl.data.images import BUNDLED, Images, bundled
+from grassmann_ssl.data.pictures import Progress
 from grassmann_ssl.data.presets import preset
 from grassmann_ssl.data.stored import Pixels, StoredImages, subset
 from grassmann_ssl.distributed import Process
@@ -62,7 +63,7 @@ class Split:
         return "; ".join((counts, *self.notes))
 
 
-def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
+def load_split(data: str, generator: torch.Generator, progress: Progress | None = None, **options: Any) -> Split:
     """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format, with its options.
 
     Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data, and for parts that do
@@ -83,7 +84,7 @@ def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
         known = f"give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, BUNDLED)}"
         raise ValueError(f"unknown data {data!r}: {known}")
     try:
-        read_train, read_test = parts(name, path, **options)
+        read_train, read_test = parts(name, path, progress, **options)
         train = read_train()
         test = read_test() if read_test is not None else None
     except OSError as error:

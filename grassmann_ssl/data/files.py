@@ -14,7 +14,7 @@ from torch import Tensor
 from grassmann_ssl.data.array_files import array_names, load_array, load_column, reading
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
-from grassmann_ssl.data.pictures import picture_parts
+from grassmann_ssl.data.pictures import Progress, picture_parts
 from grassmann_ssl.data.stored import Pixels, StoredImages, held
 from grassmann_ssl.registry import Registry
 
@@ -29,11 +29,13 @@ class Format:
 
     parts    (path, of the options those that it takes) -> readers of its two parts; raises ValueError as they do
     options  the names of the options that it takes
+    slow     whether `parts` takes `progress` as well, since it reads for long
     """
 
     name: str
     parts: Callable[..., Parts]
     options: tuple[str, ...] = ()
+    slow: bool = False
 
 
 FORMATS: Registry[Format] = Registry("format")
@@ -54,13 +56,14 @@ class DataOptions:
     """name of the images among the arrays of an .npz or .safetensors file"""
 
 
-def parts(name: str, path: str | Path, **options: Any) -> Parts:
+def parts(name: str, path: str | Path, progress: Progress | None = None, **options: Any) -> Parts:
     """Readers of the training and the test part of a local path in the format `name`; None where the path has no test part.
 
     cifar10, cifar100, stl10: the folder of the binary files. stl10_unlabeled: the unlabelled part of STL-10, for training only.
     idx: a folder with {train,t10k}-images-idx3-ubyte and -labels-idx1-ubyte (plain or .gz), or one file of images without labels.
     folder: `image_folder` of path/train and path/test or path/val, or of path itself where it has no folder named train. Takes size.
     arrays: `arrays` of one file. Takes labels and array.
+    `progress(total)` is called where reading takes long, and what it returns with a label for every picture.
     A part is there where any of its files is: one that is incomplete or broken is an error. Raises ValueError where the name is unknown
     (lists the known ones), for an option that the format does not take, and as the loader does.
     """
@@ -68,7 +71,8 @@ def parts(name: str, path: str | Path, **options: Any) -> Parts:
     for option, value in options.items():
         if value is not None and option not in chosen.options:
             raise ValueError(f"{name} takes no {option}, got {value!r}")
-    return chosen.parts(Path(path), **{option: options.get(option) for option in chosen.options})
+    given = {option: options.get(option) for option in chosen.options}
+    return chosen.parts(Path(path), **given, **({"progress": progress} if chosen.slow else {}))
 
 
 def load(name: str, path: str | Path, train: bool = True, **options: Any) -> Images:
@@ -280,7 +284,7 @@ for one in (
     Format("stl10", _stl10),
     Format("stl10_unlabeled", lambda path: (partial(stl10, path, "unlabeled"), None)),
     Format("idx", _idx),
-    Format("folder", picture_parts, ("size",)),
+    Format("folder", picture_parts, ("size",), slow=True),
     Format("arrays", lambda path, labels, array: (partial(arrays, path, labels, array), None), ("labels", "array")),
 ):
     FORMATS.add(one.name, one)

@@ -118,7 +118,7 @@ def stepwise_deep(
     """
     run = Run(config)
     with setting("data"):
-        split = load_split(config.data, run.generator(), **asdict(config.data_options)).to(run.device)
+        split = load_split(config.data, run.generator(), progress, **asdict(config.data_options)).to(run.device)
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
