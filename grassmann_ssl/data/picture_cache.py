@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +61,7 @@ def make(entry: Entry, parts: Sequence[Iterable[np.ndarray]], what: str) -> None
     Others who make the same wait, and find it made. Raises ValueError, in one line that begins with `what`, before the first image where
     the disk has too little room, and where the cache folder cannot be written.
     """
-    needed = sum(int(np.prod(shape, dtype=object)) for shape in entry.shapes)
+    needed = sum(map(math.prod, entry.shapes))
     try:
         entry.folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(entry):
@@ -97,7 +98,7 @@ def _write(path: Path, shape: Shape, images: Iterable[np.ndarray]) -> None:
     header = npy_header(shape)
     with path.open("wb") as file:
         # Room is taken before the first picture is decoded.
-        os.posix_fallocate(file.fileno(), 0, len(header) + int(np.prod(shape, dtype=object)))
+        os.posix_fallocate(file.fileno(), 0, len(header) + math.prod(shape))
         file.write(header)
         for image in images:
             file.write(image.tobytes())
@@ -114,7 +115,6 @@ def npy_header(shape: Shape) -> bytes:
 
 def _is_whole(path: Path, shape: Shape) -> bool:
     header = npy_header(shape)
+    size = len(header) + math.prod(shape)
     with path.open("rb") as file:
-        return file.read(len(header)) == header and path.stat().st_size == len(header) + int(
-            np.prod(shape, dtype=object)
-        )
+        return file.read(len(header)) == header and path.stat().st_size == size
