@@ -44,12 +44,15 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all images and labels: equal for equal data alone."""
+        """Of all images and labels: equal for equal data alone. Of images that stay in their file, of what tells that it is the same."""
         found = hashlib.blake2b(digest_size=8)
         for values in (self.train, self.train_labels, self.test, self.test_labels):
             if values is None:
                 continue
             found.update(f"{values.dtype} {tuple(values.shape)}".encode())
+            if isinstance(values, StoredImages):
+                found.update(values.fingerprint.encode())
+                continue
             for start in range(0, len(values), HASHED):
                 found.update(values[start : start + HASHED].numpy(force=True).tobytes())
         return found.hexdigest()

@@ -38,7 +38,9 @@ class Entry:
         """The images of a part."""
         path = self.folder / f"{number}.npy"
         n, *record = self.shapes[number]
-        return StoredImages.of(path, n, len(npy_header(self.shapes[number])), tuple(record))
+        return StoredImages.of(
+            path, n, len(npy_header(self.shapes[number])), tuple(record), identity=f"{self.key} {number}"
+        )
 
 
 def find(key: str, counts: Sequence[int]) -> Entry | None:

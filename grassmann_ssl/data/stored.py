@@ -26,8 +26,6 @@ class OpenFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.number = path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        status = os.fstat(self.number)
-        self.identity = f"{status.st_size} bytes of {status.st_mtime_ns}"
         weakref.finalize(self, os.close, self.number)
 
     def read_into(self, buffer: np.ndarray, offset: int) -> None:
@@ -57,13 +55,19 @@ class StoredImages:
     stored: Shape
     axes: Shape
     rows: Tensor
+    identity: str
     device: torch.device = CPU
     dtype: ClassVar[torch.dtype] = torch.uint8
 
     @classmethod
-    def of(cls, path: Path, count: int, offset: int, stored: Shape, axes: Shape = (0, 1, 2)) -> StoredImages:
-        """The first `count` records of a file."""
-        return cls(OpenFile(path), offset, stored, axes, torch.arange(count))
+    def of(
+        cls, path: Path, count: int, offset: int, stored: Shape, axes: Shape = (0, 1, 2), identity: str = ""
+    ) -> StoredImages:
+        """The first `count` records of a file. `identity` tells its content from any other, by default its size and its date."""
+        file = OpenFile(path)
+        status = os.fstat(file.number)
+        known = identity or f"{status.st_size} bytes of {status.st_mtime_ns}"
+        return cls(file, offset, stored, axes, torch.arange(count), known)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,9 +81,9 @@ class StoredImages:
 
     @property
     def fingerprint(self) -> str:
-        """What is told of the content without reading it: the size of the file, when it was written, where in it images are, and which."""
+        """What is told of the content without reading it: the identity of the file, where in it images are, and which."""
         rows = hashlib.blake2b(self.rows.numpy().tobytes(), digest_size=8).hexdigest()
-        return f"{self.file.identity}, {self.stored} {self.axes} from {self.offset}, {rows}"
+        return f"{self.identity}, {self.stored} {self.axes} from {self.offset}, {rows}"
 
     def to(self, device: torch.device) -> StoredImages:
         """The same; what is read goes to another device."""

@@ -131,10 +131,12 @@ BREAKS = {
 @pytest.mark.parametrize("how", BREAKS)
 def test_a_broken_or_foreign_entry_is_made_anew(tmp_path, cache, how):
     folder = write_set(tmp_path / "set", test=False) / "train"
-    first = image_folder(folder).images[:]
+    images = image_folder(folder).images
+    first, before = images[:], images.fingerprint
     (entry,) = cache.glob("*/")
     BREAKS[how](entry)
-    assert torch.equal(image_folder(folder).images[:], first)
+    again = image_folder(folder).images
+    assert torch.equal(again[:], first) and again.fingerprint == before
     assert list(cache.glob("*/")) == [entry] and len(np.load(entry / "0.npy")) == 6
 
 

@@ -137,6 +137,9 @@ def test_other_content_has_another_fingerprint(tmp_path):
     assert first.fingerprint == one().fingerprint != first.part(slice(3)).fingerprint
     os.utime(path, ns=(1, 1))
     assert one().fingerprint != first.fingerprint
+    split = Split(first, None, first.part(slice(3)), None)
+    assert split.fingerprint == Split(first, None, first.part(slice(3)), None).fingerprint
+    assert split.fingerprint != Split(one(), None, first.part(slice(3)), None).fingerprint
 
 
 def test_a_random_third_is_held_out_in_the_file(tmp_path, monkeypatch):
