@@ -54,6 +54,7 @@ class ProgressBar:
                 self.bar.close()
             except (OSError, ValueError):
                 pass
+            self.bar = None  # what ticks next has a bar of its own
 
 
 def _bar(total: int, unit: str) -> tqdm:

@@ -11,7 +11,9 @@ from torch import Tensor
 from grassmann_ssl.data.augment import Augmentation, as_floating, keyed_generator
 from grassmann_ssl.data.files import parts
 from grassmann_ssl.data.images import BUNDLED, Images, bundled
+from grassmann_ssl.data.pictures import Progress
 from grassmann_ssl.data.presets import preset
+from grassmann_ssl.data.stored import Pixels, StoredImages, subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.registry import nearest
 
@@ -23,28 +25,34 @@ AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the dat
 
 @dataclass(frozen=True)
 class Split:
-    """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None. `notes`: what to know of them."""
+    """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None. `notes`: what to know of them.
 
-    train: Tensor
+    Images that stay in their file are read from there, and what is read goes to the device.
+    """
+
+    train: Pixels
     train_labels: Tensor | None
-    test: Tensor
+    test: Pixels
     test_labels: Tensor | None
     notes: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Split":
         """The same on another device."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        moved: dict[str, Any] = {name: t.to(device) for name, t in values.items() if isinstance(t, Tensor)}
+        moved: dict[str, Any] = {name: t.to(device) for name, t in values.items() if isinstance(t, Pixels)}
         return replace(self, **moved)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all images and labels: equal for equal data alone."""
+        """Of all images and labels: equal for equal data alone. Of images that stay in their file, of what tells that it is the same."""
         found = hashlib.blake2b(digest_size=8)
         for values in (self.train, self.train_labels, self.test, self.test_labels):
             if values is None:
                 continue
             found.update(f"{values.dtype} {tuple(values.shape)}".encode())
+            if isinstance(values, StoredImages):
+                found.update(values.fingerprint.encode())
+                continue
             for start in range(0, len(values), HASHED):
                 found.update(values[start : start + HASHED].numpy(force=True).tobytes())
         return found.hexdigest()
@@ -58,7 +66,7 @@ class Split:
         return "; ".join((counts, *self.notes))
 
 
-def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
+def load_split(data: str, generator: torch.Generator, progress: Progress | None = None, **options: Any) -> Split:
     """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format, with its options.
 
     Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data, and for parts that do
@@ -79,7 +87,7 @@ def load_split(data: str, generator: torch.Generator, **options: Any) -> Split:
         known = f"give {', '.join(BUNDLED)}, or FORMAT:PATH such as cifar10:FOLDER{nearest(name, BUNDLED)}"
         raise ValueError(f"unknown data {data!r}: {known}")
     try:
-        read_train, read_test = parts(name, path, **options)
+        read_train, read_test = parts(name, path, progress, **options)
         train = read_train()
         test = read_test() if read_test is not None else None
     except OSError as error:
@@ -113,7 +121,7 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
         return None if images.labels is None else images.labels[rows]
 
     notes = ("these a random third, since there is no test part", *images.notes)
-    return Split(images.images[train], labels(train), images.images[test], labels(test), notes)
+    return Split(subset(images.images, train), labels(train), subset(images.images, test), labels(test), notes)
 
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
@@ -127,12 +135,12 @@ class Views:
 
     The images are permuted anew in every epoch; the last incomplete batch of an epoch is dropped. Random parameters are drawn for the
     whole batch on every process, so that the views of a step do not depend on the number of processes. Raises ValueError for a batch
-    larger than the data or not divisible by the processes.
+    larger than the data or not divisible by the processes. Images that stay in their file are read one batch ahead.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Pixels,
         pair: tuple[Augmentation, Augmentation],
         batch: int,
         seed: int,
@@ -148,6 +156,8 @@ class Views:
     def __call__(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
         index = step * self.parts + part
         images = as_floating(self.images[self.chosen(index)[self.rows]])
+        if isinstance(self.images, StoredImages):
+            self.images.ahead(self.chosen(index + 1)[self.rows])
         first, second = (self._view(images, index, view) for view in (0, 1))
         return first, second
 
@@ -157,7 +167,8 @@ class Views:
         epoch, place = divmod(index, per_epoch)
         if epoch != self._epoch:
             generator = keyed_generator(seed=self.seed, step=epoch, rank=0, view=2, device="cpu")
-            self._order = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+            order = torch.randperm(len(self.images), generator=generator)
+            self._order = order.to(self.images.device) if isinstance(self.images, Tensor) else order
             self._epoch = epoch
         return self._order[place * self.batch : (place + 1) * self.batch]
 

@@ -5,11 +5,13 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from grassmann_ssl.data.images import Images
+from grassmann_ssl.data.stored import Pixels, StoredImages, held
 
 STL10_SPLITS = ("train", "test", "unlabeled")
 IDX_IMAGES, IDX_LABELS = 0x00000803, 0x00000801
@@ -64,10 +66,9 @@ def stl10(folder: str | Path, split: str = "train") -> Images:
         require_bytes(folder / names[1], needed=n, why=f"one label for each of the {n} images of {names[0]}")
         labels = np.fromfile(folder / names[1], np.uint8).astype(np.int64) - 1
         _check_labels(folder / names[1], labels, 0, 9, first=1)
-    columns_first = np.memmap(path, np.uint8, "r", shape=(n, 3, 96, 96))
-    images = np.empty((n, 3, 96, 96), np.uint8)
-    images[...] = columns_first.transpose(0, 1, 3, 2)
-    return _images(images, labels, _class_names(folder / "class_names.txt", 10) if labelled else ())
+    images = held(StoredImages.of(path, n, 0, (3, 96, 96), axes=(0, 2, 1)))  # columns come before rows
+    names_of = _class_names(folder / "class_names.txt", 10) if labelled else ()
+    return Images(images, None if labels is None else torch.from_numpy(labels), names_of)
 
 
 def idx(images_path: str | Path, labels_path: str | Path | None = None) -> Images:
@@ -79,13 +80,13 @@ def idx(images_path: str | Path, labels_path: str | Path | None = None) -> Image
     a readable gzip file, or where the numbers of labels and of images differ.
     Format: https://yann.lecun.com/exdb/mnist/
     """
-    pixels = _idx_array(Path(images_path), IDX_IMAGES, dimensions=3)
+    images = _idx_images(Path(images_path))
     if labels_path is None:
-        return _images(pixels[:, None], None, ())
+        return Images(images, None, ())
     labels = _idx_array(Path(labels_path), IDX_LABELS, dimensions=1)
-    if len(labels) != len(pixels):
-        raise ValueError(f"{labels_path} has {len(labels)} labels, but {images_path} has {len(pixels)} images")
-    return _images(pixels[:, None], labels.astype(np.int64), numbered(int(labels.max()) + 1))
+    if len(labels) != len(images):
+        raise ValueError(f"{labels_path} has {len(labels)} labels, but {images_path} has {len(images)} images")
+    return Images(images, torch.from_numpy(labels.astype(np.int64)), numbered(int(labels.max()) + 1))
 
 
 def require_files(folder: Path, names: list[str]) -> None:
@@ -123,7 +124,7 @@ def _cifar(folder: Path, names: list[str], meta: str, *, labels_per_record: int,
             _check_labels(path, records[:, 0].astype(np.int64), 0, 19, kind="coarse label")
         images[start : start + n] = records[:, labels_per_record:].reshape(n, 3, 32, 32)
         start += n
-    return _images(images, labels, _class_names(folder / meta, classes))
+    return Images(torch.from_numpy(images), torch.from_numpy(labels), _class_names(folder / meta, classes))
 
 
 def _records(path: Path, record: int, kind: str) -> int:
@@ -157,27 +158,45 @@ def _class_names(path: Path, classes: int) -> tuple[str, ...]:
     return names
 
 
+def _idx_images(path: Path) -> Pixels:
+    if path.suffix == ".gz":
+        return torch.from_numpy(_idx_array(path, IDX_IMAGES, dimensions=3).copy()[:, None])
+    if path.is_file():
+        with path.open("rb") as file:
+            n, height, width = _idx_shape(path, file, IDX_IMAGES, dimensions=3)
+            return held(StoredImages.of(path, n, file.tell(), (1, height, width)))
+    raise ValueError(f"{path} is missing: an IDX file (plain, or .gz) is needed there")
+
+
+def _idx_shape(path: Path, file: Any, magic: int, dimensions: int) -> tuple[int, ...]:
+    """The shape in the header of an open file, which has as many bytes as it says, or where it is compressed may have."""
+    size, header = path.stat().st_size, 4 * (1 + dimensions)
+    start = file.read(header)
+    if len(start) >= 4 and start[:4] != struct.pack(">I", magic):
+        raise ValueError(f"{path} has the magic number 0x{start[:4].hex()}, but {magic:#010x} is needed")
+    if len(start) < header:
+        raise ValueError(f"{path} has {len(start)} bytes, but its header alone needs {header}")
+    shape = struct.unpack(f">{dimensions}I", start[4:])
+    count = math.prod(shape)
+    if not count:
+        raise ValueError(f"{path} is empty: its header says {' x '.join(map(str, shape))}")
+    compressed = path.suffix == ".gz"
+    most = size * LARGEST_DEFLATE_RATIO if compressed else size - header
+    if count > most or (not compressed and count < most):
+        raise ValueError(
+            f"{path} has {size} bytes{' compressed' if compressed else ''}, but its header needs {header + count}"
+        )
+    return shape
+
+
 def _idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path} is missing: an IDX file (plain, or .gz) is needed there")
-    size, header = path.stat().st_size, 4 * (1 + dimensions)
-    compressed = path.suffix == ".gz"
+    header = 4 * (1 + dimensions)
     try:
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            start = file.read(header)
-            if len(start) >= 4 and start[:4] != struct.pack(">I", magic):
-                raise ValueError(f"{path} has the magic number 0x{start[:4].hex()}, but {magic:#010x} is needed")
-            if len(start) < header:
-                raise ValueError(f"{path} has {len(start)} bytes, but its header alone needs {header}")
-            shape = struct.unpack(f">{dimensions}I", start[4:])
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _idx_shape(path, file, magic, dimensions)
             count = math.prod(shape)
-            if not count:
-                raise ValueError(f"{path} is empty: its header says {' x '.join(map(str, shape))}")
-            most = size * LARGEST_DEFLATE_RATIO if compressed else size - header
-            if count > most or (not compressed and count < most):
-                raise ValueError(
-                    f"{path} has {size} bytes{' compressed' if compressed else ''}, but its header needs {header + count}"
-                )
             content = file.read(count + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error
@@ -187,8 +206,3 @@ def _idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
             f"{path} has {more}{header + min(len(content), count)} bytes, but its header needs {header + count}"
         )
     return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def _images(images: np.ndarray, labels: np.ndarray | None, classes: tuple[str, ...]) -> Images:
-    pixels = images if images.flags.writeable else images.copy()
-    return Images(torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels), classes)

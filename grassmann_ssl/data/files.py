@@ -14,7 +14,8 @@ from torch import Tensor
 from grassmann_ssl.data.array_files import array_names, load_array, load_column, reading
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
 from grassmann_ssl.data.images import Images
-from grassmann_ssl.data.pictures import picture_parts
+from grassmann_ssl.data.pictures import Progress, picture_parts
+from grassmann_ssl.data.stored import Pixels, StoredImages, held
 from grassmann_ssl.registry import Registry
 
 Parts = tuple[
@@ -28,11 +29,13 @@ class Format:
 
     parts    (path, of the options those that it takes) -> readers of its two parts; raises ValueError as they do
     options  the names of the options that it takes
+    slow     whether `parts` takes `progress` as well, since it reads for long
     """
 
     name: str
     parts: Callable[..., Parts]
     options: tuple[str, ...] = ()
+    slow: bool = False
 
 
 FORMATS: Registry[Format] = Registry("format")
@@ -53,13 +56,14 @@ class DataOptions:
     """name of the images among the arrays of an .npz or .safetensors file"""
 
 
-def parts(name: str, path: str | Path, **options: Any) -> Parts:
+def parts(name: str, path: str | Path, progress: Progress | None = None, **options: Any) -> Parts:
     """Readers of the training and the test part of a local path in the format `name`; None where the path has no test part.
 
     cifar10, cifar100, stl10: the folder of the binary files. stl10_unlabeled: the unlabelled part of STL-10, for training only.
     idx: a folder with {train,t10k}-images-idx3-ubyte and -labels-idx1-ubyte (plain or .gz), or one file of images without labels.
     folder: `image_folder` of path/train and path/test or path/val, or of path itself where it has no folder named train. Takes size.
     arrays: `arrays` of one file. Takes labels and array.
+    `progress(total)` is called where reading takes long, and what it returns with a label for every picture.
     A part is there where any of its files is: one that is incomplete or broken is an error. Raises ValueError where the name is unknown
     (lists the known ones), for an option that the format does not take, and as the loader does.
     """
@@ -67,7 +71,8 @@ def parts(name: str, path: str | Path, **options: Any) -> Parts:
     for option, value in options.items():
         if value is not None and option not in chosen.options:
             raise ValueError(f"{name} takes no {option}, got {value!r}")
-    return chosen.parts(Path(path), **{option: options.get(option) for option in chosen.options})
+    given = {option: options.get(option) for option in chosen.options}
+    return chosen.parts(Path(path), **given, **({"progress": progress} if chosen.slow else {}))
 
 
 def load(name: str, path: str | Path, train: bool = True, **options: Any) -> Images:
@@ -106,7 +111,8 @@ def arrays(path: str | Path, labels: str | Path | None = None, array: str | None
     Images are uint8 of shape (n, h, w), (n, c, h, w) or (n, h, w, c), c = 1 or 3; where both could be meant, channels come first. Of
     several arrays in a file the images are the one named `images`, or `array`. Labels, (n,): the array `labels` of the same file, or a
     file of any kind that `load_column` reads; integers 0..65535, whose classes are the numbers 0..max(label), or the names of classes.
-    Arrays of Python objects are refused. Shapes, types and byte counts are checked before the content is read. Raises ValueError where a
+    Arrays of Python objects are refused. Images of an .npy (in row-major order) or .safetensors that are more than 1 GiB stay in the file,
+    as `StoredImages`. Shapes, types and byte counts are checked before the content is read. Raises ValueError where a
     file is missing, of another kind, too short or too long (names its bytes and the bytes needed), where a name is unknown, or where its
     arrays have another type or shape.
     """
@@ -120,8 +126,9 @@ def arrays(path: str | Path, labels: str | Path | None = None, array: str | None
         raise ValueError(f"{path} holds one array without a name, and array = {array!r} was asked for")
     own: Tensor | None = None
     classes: tuple[str, ...] | None = None
+    images: Pixels
     if kind == ".npy":
-        images = _npy(path, "images")
+        images = _npy_images(path)
     else:
         images, own = (_npz if kind == ".npz" else _safetensors)(path, array or "images")
     if labels is not None:
@@ -144,7 +151,7 @@ def _labels(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
         with reading(path):
             named = np.lib.format.open_memmap(path, mode="r").dtype.kind in "US"
         if not named:
-            return _npy(path, "labels"), None
+            return torch.from_numpy(_npy(path, "labels")[0].astype(np.int64)), None
     values = load_column(path)
     if values.dtype.kind in "US":
         names, number = np.unique(values.astype(str), return_inverse=True)
@@ -184,7 +191,23 @@ def _channels_first(images: Tensor) -> Tensor:
     return images if images.shape[1] in (1, 3) else images.permute(0, 3, 1, 2).contiguous()
 
 
-def _npy(path: Path, kind: str) -> Tensor:
+def _stored(path: Path, offset: int, shape: tuple[int, ...]) -> Pixels:
+    """Images in row-major order from `offset` on, of one of the three shapes, as (n, c, h, w)."""
+    n, record = shape[0], shape[1:]
+    if len(record) == 2:
+        return held(StoredImages.of(path, n, offset, (1, *record)))
+    return held(StoredImages.of(path, n, offset, record, (0, 1, 2) if record[0] in (1, 3) else (2, 0, 1)))
+
+
+def _npy_images(path: Path) -> Pixels:
+    content, offset = _npy(path, "images")
+    if content.flags.c_contiguous:
+        return _stored(path, offset, content.shape)
+    return _channels_first(torch.from_numpy(np.ascontiguousarray(content)))
+
+
+def _npy(path: Path, kind: str) -> tuple[np.ndarray, int]:
+    """The array of a file, which stays on the disk, and the byte that it begins at."""
     form = np.lib.format
     with path.open("rb") as file:
         with reading(path):
@@ -196,13 +219,11 @@ def _npy(path: Path, kind: str) -> Tensor:
         found, needed = path.stat().st_size, file.tell() + count * dtype.itemsize
         if found != needed:
             raise ValueError(f"{path} has {found} bytes, but its header needs {needed}")
-        content = np.fromfile(file, dtype, count).reshape(shape, order="F" if fortran else "C")
-    if kind == "labels":
-        return torch.from_numpy(content.astype(np.int64))
-    return _channels_first(torch.from_numpy(np.ascontiguousarray(content)))
+        offset = file.tell()
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C"), offset
 
 
-def _npz(path: Path, name: str) -> tuple[Tensor, Tensor | None]:
+def _npz(path: Path, name: str) -> tuple[Pixels, Tensor | None]:
     names = array_names(path)
     chosen = {"images": names[0] if len(names) == 1 else name}
     if "labels" in names and chosen["images"] != "labels":
@@ -214,10 +235,10 @@ def _npz(path: Path, name: str) -> tuple[Tensor, Tensor | None]:
     return _channels_first(torch.from_numpy(np.ascontiguousarray(found["images"]))), labels
 
 
-def _safetensors(path: Path, name: str) -> tuple[Tensor, Tensor | None]:
+def _safetensors(path: Path, name: str) -> tuple[Pixels, Tensor | None]:
     from safetensors import SafetensorError, safe_open
 
-    _check_safetensors_bytes(path)
+    places = _places_of_safetensors(path)
     names = {"I": "int", "U": "uint", "F": "float"}
     try:
         with safe_open(path, framework="pt") as file:
@@ -231,27 +252,30 @@ def _safetensors(path: Path, name: str) -> tuple[Tensor, Tensor | None]:
                 code = part.get_dtype()
                 dtype = names.get(code[0], code[0]) + code[1:]
                 _checked_shape(path, "images" if kind == name else kind, dtype, tuple(part.get_shape()))
-            images = _channels_first(file.get_tensor(name))
+            images = _stored(path, places[name], tuple(file.get_slice(name).get_shape()))
             labels = file.get_tensor("labels") if "labels" in present - {name} else None
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
     return images, None if labels is None else labels.long()
 
 
-def _check_safetensors_bytes(path: Path) -> None:
-    """Raises ValueError where the file is shorter or longer than its header says."""
+def _places_of_safetensors(path: Path) -> dict[str, int]:
+    """The byte that each tensor begins at. Raises ValueError where the file is shorter or longer than its header says."""
+    places: dict[str, int] = {}
     found = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
         needed = 8 + header
         if found > needed:
             try:
-                entries = json.loads(file.read(header))
-                needed += max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+                entries = {k: entry for k, entry in json.loads(file.read(header)).items() if k != "__metadata__"}
+                places = {k: 8 + header + entry["data_offsets"][0] for k, entry in entries.items()}
+                needed += max(entry["data_offsets"][1] for entry in entries.values())
             except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{path} has no readable .safetensors header: {error}") from error
     if found < 9 or found != needed:
         raise ValueError(f"{path} has {found} bytes, but its header needs {max(needed, 9)}")
+    return places
 
 
 for one in (
@@ -260,7 +284,7 @@ for one in (
     Format("stl10", _stl10),
     Format("stl10_unlabeled", lambda path: (partial(stl10, path, "unlabeled"), None)),
     Format("idx", _idx),
-    Format("folder", picture_parts, ("size",)),
+    Format("folder", picture_parts, ("size",), slow=True),
     Format("arrays", lambda path, labels, array: (partial(arrays, path, labels, array), None), ("labels", "array")),
 ):
     FORMATS.add(one.name, one)

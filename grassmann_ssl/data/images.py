@@ -1,5 +1,6 @@
-"""A labelled set of images in memory, and the two sets bundled with scikit-learn."""
+"""A labelled set of images, and the two sets bundled with scikit-learn."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from grassmann_ssl.data.stored import StoredImages
 from grassmann_ssl.registry import Registry
 
 
@@ -14,13 +16,13 @@ from grassmann_ssl.registry import Registry
 class Images:
     """Images as bytes, with one class per image or none: labels[i] is the index into `classes` of the class of images[i].
 
-    images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue); labels (n,) int64 or None; classes is () without labels. `notes`
-    say what reading them passed over or changed.
+    images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue), in memory or in their file; labels (n,) int64 or None; classes is
+    () without labels. `notes` say what reading them passed over or changed.
     Raises ValueError where the images are empty or not of that shape and type, where the number of labels is not n, or where a
     label is outside 0..len(classes) - 1 (names the first such image).
     """
 
-    images: UInt8[Tensor, " n c h w"]
+    images: UInt8[Tensor, " n c h w"] | StoredImages
     labels: Int64[Tensor, " n"] | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -29,7 +31,7 @@ class Images:
         shape = tuple(self.images.shape)
         if self.images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8, got {self.images.dtype}")
-        if len(shape) != 4 or not self.images.numel() or shape[1] not in (1, 3):
+        if len(shape) != 4 or not math.prod(shape) or shape[1] not in (1, 3):
             raise ValueError(f"images must be a non-empty (n, c, h, w) array with c = 1 or 3, got {shape}")
         if self.labels is None:
             if self.classes:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from grassmann_ssl.data import picture_cache, stored
 from grassmann_ssl.data.images import Images
+from grassmann_ssl.data.picture_cache import Entry, Shape
+from grassmann_ssl.data.room import check_memory, in_words
+from grassmann_ssl.data.stored import Pixels, held
 from grassmann_ssl.registry import nearest
+from grassmann_ssl.streams import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+Progress = Callable[[int], Callable[..., object]]
 TEST = ("test", "val", "valid", "validation")  # the first of them that is there is the test part
 # Pillow opens these with other programs, or only their headers.
 UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -52,34 +62,94 @@ def image_folder(folder: str | Path, size: int | None = None) -> Images:
     frames the first is read. With `size`, the shorter side is resized to it (bilinear with antialiasing) and the centre square is kept;
     without it all pictures must have one size. Every header is read before the first pixel is.
     Raises ValueError where the folder is missing or has no pictures, a class has none, sizes differ (names two files and their sizes),
-    a picture cannot be read or has more than 8 bits a channel; ImportError where Pillow is missing.
+    a picture cannot be read or has more than 8 bits a channel, or there is no room for them; ImportError where Pillow is missing.
+    Pictures that take more than 1 GiB decoded are decoded once, into a file of the cache folder ($XDG_CACHE_HOME/grassmann_ssl, by default
+    ~/.cache/grassmann_ssl), where they stay and are found again as long as no picture has another size or date.
     """
-    listing = _listing(Path(folder))
-    return _read(listing, _headers(listing, size), size)
+    return _readers([_listing(Path(folder))], size, None)[0]()
 
 
-def picture_parts(folder: Path, size: int | None) -> tuple[Callable[[], Images], Callable[[], Images] | None]:
+def picture_parts(
+    folder: Path, size: int | None, progress: Progress | None = None
+) -> tuple[Callable[[], Images], Callable[[], Images] | None]:
     """Readers of the training and the test part: `image_folder` of folder/train and folder/test or val, or of the folder as a whole.
 
     Both parts have the classes of the training part, and are grey only together. Raises ValueError as `image_folder`, and for a class
     that only the test part has.
     """
     if not (folder / "train").is_dir():
-        return lambda: image_folder(folder, size), None
+        return _readers([_listing(folder)], size, progress)[0], None
     found = [name for name in TEST if (folder / name).is_dir()]
     train = _listing(folder / "train")
     for name in found[1:]:
         train.passed[f"folder {name} beside {found[0]}"] += 1
-    header = _headers(train, size)
     if not found:
-        return lambda: _read(train, header, size), None
-    test = _same_classes(_listing(folder / found[0]), train)
-    other = _headers(test, size)
-    grey = header.grey and other.grey
-    return (
-        lambda: _read(train, Header(header.shape, grey, header.moving), size),
-        lambda: _read(test, Header(other.shape, grey, other.moving), size),
-    )
+        return _readers([train], size, progress)[0], None
+    read_train, read_test = _readers([train, _same_classes(_listing(folder / found[0]), train)], size, progress)
+    return read_train, read_test
+
+
+def _readers(listings: list[Listing], size: int | None, progress: Progress | None) -> list[Callable[[], Images]]:
+    """Readers of the parts of a set: from memory where all of it is small, else from the cache."""
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    counts = [len(listing.files) for listing in listings]
+    tick = progress(2 * sum(counts)) if progress else _silent
+    key = _key(listings, size)
+    entry = picture_cache.find(key, counts)
+    if entry is None:
+        headers = [_headers(listing, size, tick) for listing in listings]
+        grey = all(header.grey for header in headers)
+        shapes = [_shape(listing, header, grey, size) for listing, header in zip(listings, headers, strict=True)]
+        parts = [_pixels(listing, shape, size, tick) for listing, shape in zip(listings, shapes, strict=True)]
+        entry = Entry(key, tuple(shapes), tuple(header.moving for header in headers))
+        needed = sum(map(math.prod, shapes))
+        what = f"{listings[0].folder}: {sum(counts):,} pictures of {' x '.join(map(str, shapes[0][1:]))}"
+        if needed <= stored.HELD:
+            check_memory(what, needed)
+            return [
+                partial(_images, listing, partial(_in_memory, shape, pixels), header.moving)
+                for listing, shape, pixels, header in zip(listings, shapes, parts, headers, strict=True)
+            ]
+        if progress:
+            say(f"decoding {sum(counts):,} pictures, once, into {entry.folder} ({in_words(needed)})")
+        picture_cache.make(entry, parts, what)
+    return [
+        partial(_images, listing, partial(_from_cache, entry, k), entry.moving[k], f"decoded in {entry.folder}")
+        for k, listing in enumerate(listings)
+    ]
+
+
+def _silent(label: str) -> None:
+    pass
+
+
+def _in_memory(shape: Shape, pixels: Iterator[np.ndarray]) -> Tensor:
+    images = np.empty(shape, np.uint8)
+    for target, picture in zip(images, pixels, strict=True):
+        target[...] = picture
+    return torch.from_numpy(images)
+
+
+def _from_cache(entry: Entry, number: int) -> Pixels:
+    return held(entry.part(number))
+
+
+def _key(listings: list[Listing], size: int | None) -> str:
+    """Of all that decides the decoded pictures: which files, their sizes and dates, `size`, and the version of Pillow."""
+    found = hashlib.blake2b(repr((_pillow().__version__, size)).encode(), digest_size=16)
+    for listing in listings:
+        found.update(repr((len(listing.files), listing.classes)).encode())
+        for path, label in listing.files:
+            status = path.stat()
+            found.update(os.fsencode(path.absolute()))
+            found.update(repr((label, status.st_size, status.st_mtime_ns)).encode())
+    return found.hexdigest()
+
+
+def _shape(listing: Listing, header: Header, grey: bool, size: int | None) -> Shape:
+    width, height = header.shape if size is None else (size, size)
+    return len(listing.files), 1 if grey else 3, height, width
 
 
 def _pillow() -> Any:
@@ -178,9 +248,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return OSError, SyntaxError, ValueError, _pillow().DecompressionBombError
 
 
-def _headers(listing: Listing, size: int | None) -> Header:
-    if size is not None and size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+def _headers(listing: Listing, size: int | None, tick: Callable[[str], object]) -> Header:
     image, failures = _pillow(), _failures()
     first: tuple[int, int] | None = None
     grey, moving = True, 0
@@ -205,33 +273,40 @@ def _headers(listing: Listing, size: int | None) -> Header:
             )
         grey &= mode in ("1", "L")
         moving += frames
+        tick("headers of pictures")
     assert first is not None
     return Header(first, grey, moving)
 
 
-def _read(listing: Listing, header: Header, size: int | None) -> Images:
+def _pixels(listing: Listing, shape: Shape, size: int | None, tick: Callable[[str], object]) -> Iterator[np.ndarray]:
+    """The pictures (c, h, w), one after the other."""
     from PIL import ImageOps
 
     image, failures = _pillow(), _failures()
-    width, height = (size, size) if size is not None else header.shape
-    images = np.empty((len(listing.files), height, width, 1 if header.grey else 3), np.uint8)
-    for target, (path, _) in zip(images, listing.files, strict=True):
+    _, channels, height, width = shape
+    for path, _ in listing.files:
         try:
             with image.open(path) as picture:
                 upright = ImageOps.exif_transpose(picture)
                 # Pillow warns where a palette with transparency is turned into red, green, blue directly.
                 opaque = upright.convert("RGBA") if "transparency" in upright.info else upright
-                pixels = opaque.convert("L" if header.grey else "RGB")
+                pixels = opaque.convert("L" if channels == 1 else "RGB")
         except failures as error:
             raise ValueError(f"{path} cannot be read as a picture: {error}") from error
         if size is not None:
             pixels = _centre(pixels, size)
-        target[...] = np.asarray(pixels).reshape(target.shape)
+        yield np.asarray(pixels).reshape(height, width, channels).transpose(2, 0, 1)
+        tick("pictures")
+
+
+def _images(listing: Listing, read: Callable[[], Pixels], moving: int, note: str = "") -> Images:
     labels = torch.tensor([label for _, label in listing.files]) if listing.classes else None
     notes = [text for text in (_shown(listing.passed, f"passed over in {listing.folder.name}: "),) if text]
-    if header.moving:
-        notes.append(f"of several frames the first is read: {header.moving} in {listing.folder.name}")
-    return Images(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels, listing.classes, tuple(notes))
+    if moving:
+        notes.append(f"of several frames the first is read: {moving} in {listing.folder.name}")
+    if note:
+        notes.append(note)
+    return Images(read(), labels, listing.classes, tuple(notes))
 
 
 def _shown(passed: Counter[str], before: str) -> str:

@@ -1,5 +1,6 @@
 """Two views of a batch through one encoder to a loss: joint embedding, with or without a predictor and a teacher."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grassmann_ssl.data.augment import as_floating
+from grassmann_ssl.data.stored import Pixels, chunks
 from grassmann_ssl.objectives import penalties
 
 CHUNK, CHUNK_VALUES = 512, 2**20  # most images, and most of their values, embedded at a time
@@ -76,20 +78,20 @@ class JointEmbedding(nn.Module):
         return (first + second) / 2
 
 
-def chunk_size(images: Tensor) -> int:
+def chunk_size(images: Pixels) -> int:
     """How many of the images (n, ...) are embedded at a time."""
-    return max(1, min(CHUNK, CHUNK_VALUES // images[0].numel()))
+    return max(1, min(CHUNK, CHUNK_VALUES // math.prod(images.shape[1:])))
 
 
 @torch.no_grad()
-def embeddings(method: JointEmbedding, images: Tensor | Iterable[Tensor]) -> dict[str, Tensor]:
+def embeddings(method: JointEmbedding, images: Pixels | Iterable[Tensor]) -> dict[str, Tensor]:
     """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode.
 
     Of images (n, ...), floating or uint8 (divided by 255, a chunk at a time), or of chunks of them.
     """
-    chunks = torch.split(images, chunk_size(images)) if isinstance(images, Tensor) else images
+    parts_of = chunks(images, chunk_size(images)) if isinstance(images, Pixels) else images
     with evaluating(method):
-        floating = (chunk if chunk.is_floating_point() else as_floating(chunk) for chunk in chunks)
+        floating = (chunk if chunk.is_floating_point() else as_floating(chunk) for chunk in parts_of)
         parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in floating]
     h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}

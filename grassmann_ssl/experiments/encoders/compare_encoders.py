@@ -128,7 +128,9 @@ def compare_encoders(
     tick = ticking(progress, total * config.steps)
     parts = Parts(folder)
     seeds = run.parts(
-        range(config.seeds), lambda k: _seed(config, k, process, tick, parts), lambda k: f"seed {config.seed + k}"
+        range(config.seeds),
+        lambda k: _seed(config, k, process, tick, parts, None if k else progress),
+        lambda k: f"seed {config.seed + k}",
     )
     run.resumed = parts.resumed(total)
     rows = [row for of_seed, *_ in seeds for row in of_seed]
@@ -145,14 +147,14 @@ def compare_encoders(
 
 
 def _seed(
-    config: CompareEncodersConfig, k: int, process: Process, tick: Tick, parts: Parts
+    config: CompareEncodersConfig, k: int, process: Process, tick: Tick, parts: Parts, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
     """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
     seed = config.seed + k
     with setting("data"):
-        split = load_split(config.data, torch.Generator().manual_seed(seed), **asdict(config.data_options)).to(
-            process.device
-        )
+        split = load_split(
+            config.data, torch.Generator().manual_seed(seed), progress, **asdict(config.data_options)
+        ).to(process.device)
     if k == 0:
         _check_arms(config, split, process)
     notes = {f"images of {config.data}": split.fingerprint}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from grassmann_ssl.audit import Audit, Number, audit_embeddings
 from grassmann_ssl.data.batches import Split
+from grassmann_ssl.data.stored import subset
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm
 from grassmann_ssl.experiments.encoders.fitting import SeenViews, Trained, seen_views
 from grassmann_ssl.experiments.encoders.guarantees import guarantees, lag_observed
@@ -44,11 +45,14 @@ class Judgement:
 
 def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     """Evaluate an encoder on views of training images, and probe its representation on unaugmented images."""
-    images = split.train[:JUDGED]
+    images = subset(split.train, slice(JUDGED))
     count = max(2, min(len(images), LIDAR_IMAGES))
     # LiDAR takes at least as many images as views of each.
-    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(min(LIDAR_VIEWS, count))]
-    seen = [embeddings(arm.method, view if k < 2 else view.first(count)) for k, view in enumerate(views)]
+    first = seen_views(images, arm.augmentation, config.seed)
+    seen = [embeddings(arm.method, first)]
+    for k in range(1, min(LIDAR_VIEWS, count)):  # the draw of one view at a time: noise is as large as the images
+        view = seen_views(images, arm.augmentation, config.seed, k)
+        seen.append(embeddings(arm.method, view if k < 2 else view.first(count)))
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
 
@@ -56,7 +60,7 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
         return torch.stack([rows[name][:count] for rows in seen], 1)
 
     return Judgement(
-        _verdict(arm, views[0], seen[0]["z"], seen[1]["z"]),
+        _verdict(arm, first, seen[0]["z"], seen[1]["z"]),
         summaries["z"],
         summaries["directions"],
         summaries["h"],
@@ -69,7 +73,7 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
 
 def collapse_verdict(config: TrainConfig, arm: Arm, split: Split) -> dict[str, Any]:
     """The verdict of `judge` alone, as it is recorded."""
-    images = split.train[:JUDGED]
+    images = subset(split.train, slice(JUDGED))
     views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(2)]
     first, second = (embeddings(arm.method, view)["z"] for view in views)
     return _verdict(arm, views[0], first, second)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grassmann_ssl.data.augment import Augmentation, Draw, as_floating, keyed_generator
 from grassmann_ssl.data.batches import Split, Views, augmentations
+from grassmann_ssl.data.stored import Pixels, chunks, subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
@@ -29,6 +30,7 @@ from grassmann_ssl.training.watch import Diverged, FiniteWatch
 SEEN = 1024  # most images on which spectra are recorded
 TIMED = 0.2  # initial share of the steps excluded from the time per step
 SHARE, FIRST_COST = 0.01, 0.01  # of the time that checkpoints take, and seconds that the first one is expected to take
+COMPARED = 64  # images that are compared with the first at a time
 VIEWS_STEP = 2**40  # key of the views used for evaluation
 
 
@@ -48,26 +50,25 @@ class Trained:
 class SeenViews:
     """One evaluation view of each image: chunks of them, made anew whenever they are gone through, so that one is held at a time."""
 
-    images: Tensor
+    images: Pixels
     augmentation: Augmentation
     draw: Draw
 
     def __iter__(self) -> Iterator[Tensor]:
         size = chunk_size(self.images)
-        for start in range(0, len(self.images), size):
-            rows = slice(start, start + size)
-            yield self.augmentation.apply(as_floating(self.images[rows]), self.draw.rows(rows))
+        for k, images in enumerate(chunks(self.images, size)):
+            yield self.augmentation.apply(as_floating(images), self.draw.rows(slice(k * size, (k + 1) * size)))
 
     def first(self, count: int) -> "SeenViews":
         """Those of the first images."""
-        return SeenViews(self.images[:count], self.augmentation, self.draw.rows(slice(count)))
+        return SeenViews(subset(self.images, slice(count)), self.augmentation, self.draw.rows(slice(count)))
 
     def stacked(self) -> Tensor:
         """All of them, (n, c, size, size)."""
         return torch.cat(list(self))
 
 
-def seen_views(images: Tensor, augmentation: Augmentation, seed: int, number: int = 0) -> SeenViews:
+def seen_views(images: Pixels, augmentation: Augmentation, seed: int, number: int = 0) -> SeenViews:
     """One evaluation view of each image, determined by the seed and the view's number."""
     generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=images.device)
     _, channels, height, width = images.shape
@@ -76,7 +77,8 @@ def seen_views(images: Tensor, augmentation: Augmentation, seed: int, number: in
 
 def prepare(config: TrainConfig, split: Split, process: Process) -> tuple[Views, Arm]:
     """The views and the untrained arm of a training run. Raises ConfigError for settings that do not fit the images."""
-    if all(torch.equal(one, split.train[0]) for one in split.train):  # ends at the first that differs
+    first = split.train[0]
+    if all(bool((some == first).all()) for some in chunks(split.train, COMPARED)):  # ends at the first that differs
         raise ConfigError(f"data: the {len(split.train):,} images to train on are all the same")
     size = config_size(split)
     with setting("augmentation"):
@@ -123,7 +125,7 @@ def fit(
     """
     views, arm = prepare(config, split, process)
     watch = FiniteWatch(process.device)
-    seen = seen_views(split.train[:SEEN], views.pair[0], config.seed)
+    seen = seen_views(subset(split.train, slice(SEEN)), views.pair[0], config.seed)
     recorder = SpectraRecorder(arm.method, seen, log_spaced(config.steps, config.records), watch)
     scaler = grad_scaler(config.precision, process.device)
     path = checkpoint()

@@ -16,6 +16,7 @@ from torch import nn
 import theory
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.data.files import DataOptions
+from grassmann_ssl.data.stored import subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
@@ -117,7 +118,7 @@ def stepwise_deep(
     """
     run = Run(config)
     with setting("data"):
-        split = load_split(config.data, run.generator(), **asdict(config.data_options)).to(run.device)
+        split = load_split(config.data, run.generator(), progress, **asdict(config.data_options)).to(run.device)
     if config.pairs > len(split.train):
         raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
@@ -192,7 +193,7 @@ def overlap(a: Array, b: Array) -> float:
 
 def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
     """The stacked list of both views, (2n, c, h, w), float64."""
-    images = split.train[: config.pairs]
+    images = subset(split.train, slice(config.pairs))
     return torch.cat([seen_views(images, arm.augmentation, config.seed, k).stacked() for k in (0, 1)]).double()
 
 

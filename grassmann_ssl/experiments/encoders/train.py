@@ -26,7 +26,9 @@ def train(config: TrainConfig, progress: Progress | None = None, folder: RunFold
         run = Run(config)
         generator = torch.Generator().manual_seed(config.seed)
         with setting("data"):
-            split = load_split(config.data, generator, **asdict(config.data_options)).to(process.device)
+            split = load_split(
+                config.data, generator, progress if process.first else None, **asdict(config.data_options)
+            ).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
         checkpoint = partial(folder.keep, CHECKPOINT) if folder else lambda: None
         trained = run.keep(fit, config, split, process, tick, checkpoint)
