@@ -66,7 +66,7 @@ class Result:
 
     def __str__(self) -> str:
         left = ", interrupted" if self.interrupted else ""
-        return f"{len(self.done)} done, {len(self.skipped)} skipped, which were done before, {len(self.failed)} failed{left}"
+        return f"{len(self.done)} done, {len(self.skipped)} skipped (done before), {len(self.failed)} failed{left}"
 
 
 def sweep(

@@ -45,18 +45,18 @@ def test_cells_are_run_skipped_and_tried_again(base, tmp_path):
     words = ("sweep", "compare", "--config", base, "--grid", "lr=0.1,0.2,9", "--seeds", 2, "--out", out)
     done = command(*words)
     assert done.returncode == 1
-    assert done.stdout.startswith("sweep of compare, 6 cells: 4 done, 0 skipped, which were done before, 2 failed\n")
+    assert done.stdout.startswith("sweep of compare, 6 cells: 4 done, 0 skipped (done before), 2 failed\n")
     failures = [line for line in done.stderr.splitlines() if "failed" in line]
     assert len(failures) == 2 and "cell lr=9.0,seed=1 failed: lr = 9 is above the stability limit" in failures[0]
     names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     assert names == [f"lr={lr},seed={seed}" for lr in (0.1, 0.2) for seed in (1, 2)]
     before = (out / names[0] / "run.json").stat().st_mtime_ns
     again = command(*words, "--set", "allow_unstable=false")
-    assert again.returncode == 1 and "0 done, 4 skipped, which were done before, 2 failed" in again.stdout
+    assert again.returncode == 1 and "0 done, 4 skipped (done before), 2 failed" in again.stdout
     assert (out / names[0] / "run.json").stat().st_mtime_ns == before
     shutil.rmtree(out / names[0])
     third = command("sweep", "compare", "--config", base, "--grid", "lr=0.1,0.2", "--seeds", 2, "--out", out)
-    assert third.returncode == 0 and "1 done, 3 skipped, which were done before, 0 failed" in third.stdout
+    assert third.returncode == 0 and "1 done, 3 skipped (done before), 0 failed" in third.stdout
     other = command(*words, "--set", "steps=5")
     assert other.returncode == 2 and "holds another run: steps = 4, not 5" in other.stderr
 
@@ -100,7 +100,7 @@ def test_an_error_of_any_kind_ends_its_cell_alone(base, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run", fails)
     out = tmp_path / "sweep"
     done = command("sweep", "compare", "--config", base, "--seeds", 3, "--out", out)
-    assert done.returncode == 1 and "2 done, 0 skipped, which were done before, 1 failed" in done.stdout
+    assert done.returncode == 1 and "2 done, 0 skipped (done before), 1 failed" in done.stdout
     assert "cell seed=2 failed: RuntimeError: out of memory\n" in done.stderr
     assert "Traceback" in (out / ".sweep" / "seed=2.txt").read_text()
     monkeypatch.undo()
@@ -124,7 +124,7 @@ def test_an_interrupt_keeps_the_finished_cells(recorded, base, tmp_path, monkeyp
     monkeypatch.setattr(module, "run", interrupts)
     out = tmp_path / "sweep"
     done = command("sweep", "compare", "--config", base, "--seeds", 3, "--out", out)
-    assert done.returncode == 130 and "1 done, 0 skipped, which were done before, 0 failed, interrupted" in done.stdout
+    assert done.returncode == 130 and "1 done, 0 skipped (done before), 0 failed, interrupted" in done.stdout
     assert done.stderr.endswith("interrupted; the finished cells are kept, and the same command runs the others\n")
     monkeypatch.undo()
     again = command("sweep", "compare", "--config", base, "--seeds", 3, "--out", out)
@@ -177,7 +177,7 @@ def test_several_workers_share_the_cells(base, tmp_path):
     out = tmp_path / "sweep"
     words = ("sweep", "compare", "--config", base, "--grid", "lr=0.1,9", "--seeds", 2, "--workers", 2, "--out", out)
     done = command(*words)
-    assert done.returncode == 1 and "2 done, 0 skipped, which were done before, 2 failed" in done.stdout
+    assert done.returncode == 1 and "2 done, 0 skipped (done before), 2 failed" in done.stdout
     assert "cell lr=9.0,seed=1 failed: lr = 9 is above the stability limit" in done.stderr
     assert (
         command("sweep", "compare", "--config", base, "--seeds", 2, "--set", "lr=0.1", "--out", tmp_path / "one")[0]
@@ -200,7 +200,7 @@ def test_slurm_runs_the_cells_and_says_which_failed(base, tmp_path, monkeypatch)
     (tmp_path / "slurm").mkdir()
     with cluster(tmp_path / "slurm", monkeypatch):
         done = command(*words, "--cluster", "slurm", "--partition", "main", "--minutes", 5, "--workers", 2)
-        assert "2 done, 0 skipped, which were done before, 2 failed" in done.stdout, done.stderr
+        assert "2 done, 0 skipped (done before), 2 failed" in done.stdout, done.stderr
         assert done.returncode == 1
         assert "cell lr=9.0,seed=2 failed: lr = 9 is above the stability limit" in done.stderr
         again = command(*words[:4], "--grid", "lr=0.1", *words[6:], "--cluster", "slurm", "--partition", "main")

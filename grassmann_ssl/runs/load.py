@@ -62,7 +62,7 @@ class StoredRun:
 
 
 def load_runs(where: Where = "runs") -> pd.DataFrame:
-    """The runs below folders as a frame of pandas: one row a run, by folder, from run.json alone; needs pandas.
+    """The runs below folders as a frame of pandas: one row a run, in the order given, from run.json alone; needs pandas.
 
     `where` is a run folder, a folder with runs anywhere below it, a pattern such as "runs/**", or a list of these. Columns: folder,
     experiment, verdict (kind of collapse, where the run has one), date, wall_time_s, interrupted and resumed (where, None where not); then
@@ -88,12 +88,12 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
     folders: dict[Path, Path] = {}
     for one in given:
         for path in [str(one)] if Path(one).exists() else sorted(glob.glob(str(one), recursive=True)):
-            for folder in _runs_below(Path(path)):
+            for folder in sorted(_runs_below(Path(path))):
                 at = folder.resolve()
                 folders[at] = min(folders.get(at, folder), folder, key=lambda one: (len(one.parts), one))
     outermost = {at: folder for at, folder in folders.items() if folders.keys().isdisjoint(at.parents)}
     runs, bad = [], []
-    for folder in sorted(outermost.values()):
+    for folder in outermost.values():
         try:
             runs.append(StoredRun(folder, read_record(folder)))
         except ConfigError as error:

@@ -116,11 +116,12 @@ def test_runs_are_found_by_folder_pattern_and_list_once_each(tmp_path, monkeypat
         "runs",
         "runs/**",
         "runs/*",
-        ["runs/sweep", "runs/b", "runs/a", "runs/b/run.json"],
         tmp_path / "runs",
     ):
         found = load_runs(where)["folder"]
         assert [os.path.relpath(one, tmp_path) for one in found] == every, where
+    given = ["runs/sweep", "runs/b", "runs/a", "runs/b/run.json"]
+    assert load_runs(given)["folder"].tolist() == every[::-1]  # in the order given
     assert load_runs("runs/b")["folder"].tolist() == ["runs/b"]
     assert load_runs("runs/sweep/lr=0.1")["folder"].tolist() == [str(deep.relative_to(tmp_path))]
     assert load_runs()["folder"].tolist() == every
