@@ -208,6 +208,15 @@ def test_where_every_feature_is_dropped_the_run_says_so(tmp_path):
         assert arm["kept"] == 0 and arm["as_predicted"] == arm["features"] == 2
 
 
+def test_networks_that_blow_up_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"step must be lower, got 0\.2: networks of the arm directpred blew up"):
+        run(
+            DirectPredConfig(
+                out=tmp_path / "run", seeds=1, eta=(0.1,), start=(1.0,), step=0.2, learning_rate=0.1, until=40.0
+            )
+        )
+
+
 @pytest.mark.slow
 def test_a_wrong_prediction_of_the_features_kept_is_noticed(tmp_path, monkeypatch):
     settings = {"seeds": 1, "eta": (0.1, 0.2), "variance": (0.0, 1.0), "until": 60.0, "start": (1.0,), "batch": 32}
