@@ -53,7 +53,7 @@ SETTINGS = {
     CommutatorConfig: {"seeds": 2, "dim": 2, "inputs": 3, "until": 1.0, "eta": (0.05,), "tau": (1.0,)},
     FlowFieldsConfig: {"eta": (0.1, 0.2), "starts": (2, 2)},
     BasinConfig: {"cells": 4},
-    DirectPredConfig: {"seeds": 2, "eta": (0.05, 0.15), "until": 5.0},
+    DirectPredConfig: {"seeds": 2, "eta": (0.05, 0.15), "until": 5.0, "batch": 8},
     WidthConfig: {"data": "gaussian", "dim": 2, "hidden": (2, 4), "seeds": 2, "rates": (0.4, 0.2), "horizon": 4.0},
     KernelChangeConfig: {
         "dim": 2, "widths": (8, 16, 32), "triplets": 4, "seeds": 2, "horizon": 1.0, "free_time": 0.5, "spectrum": (1.0, 0.5, 0.2),
@@ -82,7 +82,7 @@ LAST = {
     "phase-commutator": "after step 59 of 60",
     "phase-flow-fields": "in panel 4, which is left out, part 4 of 4",
     "phase-basin": None,
-    "phase-directpred": "in directcopy, which is left out, part 3 of 3",
+    "phase-directpred": "in directcopy, which is left out, part 4 of 4",
     "width": "in h = 4, which is left out, part 2 of 2",
     "kernel-change": "in width 32, which is left out, part 3 of 3",
     "ntk": "in width 32, which is left out, part 2 of 2",

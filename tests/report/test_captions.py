@@ -28,7 +28,7 @@ SMALL = {
     "commutator": CommutatorConfig(tau=(0.5, 1.0), eta=(0.0, 0.1), seeds=2, until=5.0, step=0.1),
     "symmetry": SymmetryConfig(eta=(0.01, 0.05), seeds=2, until=5.0, step=0.1),
     "fixed_points": FixedPointsConfig(tau=(1.0,), alpha_p=(1.0,), etas=6),
-    "directpred": DirectPredConfig(seeds=1, batch=16),
+    "directpred": DirectPredConfig(seeds=1, start=(1.0,), batch=16),
     "alignment": AlignmentConfig(seeds=2, dim=2, inputs=3, until=5.0, learning_rate=0.05),
     "basin": BasinConfig(cells=16),
     "compare": CompareConfig(
@@ -111,10 +111,10 @@ def test_the_course_of_the_effective_rank_is_that_of_the_rows(outcome_of):
 
 def test_features_are_dropped_in_order_only_where_they_are(outcome_of):
     outcome = outcome_of("directpred")
-    assert "so were all of larger σᵢ², in all 120 networks" in captions(outcome)
+    assert "so were all of larger σᵢ², in all 60 networks" in captions(outcome)
     measured = outcome.arrays["measured"].copy()
     measured[0, -1, -1, 0, -1] = 1.0  # the feature of the largest variance, where the largest weight decay drops all
-    assert "In 1 of 120 networks a feature was dropped and one of larger σᵢ² kept" in captions(
+    assert "In 1 of 60 networks a feature was dropped and one of larger σᵢ² kept" in captions(
         outcome, measured=measured
     )
 
@@ -122,7 +122,7 @@ def test_features_are_dropped_in_order_only_where_they_are(outcome_of):
 def test_theory_of_directpred_is_a_curve_that_jumps_at_its_thresholds(outcome_of):
     outcome = outcome_of("directpred")
     eta, curves = outcome.arrays["curve_eta"], outcome.arrays["curves"]
-    assert curves.shape == (4, 2, len(eta), 4) and (np.diff(eta) > 0).all()
+    assert curves.shape == (4, 1, len(eta), 4) and (np.diff(eta) > 0).all()
     alive = outcome.record["alive_above"]
     for j, threshold in enumerate(1 / (4 * (1 + np.array([0.0, 0.25, 1.0, 3.0])))):
         assert outcome.arrays["thresholds"][j] == pytest.approx(threshold)

@@ -89,7 +89,8 @@ def direct_copy(weights: Tensor, *, variance: Tensor, eta: Tensor) -> dict[str, 
 
 def direct_predictor(average: Tensor, epsilon: float) -> Tensor:
     """W_p (..., d, d) of DirectPred, eq. (18): the eigenvectors of the averaged correlation, p_j = sqrt(s_j) + epsilon max_j s_j."""
-    values, vectors = torch.linalg.eigh(average)
+    finite = torch.isfinite(average).all(-1).all(-1)[..., None, None]  # what blew up, the others go on
+    values, vectors = torch.linalg.eigh(torch.where(finite, average, 0.0))
     values = values.clamp_min(0)
     predictor: Tensor = (vectors * (values.sqrt() + epsilon * values[..., -1:])[..., None, :]) @ vectors.mT
     return predictor
@@ -160,7 +161,7 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
     def simulated(arm: str) -> Simulation:
         rule, state, constants = flows[arm]
         sgd = arm == "directpred_sgd"
-        return simulate(
+        found = simulate(
             rule,
             state,
             constants,
@@ -170,6 +171,10 @@ def directpred(config: DirectPredConfig, progress: Progress | None = None) -> Ou
             log_every=(sgd_steps if sgd else steps) // LOGGED,
             on_step=partial(tick, arm),
         )
+        if not torch.isfinite(found["weights"][-1]).all():
+            name = "learning_rate" if sgd else "step"
+            raise ConfigError(f"{name} must be lower, got {getattr(config, name):g}: networks of the arm {arm} blew up")
+        return found
 
     simulations = run.parts(ARMS, simulated)
     arms = ARMS[: len(simulations)]

@@ -124,6 +124,13 @@ def test_a_wrong_prediction_under_a_constraint_is_noticed(tmp_path, monkeypatch)
     assert all("0 of 3 seeds as predicted" in finding.agreement for finding in outcome.findings)
 
 
+def test_a_wrong_kind_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "predict", lambda *_: [("complete", 0.0)])
+    settings = SMALL | {"noise": (0.2,), "constraints": ("variance",), "objectives": ("squared_vicreg",)}
+    (cell,) = cells(run(CollapseConfig(out=tmp_path / "run", **settings)))
+    assert cell["kinds"]["none"] == cell["converged"] == 3 and cell["as_predicted"] == 0
+
+
 def test_what_moves_as_fast_as_ever_has_not_settled():
     t = torch.arange(0, 21, dtype=torch.float64)
     path = torch.stack([t, torch.exp(-t), torch.sin(t), 1 + 1e-16 * torch.sin(t)], -1)[..., None, None]

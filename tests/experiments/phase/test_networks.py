@@ -175,6 +175,8 @@ def test_the_bound_of_theorem_3_is_attained_where_k_is_a_constant_multiple_of_th
 def test_the_commutator_obeys_its_flow_and_its_bound(tmp_path):
     outcome = run(CommutatorConfig(out=tmp_path / "run", seeds=2, until=10.0))
     assert outcome.record["error"] < 1e-7 and outcome.record["broken"] == 0 and outcome.record["held"] > 4
+    apart = np.abs(outcome.arrays["measured"] - outcome.arrays["predicted"]).max()
+    assert outcome.record["error"] == apart > 1e-14  # Runge-Kutta 4 is not exact
     assert outcome.record["grew"] > 0  # large tau and little decay: it shoots up first
     assert outcome.findings[2].agreement == "as predicted"
 
@@ -206,6 +208,15 @@ def test_where_every_feature_is_dropped_the_run_says_so(tmp_path):
     )
     for arm in run(config).record["arms"].values():
         assert arm["kept"] == 0 and arm["as_predicted"] == arm["features"] == 2
+
+
+def test_networks_that_blow_up_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"step must be lower, got 0\.2: networks of the arm directpred blew up"):
+        run(
+            DirectPredConfig(
+                out=tmp_path / "run", seeds=1, eta=(0.1,), start=(1.0,), step=0.2, learning_rate=0.1, until=40.0
+            )
+        )
 
 
 @pytest.mark.slow
