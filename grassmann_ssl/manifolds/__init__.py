@@ -7,7 +7,8 @@ import warnings
 
 with warnings.catch_warnings():
     # geoopt decorates its maths with torch.jit.script, which newer torch deprecates: 73 warnings that users cannot act on.
-    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*", category=DeprecationWarning)
+    # A DeprecationWarning, and a FutureWarning from torch 2.14 on.
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*", category=Warning)
     import geoopt as _geoopt  # noqa: F401
 
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
