@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+LINES = "\n\t"
 EVERY = 60.0
 """seconds between two lines of progress where stderr is no terminal"""
 
@@ -80,7 +81,7 @@ def steady() -> None:
 def printed(text: str, kept: str = "") -> bool:
     """Print a result. Where stdout fails, that and what is `kept` all the same is said on stderr, and False returned."""
     try:
-        print(_plain(text), flush=True)
+        print(plain(text, LINES), flush=True)
     except (OSError, ValueError) as error:
         _lead_nowhere(sys.stdout)
         reason = error.strerror if isinstance(error, OSError) else error
@@ -92,14 +93,14 @@ def printed(text: str, kept: str = "") -> bool:
 def say(text: str) -> None:
     """A line on stderr, where that can be written."""
     try:
-        print(_plain(text), file=sys.stderr, flush=True)
+        print(plain(text, LINES), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _lead_nowhere(sys.stderr)
 
 
-def _plain(text: str) -> str:
-    """Text without what a terminal would obey, such as an ESC in the name of a file."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+def plain(text: str, kept: str = "") -> str:
+    """Text with escapes for what a terminal would obey, such as an ESC or an end of line in the name of a file, but for what is `kept`."""
+    return "".join(letter if letter.isprintable() or letter in kept else ascii(letter)[1:-1] for letter in text)
 
 
 def _lead_nowhere(stream: Any) -> None:

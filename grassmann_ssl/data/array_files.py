@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from grassmann_ssl.data.room import check_memory
 from grassmann_ssl.registry import nearest
+from grassmann_ssl.streams import plain
 
 NAMED = (".npz", ".safetensors")  # hold several arrays, each with a name
 TABLES = (".parquet", ".csv")
@@ -106,7 +108,7 @@ def _chosen(path: Path, known: Sequence[str], name: str | None) -> str:
 
 
 def _shown(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return plain(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _npy(path: Path) -> np.ndarray:
@@ -130,6 +132,7 @@ def _npz(path: Path, name: str | None) -> np.ndarray:
         archive = zipfile.ZipFile(path)
     with archive:
         chosen = _chosen(path, _names(archive), name)
+        check_memory(str(path), archive.getinfo(f"{chosen}.npy").file_size)
         with reading(path), archive.open(f"{chosen}.npy") as member:
             array: np.ndarray = np.lib.format.read_array(member)
             return array

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from grassmann_ssl.data.images import Images
+from grassmann_ssl.data.room import check_memory
 from grassmann_ssl.data.stored import Pixels, StoredImages, held
 
 STL10_SPLITS = ("train", "test", "unlabeled")
@@ -197,6 +198,7 @@ def _idx_array(path: Path, magic: int, dimensions: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             shape = _idx_shape(path, file, magic, dimensions)
             count = math.prod(shape)
+            check_memory(str(path), count)
             content = file.read(count + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error

@@ -40,7 +40,7 @@ class Listing:
 
     folder: Path
     classes: tuple[str, ...]
-    files: list[tuple[Path, int | None]]
+    files: list[tuple[str, int | None]]  # there may be millions, and a Path takes more memory
     passed: Counter[str]
 
 
@@ -141,8 +141,8 @@ def _key(listings: list[Listing], size: int | None) -> str:
     for listing in listings:
         found.update(repr((len(listing.files), listing.classes)).encode())
         for path, label in listing.files:
-            status = path.stat()
-            found.update(os.fsencode(path.absolute()))
+            status = os.stat(path)
+            found.update(os.fsencode(os.path.abspath(path)))
             found.update(repr((label, status.st_size, status.st_mtime_ns)).encode())
     return found.hexdigest()
 
@@ -169,9 +169,9 @@ def _listing(folder: Path) -> Listing:
     image.init()
     known = {ending for ending, kind in image.registered_extensions().items() if kind in set(image.OPEN) - UNREADABLE}
     passed: Counter[str] = Counter()
-    loose: list[Path] = []
-    classes: list[tuple[Path, list[Path]]] = []
-    files: list[tuple[Path, int | None]] = []
+    loose: list[str] = []
+    classes: list[tuple[Path, list[str]]] = []
+    files: list[tuple[str, int | None]] = []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             passed["hidden"] += 1
@@ -179,7 +179,7 @@ def _listing(folder: Path) -> Listing:
             inside = _pictures(entry, known, passed)
             classes.append((entry, inside))
         else:
-            loose += _pictures_of([entry], known, passed)
+            loose += map(str, _pictures_of([entry], known, passed))
     if not any(inside for _, inside in classes):
         if not loose:
             raise ValueError(
@@ -196,7 +196,7 @@ def _listing(folder: Path) -> Listing:
     return Listing(folder, tuple(entry.name for entry, _ in classes), files, passed)
 
 
-def _pictures(folder: Path, known: set[str], passed: Counter[str]) -> list[Path]:
+def _pictures(folder: Path, known: set[str], passed: Counter[str]) -> list[str]:
     """All pictures below a folder, sorted; links to folders are followed, each folder once."""
     found: list[Path] = []
     seen: set[str] = set()
@@ -210,7 +210,7 @@ def _pictures(folder: Path, known: set[str], passed: Counter[str]) -> list[Path]
         passed.update({"hidden": len(hidden)} if hidden else {})
         folders[:] = sorted(set(folders) - set(hidden))
         found += _pictures_of((Path(where, name) for name in names), known, passed)
-    return sorted(found)
+    return [str(path) for path in sorted(found)]
 
 
 def _pictures_of(paths: Iterator[Path] | list[Path], known: set[str], passed: Counter[str]) -> list[Path]:

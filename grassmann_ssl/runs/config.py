@@ -11,12 +11,19 @@ import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from grassmann_ssl.registry import nearest
+from grassmann_ssl.streams import plain
 
 Config = TypeVar("Config", bound="RunConfig")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be run; its message is one line for the user, raised before any training starts."""
+    """A setting that cannot be run; its message is one line for the user, raised before any training starts.
+
+    Letters that no line has, such as the end of a line in the name of a file, are written as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 def choice(names: Iterable[str]) -> PrimitiveConstructorSpec[str]:

@@ -169,14 +169,16 @@ class Outcome:
                 )
                 raise ConfigError(f"{folder} holds no run: {why}")
             record = json.loads(at.read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("it is not a record")
             at = folder / "metrics.parquet"
             table = pq.read_table(at)
             at = folder / "arrays.safetensors"
             arrays = load_file(at)
         except ConfigError:
             raise
-        except (OSError, ValueError, pa.ArrowException, SafetensorError) as error:
-            raise ConfigError(f"{at} cannot be read: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError, RecursionError, pa.ArrowException, SafetensorError) as error:
+            raise ConfigError(f"{at} cannot be read: {(str(error).splitlines() or [''])[0]}") from None
         return cls(record, {name: _column(table[name]) for name in table.column_names}, arrays)
 
 

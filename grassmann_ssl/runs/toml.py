@@ -1,6 +1,7 @@
 """Settings in TOML files: read, checked against the fields of a config, and written."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ else:
 
 EXPERIMENT = "experiment"
 # What the folder is to do with a run that it holds is said with each command anew, and is no part of the settings that a file keeps.
+MOST_PARTS = 64
 ONCE = ("overwrite", "resume")
 
 
@@ -40,8 +42,15 @@ def _written(value: Any) -> str:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The content of a text in TOML. Raises ValueError where it is none."""
-    return tomllib.loads(text)
+    """The content of a text in TOML. Raises ValueError where it is none, and where it is nested deeper than any settings are."""
+    bare = text.translate({ord(mark): None for mark in "\"' \t"})
+    # For a dotted key of n parts tomllib takes memory of n squared.
+    if any(piece.partition("#")[0].count(".") > MOST_PARTS for piece in re.split(r"[=\[\]{},\n]", bare)):
+        raise ValueError(f"a key has more than {MOST_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read(path: Path) -> dict[str, Any]:

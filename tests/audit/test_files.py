@@ -256,3 +256,8 @@ def test_a_member_that_says_it_is_larger_than_it_is_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "z.npz", "w") as archive:
         archive.writestr("z.npy", header.getvalue())
     refused(tmp_path / "z.npz", "cannot be read")
+
+
+def test_names_of_arrays_are_shown_in_one_line(tmp_path):
+    np.savez(tmp_path / "z.npz", **{"a\n\x1b[2J": np.zeros(2), "b": np.zeros(2)})
+    refused(tmp_path / "z.npz", r"one must be chosen by its name: a\n\x1b[2J, b")

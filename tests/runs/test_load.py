@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from grassmann_ssl import load_runs
 from grassmann_ssl.experiments.phase.basin import BasinConfig
 from grassmann_ssl.run import run
-from grassmann_ssl.runs import ConfigError, stored_runs
+from grassmann_ssl.runs import ConfigError, Outcome, stored_runs
 from grassmann_ssl.runs.folder import MANIFEST, WHOLE
 from grassmann_ssl.runs.load import columns_of
 
@@ -192,3 +192,14 @@ def test_without_pandas_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=re.escape("load_runs needs pandas; to get it: pip install 'pandas>=2.1'")):
         load_runs(tmp_path)
     assert len(stored_runs(tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize(("content", "why"), [("[]", "it is not a record"), ("[" * 100_000, "maximum recursion")])
+def test_an_outcome_of_what_is_no_record_is_refused(content, why, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match=f"run.json cannot be read: {why}"):
+        Outcome.load(tmp_path)
+
+
+def test_the_message_of_a_setting_is_one_line_whatever_it_names():
+    assert str(ConfigError("data: a\nb\x1b[2J\u2028é/0.png is broken")) == r"data: a\nb\x1b[2J\u2028é/0.png is broken"

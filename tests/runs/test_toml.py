@@ -89,6 +89,8 @@ def test_none_is_always_the_default_and_the_defaults_are_the_same_config(name, t
         ('experiment = "train"', "holds settings of 'train', not of 'compare'"),
         ("steps = ", "is not TOML: Invalid value"),
         ("steps = 3\nsteps = 4", "is not TOML: Cannot overwrite"),
+        ("steps = " + "[" * 9999, "is not TOML: it is nested too deeply"),
+        ("a . 'b'." * 40 + "c = 3", "is not TOML: a key has more than 64 parts"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_file_and_key(tmp_path, text, message):
@@ -96,6 +98,16 @@ def test_what_is_no_setting_is_refused_by_file_and_key(tmp_path, text, message):
         read(tmp_path, text, CompareConfig)
     assert str(caught.value).startswith(f"config: {tmp_path / 'settings.toml'}") and message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_line_of_dots_is_a_comment_and_many_numbers_are_a_list(tmp_path):
+    numbers = [k / 10 for k in range(1, 200)]
+    found = read(
+        tmp_path,
+        f"# {'.' * 200}\nsteps = 3  # {'.' * 200}\nobjectives = {[str(one) for one in numbers]}",
+        CompareConfig,
+    )
+    assert found == {"steps": 3, "objectives": tuple(map(str, numbers))}
 
 
 @pytest.mark.parametrize(

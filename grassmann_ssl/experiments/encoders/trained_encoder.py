@@ -47,7 +47,10 @@ def load_encoder(folder: str | Path) -> TrainedEncoder:
     config, channels, size = _settings(folder / "run.json")
     path = folder / "weights.safetensors"
     weights = _read(path)
-    module = TrainedEncoder(assemble(config, channels, size, Process(0, 1, torch.device("cpu"))).method)
+    try:
+        module = TrainedEncoder(assemble(config, channels, size, Process(0, 1, torch.device("cpu"))).method)
+    except (RuntimeError, MemoryError, TypeError) as error:  # sizes that no memory holds, or that are no numbers
+        raise ConfigError(f"{folder / 'run.json'}: {(str(error).splitlines() or ['it does not fit'])[0]}") from None
     needed = module.state_dict()
     for name in sorted({*weights, *needed}):
         there, own = _described(weights.get(name)), _described(needed.get(name))

@@ -186,6 +186,7 @@ LAST = "projector.4.weight"
         (recorded(lambda r: r["config"].update(colour=3)), "run.json has settings that this version does not know: colour"),
         (recorded(lambda r: r["config"].update(hidden=32)), "does not fit run.json: projector.0.weight is float32 (64, 256)"),
         (recorded(lambda r: r["config"].update(lr="fast")), "run.json cannot be read: "),
+        (recorded(lambda r: r["config"].update(hidden=10**17)), "run.json: Storage size calculation overflowed"),
     ],
 )  # fmt: skip
 def test_a_folder_that_does_not_hold_the_encoder_is_refused_in_one_line(spoil, message, tmp_path, stored):
