@@ -166,6 +166,8 @@ class Campaign:
             self.counts["stopped"] += 1
             self.counts["unreadable"] += not readable(at)
             self.counts["with a checkpoint"] += unfinished(at)
+            if (at / "run.json").exists() and not unfinished(at):  # stopped when all was written
+                break
             if code not in (1, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise RuntimeError(f"{COMBINATIONS[k]} ends with exit code {code}")
         self.counts["runs"] += 1
