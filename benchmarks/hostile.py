@@ -560,7 +560,7 @@ def campaign(cases: int, first: int = 0) -> Campaign:
         sandbox = Path(made) / "sandbox"
         sandbox.mkdir()
         while number < first + cases:
-            for case in _in_process(number, first + cases, sandbox):
+            for case in in_process(number, first + cases, sandbox):
                 found.add(case)
                 number = case.number + 1
             if number < first + cases:
@@ -569,7 +569,8 @@ def campaign(cases: int, first: int = 0) -> Campaign:
     return found
 
 
-def _in_process(start: int, stop: int, sandbox: Path) -> Iterator[Case]:
+def in_process(start: int, stop: int, sandbox: Path) -> Iterator[Case]:
+    """The cases from `start` to before `stop`, run in another process, until it dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(start, stop, sandbox, sender))

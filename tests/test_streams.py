@@ -56,6 +56,18 @@ def test_progress_is_a_line_now_and_then_elsewhere(stderr, monkeypatch):
     assert "\r" not in shown.getvalue() and all(line.startswith("training: ") for line in lines)
 
 
+def test_reading_pictures_and_then_training_are_two_bars():
+    """Of one `ProgressBar`, the first of which ends before the second begins, in whatever order they are asked for."""
+    bar = streams.ProgressBar()
+    training, reading = bar(100), bar(2)
+    for _ in range(2):
+        reading("pictures")
+    assert bar.bar is None
+    training("train", 10)
+    assert bar.bar.total == 100 and bar.bar.n == 10
+    bar.close()
+
+
 @pytest.mark.parametrize("base", [io.StringIO, Terminal])
 def test_progress_that_cannot_be_shown_ends_nothing(base, stderr, monkeypatch):
     monkeypatch.setattr(streams, "EVERY", 0.0)

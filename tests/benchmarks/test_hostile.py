@@ -108,7 +108,7 @@ def test_a_process_that_dies_is_counted_and_the_rest_is_run(monkeypatch):
                 return
             yield Case(number, names[number], "", "loaded")
 
-    monkeypatch.setattr(hostile, "_in_process", dies_at_two)
+    monkeypatch.setattr(hostile, "in_process", dies_at_two)
     found = campaign(4)
     assert found.kinds == {"loaded": 3, "the process died": 1} and [case.number for case in found.broken] == [2]
 
