@@ -77,8 +77,8 @@ def test_the_commands_of_the_pages_run(line, tmp_path, monkeypatch):
         program, *arguments = shlex.split(part)
         done = command(*arguments)
         assert program == ".venv/bin/grassmann-ssl" and done.returncode == 0, done.stderr
-        if arguments[0] == "table":
-            assert done.stdout.startswith("run ")
+        if arguments[0] in ("table", "sweep"):
+            assert done.stdout.startswith(("run ", "sweep of compare, 8 cells: 8 done, "))
             continue
         report = re.search(r"report: (.*)", done.stdout)
         assert report and (tmp_path / report[1]).exists()

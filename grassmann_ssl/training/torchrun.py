@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from grassmann_ssl.distributed import Process, process_count, process_rank
 from grassmann_ssl.runs import ConfigError, device_of, setting
@@ -44,6 +46,19 @@ def refuse_differences(model: nn.Module) -> None:
         raise RuntimeError(f"the processes have different models after training: {', '.join(names)}")
 
 
+def _store_of_this_start(count: int) -> dict[str, Any]:
+    """The store where the processes meet, of this start alone, for `init_process_group`.
+
+    On one machine torchrun keeps one store for all its starts: a process that is started again could find where the last ones, which are
+    gone, had been listening.
+    """
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if start == "0" or os.environ.get("LOCAL_WORLD_SIZE") != str(count):  # machines count their starts apart
+        return {}
+    store, rank, size = next(rendezvous("env://"))
+    return {"store": PrefixStore(f"start_{start}", store), "rank": rank, "world_size": size}
+
+
 @contextmanager
 def processes(device: str) -> Iterator[Process]:
     """Join the process group of torchrun for the duration of the context; one process where torchrun was not used.
@@ -65,7 +80,7 @@ def processes(device: str) -> Iterator[Process]:
     if cuda:
         torch.cuda.set_device(own)
     with setting("torchrun"):
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", **_store_of_this_start(count))
     try:
         yield Process(dist.get_rank(), count, own)
     finally:

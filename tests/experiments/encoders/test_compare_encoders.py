@@ -80,7 +80,9 @@ def test_of_two_seeds_both_values_are_shown(two):
 
 def test_nothing_measured_is_called_predicted(three):
     assert all(one.predicted is None and one.measured for one in three.findings)
-    assert three.findings[2].measured == "collapsed in 0 of 0, diverged in 3"
+    assert three.findings[2].measured.startswith(
+        "collapsed in 0 of 0, diverged in 3 (representations are not finite at step 1"
+    )
     counted = re.match(r"collapsed in (\d) of 3 \(", three.findings[0].measured)
     kinds = three.record["arms"][0]["kinds"]
     assert int(counted[1]) == kinds["dimensional"] + kinds["directional"] + kinds["complete"]
@@ -120,7 +122,9 @@ def rows_of_kinds(*kinds):
         row | {"seed": k, "kind": kind, "open": open_ if kind == "undecided" else {}} for k, kind in enumerate(kinds)
     ]
     return [
-        {"arm": "batch=32", "seed": one["seed"], "kind": "diverged"} if one["kind"] == "diverged" else one
+        {"arm": "batch=32", "seed": one["seed"], "kind": "diverged", "reason": "the loss is not finite"}
+        if one["kind"] == "diverged"
+        else one
         for one in rows
     ]
 
@@ -134,7 +138,7 @@ def test_undecided_seeds_count_neither_as_collapsed_nor_as_decided():
     assert one["collapse_interval"] == list(wilson_interval(3, 4)) and one["live_bounds"] == [7, 8]
     said = compare_encoders.measured(one)
     assert said.startswith(
-        "collapsed in 3 of 4 (30 to 95 %), undecided in 2, diverged in 1; open: dimensional (too few rows); "
+        "collapsed in 3 of 4 (30 to 95 %), undecided in 2, diverged in 1 (the loss is not finite); open: dimensional (too few rows); "
     )
     assert "7 to 8 live, over 96 rows" in said
     none = compare_encoders.summary_of(config, "batch=32", rows_of_kinds("undecided", "undecided"))

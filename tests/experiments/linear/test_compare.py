@@ -126,7 +126,9 @@ def test_weights_stay_orthonormal(digits, name):
 def test_the_run_folder_is_complete_and_open(digits):
     outcome, out = digits
     assert {p.name for p in out.iterdir()} == {
+        ".files.json",
         "run.json",
+        "config.toml",
         "metrics.parquet",
         "arrays.safetensors",
         "report.html",

@@ -308,7 +308,8 @@ def test_predictions_know_their_validity():
 def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
-        "run.json", "metrics.parquet", "arrays.safetensors", "report.html", "kernels.png", "movement.png", "laziness.png",
+        ".files.json", "run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html",
+        "kernels.png", "movement.png", "laziness.png",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "kernel-change" and set(record["arms"]) == set(ARMS)

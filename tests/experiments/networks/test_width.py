@@ -203,7 +203,7 @@ def test_one_output_and_one_width_leave_no_gaps(tmp_path):
 def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
-        "run.json", "metrics.parquet", "arrays.safetensors", "report.html",
+        ".files.json", "run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html",
         "projector.png", "modes.png", "metrics.png", "collapse.png",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
