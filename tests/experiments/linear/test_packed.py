@@ -47,6 +47,7 @@ def trained(monkeypatch):
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("same", "dtype"),
     [
@@ -89,6 +90,7 @@ def test_a_run_that_is_refused_or_diverges_changes_no_other(trained):
     assert "diverged" in outcomes[1].record["arms"]["barlow_twins"]["free"]["reason"]
 
 
+@pytest.mark.slow
 def test_packs_are_as_large_as_the_memory_allows(trained, monkeypatch):
     configs = [CompareConfig(**BASE, seed=seed, objectives=("barlow_twins",)) for seed in range(5)]
     monkeypatch.setattr(module, "MEMORY", 2 * 300 * 2 * 2 * 64 * 2 * 8)
