@@ -13,6 +13,7 @@ from typing import Any
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.report.terminal import table
 from grassmann_ssl.runs import ConfigError, StoredRun
+from grassmann_ssl.runs.disk import replacing
 from grassmann_ssl.runs.load import VERDICT
 
 PLACE = ("out", "overwrite", "resume")  # settings of where a run is, not of what it is
@@ -108,20 +109,19 @@ def save_runs(runs: Sequence[StoredRun], path: Path, columns: Sequence[str] = ()
     names = [
         one for name in _chosen(rows, columns) for one in (name, *(name + end for end in ENDS)) if one in known
     ] or known
-    part = path.with_name(f".{path.name}.part")
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"save: {path} must end in .csv or .parquet")
     try:
-        if path.suffix == ".csv":
-            with part.open("w", newline="", encoding="utf-8") as file:
-                lines = csv.writer(file)
-                lines.writerows([names, *([_plain(row.get(name)) for name in names] for row in rows)])
-        elif path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+        with replacing(path) as scratch:
+            if path.suffix == ".csv":
+                with scratch.open("w", newline="", encoding="utf-8") as file:
+                    lines = csv.writer(file)
+                    lines.writerows([names, *([_plain(row.get(name)) for name in names] for row in rows)])
+            else:
+                import pyarrow as pa
+                import pyarrow.parquet as pq
 
-            pq.write_table(pa.table({name: _column([row.get(name) for row in rows]) for name in names}), part)
-        else:
-            raise ConfigError(f"save: {path} must end in .csv or .parquet")
-        os.replace(part, path)
+                pq.write_table(pa.table({name: _column([row.get(name) for row in rows]) for name in names}), scratch)
     except OSError as error:
         raise ConfigError(f"save: {path} cannot be written: {error.strerror}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from grassmann_ssl.report import stored_page
 from grassmann_ssl.report.page import Page, embedded, filled, png
 from grassmann_ssl.report.runs_table import cell, differing, found, labels
 from grassmann_ssl.runs import ConfigError, StoredRun
+from grassmann_ssl.runs.disk import replacing
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ def draw_side_by_side(runs: Sequence[StoredRun], out: Path) -> Path:
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_name(f".{out.name}.part")
-        part.write_text(html, encoding="utf-8")
-        os.replace(part, out)
+        with replacing(out) as scratch:
+            scratch.write_text(html, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be written: {error.strerror}") from None
     return out

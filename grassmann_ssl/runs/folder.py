@@ -73,6 +73,13 @@ def _git_commit() -> str | None:
         return None
 
 
+def binding(config: RunConfig) -> dict[str, Any]:
+    """The settings that a run which goes on must share, as JSON has them, and its experiment: all but those of FREE."""
+    settings = {name: value for name, value in config.values().items() if name not in FREE}
+    found: dict[str, Any] = json.loads(json.dumps({**settings, "experiment": config.NAME}, default=str))
+    return found
+
+
 class RunFolder:
     """The folder of one run, from its first check to its last file; a context, which no other run enters at the same time.
 
@@ -136,7 +143,7 @@ class RunFolder:
     def _check(self) -> None:
         path = self.path
         if unfinished(path):
-            now = self._settings()
+            now = binding(self.config)
             try:
                 then = json.loads((path / UNFINISHED).read_text(encoding="utf-8"))
                 different = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
@@ -159,11 +166,6 @@ class RunFolder:
         if not self.config.overwrite:
             raise ConfigError(f"out: {path} holds {holds}; replace it with --overwrite or give another folder")
 
-    def _settings(self) -> dict[str, Any]:
-        settings = {name: value for name, value in self.config.values().items() if name not in FREE}
-        found: dict[str, Any] = json.loads(json.dumps({"experiment": self.config.NAME, **settings}, default=str))
-        return found
-
     def keep(self, name: str) -> Path | None:
         """Where the run keeps what makes it go on: CHECKPOINT or PARTS. From the first call on it is an unfinished run.
 
@@ -176,7 +178,7 @@ class RunFolder:
             _discard(self.path)
             try:
                 with replacing(self.path / UNFINISHED) as scratch:
-                    write_json(scratch, self._settings())
+                    write_json(scratch, binding(self.config))
             except OSError as error:
                 raise ConfigError(f"out: {self.path} is not writable: {_reason(error)}") from None
             self.continued = True

@@ -11,7 +11,7 @@ from typing import Any
 
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig
-from grassmann_ssl.runs.folder import FREE
+from grassmann_ssl.runs.folder import binding
 
 GRID = "grid"
 LONGEST = 120
@@ -109,10 +109,9 @@ def finished(cell: Cell) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise ConfigError(f"cell {cell.name}: {at} cannot be read: {str(error).splitlines()[0]}") from None
-    wanted = json.loads(json.dumps(cell.config.values(), default=str))
     stored = {**record.get("config", {}), "experiment": record.get("experiment")}
-    for name, value in {**wanted, "experiment": cell.config.NAME}.items():
-        if name not in FREE and stored.get(name) != value:
+    for name, value in binding(cell.config).items():
+        if stored.get(name) != value:
             held = f"{name} = {stored.get(name)!r}, not {value!r}"
             raise ConfigError(f"cell {cell.name}: {cell.config.folder} holds another run: {held}; give another --out")
     return record.get("interrupted") is None

@@ -18,7 +18,7 @@ from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
 from grassmann_ssl.nn.joint_embedding import chunk_size, embeddings
 from grassmann_ssl.runs import ConfigError, Finding, setting
-from grassmann_ssl.runs.folder import FREE
+from grassmann_ssl.runs.folder import binding
 from grassmann_ssl.streams import say
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import grad_scaler, train_encoder
@@ -180,8 +180,7 @@ def config_size(split: Split) -> int:
 
 def _notes(config: TrainConfig, split: Split) -> dict[str, Any]:
     """The settings and the data that a checkpoint must share."""
-    settings = {name: value for name, value in config.values().items() if name not in FREE}
-    return {**settings, f"images of {config.data}": split.fingerprint}
+    return {**binding(config), f"images of {config.data}": split.fingerprint}
 
 
 def _resume(
