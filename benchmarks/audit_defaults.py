@@ -15,7 +15,8 @@ from grassmann_ssl.audit.rule import participation, share_used
 from grassmann_ssl.data.batches import PHOTOS, Split, load_split
 from grassmann_ssl.data.images import BUNDLED, bundled
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
+from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.material import Pictures
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs, collapse, defined, predicted_variances
 from grassmann_ssl.nn.joint_embedding import embeddings
@@ -79,8 +80,9 @@ def run(
 
 def judged(config: TrainConfig, split: Split, device: torch.device) -> tuple[float | None, str]:
     """The variance of directions of a trained encoder's embeddings, and their kind."""
-    arm = fit(config, split, Process(0, 1, device)).arm
-    z = embeddings(arm.method, seen_views(split.train, arm.augmentation, config.seed))["z"]
+    process = Process(0, 1, device)
+    material = Pictures(config, split, process)
+    z = embeddings(fit(config, material, process).arm.method, material.view(0, len(split.train)))["z"]
     audit = audit_embeddings(z, directions=True)
     return audit["spread"].value, audit.kind
 

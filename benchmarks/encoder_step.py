@@ -83,7 +83,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, size: int, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.arm: Arm = assemble(config, 3, size, Process(0, 1, device))
+        self.arm: Arm = assemble(config, torch.zeros(2, 3, size, size), Process(0, 1, device))
         self.watch = FiniteWatch(device)
         self.done = 0
 

@@ -46,6 +46,7 @@ _HOMES = {
     "optim": (
         "LARS", "Landing", "RiemannianAdam", "RiemannianCG", "RiemannianLBFGS", "RiemannianMuon", "RiemannianSGD", "optim",
     ),
+    "pretraining": ("pretrain",),
     "report": ("report",),
     "run": ("run",),
     "runs": ("Outcome", "load_runs", "runs"),
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.optim import RiemannianLBFGS as RiemannianLBFGS
     from grassmann_ssl.optim import RiemannianMuon as RiemannianMuon
     from grassmann_ssl.optim import RiemannianSGD as RiemannianSGD
+    from grassmann_ssl.pretraining import pretrain as pretrain
     from grassmann_ssl.runs import Outcome as Outcome
     from grassmann_ssl.runs import load_runs as load_runs
     from grassmann_ssl.training import load_checkpoint as load_checkpoint

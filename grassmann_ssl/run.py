@@ -9,7 +9,7 @@ from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.encoders.audit import AuditConfig, audit_of, outcome_of
 from grassmann_ssl.interrupt import Terminated, patience
 from grassmann_ssl.report import draw
-from grassmann_ssl.runs import Outcome, Progress, RunConfig, RunFolder, unfinished
+from grassmann_ssl.runs import ConfigError, Outcome, Progress, RunConfig, RunFolder, unfinished
 
 DONE = "while it was compared and written, which is done"
 CONTINUES = "the same command continues it"
@@ -68,6 +68,22 @@ def run(
     return outcome
 
 
+def save_outcome(outcome: Outcome, folder: Path, overwrite: bool = False) -> Path:
+    """Write an outcome that was made in Python into a run folder: `Outcome.save`."""
+    config = RunConfig(out=folder, overwrite=overwrite)
+    with RunFolder(config) as checked:
+        outcome.record["config"]["out"] = str(folder)
+        _write(outcome, checked)
+    return folder
+
+
+def drawn(outcome: Outcome) -> Path:
+    """The page of a run folder that this outcome was written to, drawn anew: `Outcome.report`."""
+    if not (outcome.folder / "run.json").exists():
+        raise ConfigError(f"{outcome.folder} holds no run: outcome.save(folder) writes one, with its page")
+    return draw(outcome.folder)
+
+
 def save_audit(audit: Audit, folder: Path, overwrite: bool = False) -> None:
     """Write an audit that was made in Python into a run folder: `Audit.save`."""
     with RunFolder(AuditConfig(out=folder, overwrite=overwrite)) as checked:
@@ -83,7 +99,7 @@ def _write(outcome: Outcome, folder: RunFolder, page: bool = True) -> None:
     undrawn: BaseException | None = None
     try:
         with folder.writing(finished=outcome.interrupted is None) as path:
-            outcome.save(path)
+            outcome.write(path)
             try:
                 if page:
                     draw(path)

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 # As in the design: a room imports rooms of its own layer and of lower ones.
 LAYERS = (
     "interrupt, registry, streams, precision, distributed, manifolds < objectives, data, metrics < optim, nn, audit < training, runs "
-    "< experiments < report < run < sweep < cli"
+    "< experiments < report < run < pretraining, sweep < cli"
 )
-# An import of a higher room, late and inside functions. `Audit.save` and `Audit.load` write and read the run folder of the command
-# `audit`, and its record and page stand above the room of the audit; the audit itself never needs them.
-UPWARD = {("grassmann_ssl.audit.result", "grassmann_ssl.run")}
+# An import of a higher room, late and inside functions. `Audit.save`, `Audit.load` and `Outcome.save` write and read the run folder of a
+# command, whose record and page stand above the room of the audit and of runs; these themselves never need them.
+UPWARD = {("grassmann_ssl.audit.result", "grassmann_ssl.run"), ("grassmann_ssl.runs.record", "grassmann_ssl.run")}
 LEVELS = {name: level for level, layer in enumerate(LAYERS.split(" < ")) for name in layer.split(", ")}
 SOURCES = sorted((ROOT / "grassmann_ssl").rglob("*.py"))
 

@@ -1,16 +1,16 @@
 """The constraints of an encoder by name: how each is imposed, what it guarantees, and what it is compatible with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import geoopt
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.manifolds import CanonicalStiefel, Grassmann, Stiefel
 from grassmann_ssl.nn.feature_orthonormal import feature_orthonormal
-from grassmann_ssl.nn.placement import PLACES, constrain_model, layers_at
+from grassmann_ssl.nn.placement import PLACES, constrain_model, is_pattern, layers_at
 from grassmann_ssl.registry import Registry
 
 
@@ -55,10 +55,16 @@ class Constraint:
     options: tuple[str, ...] = ()
     source: str = ""
 
+    def check_layers(self, where: str, names: list[str], last: str) -> None:
+        """Raise ValueError, with the reason, where it is for the last linear layer only, and is put on others; `names` of them all."""
+        if self.places == ("last",) and names and names != [last]:
+            use = f"; use --constraint {self.instead}" if self.instead else ""
+            raise ValueError(f"constraint {self.name} {self.elsewhere.format(where=where)}{use}")
+
     def check(self, *, where: str, objective: str, invariant: bool, predictor: str, equivariant: bool) -> None:
         """Raise ValueError, with the reason, for an incompatible place, objective or predictor."""
         use = f"; use --constraint {self.instead}" if self.instead else ""
-        if where not in self.places:
+        if where not in self.places and not is_pattern(where):
             raise ValueError(f"constraint {self.name} {self.elsewhere.format(where=where)}{use}")
         if self.subspace and not invariant:
             raise ValueError(
@@ -70,6 +76,19 @@ class Constraint:
 
 def _on(manifold: Callable[[], geoopt.Manifold]) -> Callable[[nn.Module, str], list[str]]:
     return lambda model, where: constrain_model(model, manifold(), where=where)
+
+
+def constraint_on(manifold: geoopt.Manifold) -> Constraint:
+    """The constraint to a manifold of one's own: as `grassmann` or `stiefel` where it is one of these, else nothing more is known of it.
+
+    Its name is what the manifold prints.
+    """
+    own: dict[str, Any] = {"name": repr(manifold), "put": _on(lambda: manifold), "instead": ""}
+    if isinstance(manifold, Grassmann):
+        return replace(CONSTRAINTS["grassmann"], **own)
+    if isinstance(manifold, (Stiefel, CanonicalStiefel, geoopt.Stiefel)):
+        return replace(CONSTRAINTS["stiefel"], **own)
+    return Constraint(**own, holds=f"the weight is a point of {manifold!r}")
 
 
 def _feature_orthonormal(model: nn.Module, where: str) -> list[str]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 
 import torch
 from torch import nn
 
 from grassmann_ssl.nn.resnet import DEPTHS, ResNet
-from grassmann_ssl.registry import Registry
+from grassmann_ssl.registry import Registry, is_own, own
 
 SMALLEST = 4  # least side of the images that conv takes
 
@@ -29,12 +30,21 @@ class Architecture:
 
 
 ENCODERS: Registry[Architecture] = Registry("encoder")
+_SIZES = ("in_channels", "image_size")
 
 
 def architecture(name: str) -> Architecture:
-    """The declared encoder of a name. Raises ValueError for an unknown one (lists the known ones)."""
+    """The declared encoder of a name, or the user's own of PACKAGE.MODULE:NAME, which takes what its arguments name.
+
+    Raises ValueError for an unknown one (lists the known ones).
+    """
     family, colon, _ = name.partition(":")
-    return ENCODERS[f"{family}:NAME" if colon and f"{family}:NAME" in ENCODERS else name]
+    if colon and f"{family}:NAME" in ENCODERS:
+        return replace(ENCODERS[f"{family}:NAME"], name=name)
+    if not is_own(name):
+        return ENCODERS[name]
+    make = own(name)
+    return Architecture(name, make, tuple(one for one in signature(make).parameters if one in _SIZES))
 
 
 class Encoder(nn.Sequential):
@@ -62,13 +72,14 @@ def encoder(
                  pixels
     resnet18, resnet34, resnet50      with the stem cifar, stl or imagenet, see `ResNet`
     timm:NAME    any model of timm by its name, without classifier, untrained; made for images of this size where it takes `img_size`
+    PACKAGE.MODULE:NAME      the module that your own function or class makes; it may take in_channels and image_size
     Without `batch_norm`, mlp and conv have biases in its place. `generator`, on the CPU, draws the initial weights and leaves torch's
     global random state unchanged; without it they are drawn from that.
     Raises ValueError for an unknown name (lists the known ones), images too small, a width or no batch norm where the architecture has its
     own, and where timm is not installed or has no such model.
     """
     with _drawn_by(generator):
-        return _encoder(name, in_channels, image_size, stem, width, batch_norm)
+        return made(architecture(name), in_channels, image_size, stem, width, batch_norm)
 
 
 @contextmanager
@@ -82,10 +93,18 @@ def _drawn_by(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
-def _encoder(name: str, in_channels: int, image_size: int, stem: str, width: int | None, batch_norm: bool) -> nn.Module:
+def made(
+    kind: Architecture,
+    in_channels: int,
+    image_size: int,
+    stem: str = "cifar",
+    width: int | None = None,
+    batch_norm: bool = True,
+) -> nn.Module:
+    """The module of an architecture, with the options and errors of `encoder`."""
+    name = kind.name
     if in_channels < 1 or image_size < 1:
         raise ValueError(f"in_channels and image_size must be at least 1, got {in_channels} and {image_size}")
-    kind = architecture(name)
     if width is not None and (kind.width is None or width < 1):
         with_width = ", ".join(other.name for other in ENCODERS.values() if other.width)
         raise ValueError(f"width must be at least 1, and is for {with_width} only; got {width} for {name}")
@@ -150,7 +169,7 @@ def _timm(name: str, in_channels: int, image_size: int) -> nn.Module:
     return model
 
 
-_PIXELS = ("in_channels", "image_size", "width")
+_PIXELS = (*_SIZES, "width")
 for _one in (
     Architecture("linear", _linear, _PIXELS, 256),
     Architecture("mlp", _mlp, (*_PIXELS, "batch_norm"), 256),

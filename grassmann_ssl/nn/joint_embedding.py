@@ -1,6 +1,7 @@
 """Two views of a batch through one encoder to a loss: joint embedding, with or without a predictor and a teacher."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ CHUNK, CHUNK_VALUES = 512, 2**20  # most images, and most of their values, embed
 
 
 class JointEmbedding(nn.Module):
-    """L(x, x') of views through encoder and projector, z = projector(encoder(x)).
+    """L(x, x', ...) of views through encoder and projector, z = projector(encoder(x)).
 
     Without `predictor` and `teacher`: loss(z=z, z_positive=z'). With either, or with `stop_gradient`, the symmetrised loss, the mean of
     loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
     teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
+    More than two views: those of the first one's shape are global, all others local crops. The loss is the mean over all pairs of views
+    with a global one among them; targets are global views alone. Source: multi-crop, Caron et al. 2020, arXiv 2006.09882.
     `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form of
     a constraint.
     """
@@ -40,7 +43,7 @@ class JointEmbedding(nn.Module):
         orthogonality: tuple[float, Sequence[Any]] = (0.0, ()),
     ) -> None:
         super().__init__()
-        self.online = nn.Sequential(encoder, projector)
+        self.online = nn.Sequential(OrderedDict(encoder=encoder, projector=projector))
         self.loss, self.predictor, self.teacher = loss, predictor, teacher
         self.predictive = stop_gradient or predictor is not None or teacher is not None
         self.orthogonality = orthogonality
@@ -55,11 +58,11 @@ class JointEmbedding(nn.Module):
         """The projection head; its outputs are the embeddings, which the objective takes."""
         return self.online[1]
 
-    def forward(self, x: Float[Tensor, " n ..."], x_positive: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
-        z, z_positive = self.online(x), self.online(x_positive)
-        loss = (
-            self._predictive(x, x_positive, z, z_positive) if self.predictive else self.loss(z=z, z_positive=z_positive)
-        )
+    def forward(self, *views: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
+        embedded = [self.online(x) for x in views]
+        whole = [k for k, x in enumerate(views) if x.shape == views[0].shape]
+        losses = self._predictive(views, embedded, whole) if self.predictive else self._symmetric(embedded, whole)
+        loss = losses[0] if len(losses) == 1 else sum(losses[1:], losses[0]) / len(losses)
         weight, layers = self.orthogonality
         for layer in layers:
             matrix = layer.weight.flatten(1)
@@ -67,15 +70,24 @@ class JointEmbedding(nn.Module):
             loss = loss + weight * penalties.orthogonality(weights=tall)
         return loss
 
-    def _predictive(self, x: Tensor, x_positive: Tensor, z: Tensor, z_positive: Tensor) -> Tensor:
-        targets = z_positive, z
+    def _symmetric(self, embedded: list[Tensor], whole: list[int]) -> list[Tensor]:
+        """The loss of every pair of views with a global one among them."""
+        pairs = [(i, j) for i in whole for j in range(len(embedded)) if j > i or j not in whole]
+        return [self.loss(z=embedded[i], z_positive=embedded[j]) for i, j in pairs]
+
+    def _predictive(self, views: Sequence[Tensor], embedded: list[Tensor], whole: list[int]) -> list[Tensor]:
+        """The loss of every view's prediction of every other global view."""
+        targets = {k: embedded[k] for k in whole}
         if self.teacher is not None:
             with torch.no_grad():
-                targets = self.teacher(x_positive), self.teacher(x)
-        predictions = (z, z_positive) if self.predictor is None else (self.predictor(z), self.predictor(z_positive))
-        rows = zip(predictions, targets, (z, z_positive), strict=True)
-        first, second = (self.loss(prediction=p, target=t, projection=own) for p, t, own in rows)
-        return (first + second) / 2
+                targets = {k: self.teacher(views[k]) for k in reversed(whole)}
+        predictions = embedded if self.predictor is None else [self.predictor(z) for z in embedded]
+        return [
+            self.loss(prediction=predictions[i], target=targets[j], projection=embedded[i])
+            for i in range(len(embedded))
+            for j in whole
+            if j != i
+        ]
 
 
 def chunk_size(images: Pixels) -> int:
@@ -87,14 +99,18 @@ def chunk_size(images: Pixels) -> int:
 def embeddings(method: JointEmbedding, images: Pixels | Iterable[Tensor]) -> dict[str, Tensor]:
     """`h` (n, k) representations, `z` (n, d) embeddings and their `directions` z / ||z||, float32 or wider, in evaluation mode.
 
-    Of images (n, ...), floating or uint8 (divided by 255, a chunk at a time), or of chunks of them.
+    Of images (n, ...), floating or uint8 (divided by 255, a chunk at a time), or of chunks of them; other integers are tokens, as they are.
     """
     parts_of = chunks(images, chunk_size(images)) if isinstance(images, Pixels) else images
     with evaluating(method):
-        floating = (chunk if chunk.is_floating_point() else as_floating(chunk) for chunk in parts_of)
-        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in floating]
+        parts = [(h := method.encoder(chunk), method.projector(h)) for chunk in map(floating, parts_of)]
     h, z = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return {"h": h, "z": z, "directions": F.normalize(z, dim=1)}
+
+
+def floating(x: Tensor) -> Tensor:
+    """Images of bytes divided by 255, anything else as it is."""
+    return as_floating(x) if x.dtype == torch.uint8 else x
 
 
 class evaluating:

@@ -1,4 +1,6 @@
-"""The layers of a model to constrain: its last linear layer, every linear layer, or every convolution."""
+"""The layers of a model to constrain: its last linear layer, every linear layer, every convolution, or those of a name."""
+
+from fnmatch import fnmatchcase
 
 import geoopt
 from torch import Tensor, nn
@@ -13,17 +15,30 @@ PLACES = ("last", "linear", "conv")
 def layers_at(model: nn.Module, where: str) -> list[str]:
     """Names of the layers to constrain, in module order: last, the last nn.Linear; linear, all; conv, all convolutions with groups = 1.
 
-    Raises ValueError for an unknown place, and where the model has no such layer.
+    Or, where it has a dot or a star, those linear layers and convolutions whose name fits a pattern, as encoder.layer4.*; a star stands
+    for any letters. Raises ValueError for an unknown place, and, naming what there is, where the model has no such layer.
     """
-    if where not in PLACES:
-        raise ValueError(f"where must be one of {', '.join(PLACES)}, got {where!r}{nearest(where, PLACES)}")
-    if where == "conv":
-        names = [name for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS) and m.groups == 1]
+    if where not in PLACES and not is_pattern(where):
+        raise ValueError(
+            f"where must be one of {', '.join(PLACES)}, or a pattern of layers' names such as 'encoder.*', got "
+            f"{where!r}{nearest(where, PLACES)}"
+        )
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    conv = [name for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS) and m.groups == 1]
+    if is_pattern(where):
+        own = {*linear, *conv}
+        names = [name for name, _ in model.named_modules() if name in own and fnmatchcase(name, where)]
     else:
-        names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+        names = conv if where == "conv" else linear
     if not names:
-        raise ValueError(f"the model has no layer for where = {where!r}")
+        there = ", ".join([*linear, *conv]) or "none"
+        raise ValueError(f"the model has no layer for where = {where!r}; its linear layers and convolutions: {there}")
     return names[-1:] if where == "last" else names
+
+
+def is_pattern(where: str) -> bool:
+    """Whether a place is a pattern of layers' names."""
+    return "." in where or "*" in where
 
 
 def square_layers(model: nn.Module, where: str) -> list[str]:

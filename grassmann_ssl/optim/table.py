@@ -1,16 +1,19 @@
 """The optimizers of an encoder by name: what steps its constrained and its free parameters, and which constraints they go with."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import geoopt
 import torch
 from torch import Tensor
 
 from grassmann_ssl.nn.constraint_table import Constraint
 from grassmann_ssl.nn.placement import PLACES
 from grassmann_ssl.optim.adam import RiemannianAdam
+from grassmann_ssl.optim.base import RiemannianOptimizer
 from grassmann_ssl.optim.lars import LARS
+from grassmann_ssl.optim.line_search import LineSearchOptimizer
 from grassmann_ssl.optim.sgd import RiemannianSGD
 from grassmann_ssl.registry import Registry
 
@@ -50,6 +53,7 @@ class Optimizer:
     options      those of `OptimizerOptions` that it has
     comparator   it takes the place of a constraint: its own step goes to the layers of `places`, the others are free
     least_torch  the version of torch that first has it, or ""
+    own          the user's own: whether it goes with a constraint is seen when it is made, by `check_stepped`
     """
 
     name: str
@@ -59,11 +63,14 @@ class Optimizer:
     comparator: bool = False
     places: tuple[str, ...] = PLACES
     least_torch: str = ""
+    own: bool = False
 
     def check(self, constraint: Constraint, where: str) -> None:
         """Raise ValueError where torch is too old, or for a constraint or place that the optimizer does not go with."""
         if self.least_torch and torch.__version__ < self.least_torch:
             raise ValueError(f"optimizer {self.name} needs torch {self.least_torch} or newer")
+        if self.own:
+            return
         if self.name not in constraint.optimizers:
             if self.comparator:
                 raise ValueError(
@@ -74,13 +81,9 @@ class Optimizer:
         if where not in self.places:
             raise ValueError(f"optimizer {self.name} is for matrices: use --where {' or '.join(self.places)}")
 
-    def inertia(self, options: OptimizerOptions) -> float:
-        """1 - momentum: time of gradient flow is the sum of learning rates over it."""
-        return 1 - options.momentum if "momentum" in self.options else 1.0
-
 
 def optimizers(
-    name: str,
+    chosen: Optimizer,
     parameters: Mapping[str, Tensor],
     *,
     held: Collection[str],
@@ -90,7 +93,7 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of named parameters: of those `held` by a manifold, those `lifted` by a comparator, and the free ones.
 
-    Weight decay acts on free matrices and kernels. Raises ValueError for an unknown name.
+    Weight decay acts on free matrices and kernels. Raises ValueError as `check_stepped`.
     """
     free = {key: p for key, p in parameters.items() if key not in held and key not in lifted}
     # Decay would shrink the signs on the diagonal of a parametrization's matrix too, which torch rounds down to 0.
@@ -106,7 +109,60 @@ def optimizers(
         lr,
         options,
     )
-    return OPTIMIZERS[name].make(parts)
+    made = chosen.make(parts)
+    check_stepped(made, parameters, held)
+    return made
+
+
+def check_stepped(
+    made: Sequence[torch.optim.Optimizer], parameters: Mapping[str, Tensor], held: Collection[str]
+) -> None:
+    """Raise ValueError unless every parameter is stepped by one optimizer, once, and those `held` by a manifold by a Riemannian one."""
+    stepped: dict[int, list[torch.optim.Optimizer]] = {}
+    for optimizer in made:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                stepped.setdefault(id(parameter), []).append(optimizer)
+    forgotten = [name for name, p in parameters.items() if id(p) not in stepped]
+    if forgotten:
+        raise ValueError(f"the optimizer does not step {_listed(forgotten)}: give it all parameters that it gets")
+    twice = [name for name, p in parameters.items() if len(stepped[id(p)]) > 1]
+    if twice:
+        raise ValueError(f"{_listed(twice)} would be stepped twice")
+    known = {id(p) for p in parameters.values()}
+    if len(stepped.keys() - known):
+        raise ValueError(
+            "the optimizer steps parameters that are not of this training: make it from those that it gets"
+        )
+    for name in held:
+        optimizer = stepped[id(parameters[name])][0]
+        if not isinstance(optimizer, (RiemannianOptimizer, geoopt.optim.mixin.OptimMixin)):
+            raise ValueError(
+                f"{name} is on a manifold, and torch's {type(optimizer).__name__} would take it off: use a Riemannian optimizer, such as "
+                "grassmann_ssl.RiemannianSGD or RiemannianAdam"
+            )
+
+
+def own_optimizer(make: Callable[[list[Tensor]], Any], name: str) -> Optimizer:
+    """The user's own optimizer: a function from the list of all parameters to one of torch's optimizers, or several."""
+
+    def made(parts: Parts) -> list[torch.optim.Optimizer]:
+        found = make([*parts.held, *parts.lifted, *(p for group in parts.free for p in group["params"])])
+        several = list(found) if isinstance(found, (list, tuple)) else [found]
+        for one in several:
+            if not isinstance(one, torch.optim.Optimizer):
+                raise ValueError(f"{name} must return an optimizer of torch's kind, got {type(one).__name__}")
+            if isinstance(one, (LineSearchOptimizer, torch.optim.LBFGS)):
+                raise ValueError(
+                    f"{type(one).__name__} takes the loss several times a step, for full batches; take a first-order optimizer for views"
+                )
+        return several
+
+    return Optimizer(name, made, "your own", options=(), own=True)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _sgd(parts: Parts) -> list[torch.optim.Optimizer]:

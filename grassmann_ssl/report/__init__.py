@@ -33,6 +33,7 @@ PAGES: dict[str, str] = {
     "phase-ema": "grassmann_ssl.report.phase.ema",
     "phase-symmetry": "grassmann_ssl.report.phase.symmetry",
     "phase-commutator": "grassmann_ssl.report.phase.commutator",
+    "pretrain": "grassmann_ssl.report.encoders.train",
     "stepwise": "grassmann_ssl.report.linear.stepwise",
     "stepwise-deep": "grassmann_ssl.report.encoders.stepwise_deep",
     "train": "grassmann_ssl.report.encoders.train",

@@ -72,6 +72,9 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+VALUE = "value"  # metadata of a field that is no setting
+
+
 @dataclass(frozen=True)
 class Setting:
     """A setting by the name that run.json, checkpoints and arms give it: a field, or one of an options dataclass in the field `group`."""
@@ -187,6 +190,6 @@ class RunConfig:
 
 
 def _declared(kind: Any) -> list[Setting]:
-    """The fields of a dataclass, each as a setting."""
+    """The fields of a dataclass, each as a setting, but those that hold values that no file can."""
     hints = get_type_hints(kind)
-    return [Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind)]
+    return [Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind) if not f.metadata.get(VALUE)]

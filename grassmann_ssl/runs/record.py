@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from grassmann_ssl.interrupt import Again, Interrupted, patience
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
 from grassmann_ssl.runs.folder import provenance, settled, unfinished, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -122,7 +125,29 @@ class Outcome:
         """The run folder as configured; it may have been moved since."""
         return Path(self.record["config"]["out"])
 
-    def save(self, folder: Path) -> None:
+    @property
+    def history(self) -> pd.DataFrame:
+        """What was recorded, as a frame of pandas: the columns of metrics.parquet."""
+        import pandas as pd
+
+        return pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in self.metrics.items()})
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write a run folder as the command does, with its page, and return it.
+
+        Raises ConfigError where the folder holds another run and `overwrite` is false, or something that is no run.
+        """
+        from grassmann_ssl.run import save_outcome
+
+        return save_outcome(self, Path(folder), overwrite)
+
+    def report(self) -> Path:
+        """Draw the page of the run folder anew, and return the path of its report.html. Raises ConfigError where it was not saved."""
+        from grassmann_ssl.run import drawn
+
+        return drawn(self)
+
+    def write(self, folder: Path) -> None:
         """Write run.json, config.toml, metrics.parquet, arrays.safetensors and `files` into an existing folder.
 
         config.toml holds the settings; the option --config of the same command reads it. Raises ValueError for NaN in the record.

@@ -171,7 +171,7 @@ def test_the_page_of_a_comparison_is_drawn_again_byte_for_byte(tmp_path):
 
 def test_lists_of_numbers_are_columns_too(tmp_path):
     outcome = Outcome({}, {"x": np.arange(3), "spectrum": np.arange(6.0).reshape(3, 2)[:, ::-1]}, {})
-    outcome.save(tmp_path)
+    outcome.write(tmp_path)
     assert [list(values) for values in pd.read_parquet(tmp_path / "metrics.parquet")["spectrum"]] == [
         [1, 0],
         [3, 2],
@@ -189,7 +189,7 @@ def test_numbers_are_stored_by_the_places_of_their_bytes_and_come_back_bit_for_b
         "name": np.array(list("aabbcc")),
     }
     for chosen in (metrics, {"x": odd}, {"name": metrics["name"], "step": np.arange(6)}):
-        Outcome({}, chosen, {}).save(tmp_path)
+        Outcome({}, chosen, {}).write(tmp_path)
         loaded = Outcome.load(tmp_path).metrics
         assert all(loaded[name].tobytes() == values.tobytes() for name, values in chosen.items())
         stored = ParquetFile(tmp_path / "metrics.parquet").metadata.row_group(0)

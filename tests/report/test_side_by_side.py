@@ -35,7 +35,7 @@ def stored(folder, lr=0.1, figures=("curve",), **more):
         "probes": {"knn": {"accuracy": 0.91234, "interval": [0.9, 0.93]}},
         **more,
     }
-    Outcome(record, {"x": np.arange(3.0)}, {}).save(folder)
+    Outcome(record, {"x": np.arange(3.0)}, {}).write(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.optim import RiemannianSGD
-from grassmann_ssl.optim.table import OptimizerOptions, optimizers
+from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions, optimizers
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
@@ -96,7 +96,7 @@ def test_a_step_of_four_parts_is_the_step_of_their_rows(predictor, teacher):
     def trained(accumulate):
         config = TrainConfig(predictor=predictor, teacher=teacher, constraint="feature-orthonormal", batch=256 // accumulate,
                              encoder="linear", accumulate=accumulate, steps=3, records=2)  # fmt: skip
-        arm = assemble(config, 1, 6, Process(0, 1, CPU))
+        arm = assemble(config, torch.zeros(2, 1, 6, 6), Process(0, 1, CPU))
         arm.method.double()
         for name, child in arm.method.named_modules():  # statistics of the parts are not those of the whole
             if isinstance(child, nn.BatchNorm1d):
@@ -146,7 +146,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_whatever_the_optimizer(free,
         lambda g: passes.append(1) or (torch.full_like(g, value) if len(passes) == 3 else g)
     )
     before = []
-    what = "the norm of the gradient" if value == 1e38 else "the gradient of online.1.weight"
+    what = "the norm of the gradient" if value == 1e38 else "the gradient of online.projector.weight"
     with pytest.raises(Diverged, match=f"^{what} is not finite from step 2 on, while the loss is$"):
         run(one, optimizer, observers=[lambda step: before.append(weights(one))])
     assert all(bool(torch.isfinite(p).all()) for p in one.parameters()) and len(before) == 3
@@ -164,7 +164,7 @@ def test_steps_that_float16_skips_are_counted_and_no_scale_saves_a_gradient_that
     assert again.skipped == watch.skipped
     one, watch = method(), FiniteWatch(CPU)
     one.projector.weight.register_hook(lambda g: g * torch.nan)
-    with pytest.raises(Diverged, match=r"the gradient of online.1.weight is not finite from step 16 on"):
+    with pytest.raises(Diverged, match=r"the gradient of online.projector.weight is not finite from step 16 on"):
         run(one, optimizer_of(one), steps=40, precision="float16", watch=watch)
     assert watch.skipped == 16  # the scale is 2^16 at first
 
@@ -217,14 +217,14 @@ def test_two_optimizers_take_a_step_both_or_neither(name, overflows):
     last = nn.Linear(64, 3)
     one = JointEmbedding(encoder, constrain(last) if name == "lars" else last, distance)
     parameters = {key: p for key, p in one.named_parameters() if p.requires_grad}
-    weight = "online.1.weight"
+    weight = "online.projector.weight"
     made = optimizers(
-        name, parameters, held=[weight] if name == "lars" else [], lifted=[weight] if name == "muon" else [], lr=0.01,
+        OPTIMIZERS[name], parameters, held=[weight] if name == "lars" else [], lifted=[weight] if name == "muon" else [], lr=0.01,
         options=OptimizerOptions(),
     )  # fmt: skip
     assert len(made) == 2
     passes, ends = [], []
-    target = one.get_parameter(overflows.replace("encoder", "online.0").replace("projector", "online.1"))
+    target = one.get_parameter(overflows.replace("encoder", "online.encoder").replace("projector", "online.projector"))
     target.register_hook(lambda g: passes.append(1) or (g * torch.inf if len(passes) in (3, 4) else g))
     train_encoder(
         one, views, made, steps=6, rate=lambda step: 1.0, watch=FiniteWatch(CPU), precision="float16",

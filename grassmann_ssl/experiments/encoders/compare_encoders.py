@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args
 
 import numpy as np
-import torch
 import tyro
 from scipy import stats
 
 from grassmann_ssl.audit import Rule
-from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.data.files import DataOptions
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.fitting import fit, images_finding, prepare
+from grassmann_ssl.experiments.encoders.fitting import fit, prepare
+from grassmann_ssl.experiments.encoders.material import Material, material_of
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.intervals import FEWEST, mean_interval, wilson_interval
 from grassmann_ssl.runs import (
@@ -32,7 +31,6 @@ from grassmann_ssl.runs import (
     RunFolder,
     Tick,
     choice,
-    setting,
     ticking,
 )
 from grassmann_ssl.training.watch import Diverged
@@ -151,22 +149,20 @@ def _seed(
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
     """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
     seed = config.seed + k
-    with setting("data"):
-        split = load_split(
-            config.data, torch.Generator().manual_seed(seed), progress, **asdict(config.data_options)
-        ).to(process.device)
+    material = material_of(config.train_config(config.arms[0], seed), process, progress)
     if k == 0:
-        _check_arms(config, split, process)
-    notes = {f"images of {config.data}": split.fingerprint}
+        _check_arms(config, material, process)
+    notes = {f"images of {config.data}": material.fingerprint}
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for index, arm in enumerate(config.arms):
         own_tick = _labelled(tick, f"seed {seed}: {arm}")
-        train = partial(_arm, config.train_config(arm, seed), arm, split, process, own_tick)
+        settings = config.train_config(arm, seed)
+        train = partial(_arm, settings, arm, material.seen_by(settings), process, own_tick)
         row, found = parts.of(f"seed{seed}-arm{index}", notes, train, partial(own_tick, "", config.steps))
         rows.append(row)
         arrays |= {f"arm{index}_seed{k}_{name}": values for name, values in found.items()}
-    return rows, arrays, images_finding(split)
+    return rows, arrays, material.finding()
 
 
 def _labelled(tick: Tick, label: str) -> Tick:
@@ -175,25 +171,31 @@ def _labelled(tick: Tick, label: str) -> Tick:
 
 
 def _arm(
-    settings: TrainConfig, arm: str, split: Split, process: Process, tick: Tick, checkpoint: Callable[[], Path | None]
+    settings: TrainConfig,
+    arm: str,
+    material: Material,
+    process: Process,
+    tick: Tick,
+    checkpoint: Callable[[], Path | None],
 ) -> Part:
     """One arm on one seed: its row, and its spectra over time."""
     row = {"arm": arm, "seed": settings.seed}
     try:
-        trained = fit(settings, split, process, tick, checkpoint)
+        trained = fit(settings, material, process, tick, checkpoint)
     except Diverged as error:
         return row | {"kind": "diverged", "reason": str(error)}, {}
-    judged = evaluation.judge(settings, trained.arm, split)
+    judged = evaluation.judge(trained.arm, material)
     record, _, found = evaluation.collect(settings, trained, judged)
     row |= {**_row(record), "features": found["spectrum_h"].shape[-1]}
     return row, {name: found[name] for name in ("time", "spectrum_z", "spectrum_directions")}
 
 
-def _check_arms(config: CompareEncodersConfig, split: Split, process: Process) -> None:
+def _check_arms(config: CompareEncodersConfig, material: Material, process: Process) -> None:
     """Raise ConfigError, naming the arm, for an arm that does not fit the images."""
     for arm in config.arms:
         try:
-            prepare(config.train_config(arm, config.seed), split, process)
+            settings = config.train_config(arm, config.seed)
+            prepare(settings, material.seen_by(settings), process)
         except ConfigError as error:
             raise ConfigError(f"arm {arm!r}: {error}") from None
 

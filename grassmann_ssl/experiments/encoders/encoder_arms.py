@@ -1,31 +1,30 @@
 """Assembly of a training run from its settings: encoder, head, predictor, teacher, constraint, optimizers, and updates after a step."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grassmann_ssl.data.augment import Augmentation
-from grassmann_ssl.data.batches import augmentations
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.batch_norm import globalise_batch_norm
 from grassmann_ssl.nn.constrain import constraints
-from grassmann_ssl.nn.constraint_table import CONSTRAINTS
-from grassmann_ssl.nn.encoders import encoder
+from grassmann_ssl.nn.encoders import made
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.heads import projector
-from grassmann_ssl.nn.joint_embedding import JointEmbedding
-from grassmann_ssl.nn.placement import layers_at
-from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor
+from grassmann_ssl.nn.joint_embedding import JointEmbedding, evaluating
+from grassmann_ssl.nn.placement import is_pattern, layers_at
+from grassmann_ssl.nn.predictors import DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective
-from grassmann_ssl.optim.table import OPTIMIZERS, optimizers
-from grassmann_ssl.runs import setting
+from grassmann_ssl.optim.table import optimizers
+from grassmann_ssl.runs import ConfigError, setting
 
 
 @dataclass
@@ -41,7 +40,6 @@ class Arm:
     method: JointEmbedding
     loss: Objective
     optimizers: list[torch.optim.Optimizer]
-    augmentation: Augmentation
     constrained: list[str]
     held_last: bool
     feature_layer: FeatureOrthonormalLinear | None
@@ -51,14 +49,17 @@ class Arm:
     @property
     def last_weight(self) -> tuple[Tensor | None, Tensor | None]:
         """The last weight, where a constraint holds its rank, and the metric of its rows, where that is not the identity."""
-        last: Any = self.method.projector.last
-        return last.weight if self.held_last else None, last.metric if self.feature_layer is not None else None
+        if not self.held_last:
+            return None, None
+        last: Any = self.method.online.get_submodule(self.constrained[-1])
+        return last.weight, last.metric if self.feature_layer is not None else None
 
     def time_of(self, steps: np.ndarray, config: TrainConfig) -> np.ndarray:
-        """Gradient-flow time t = sum of the learning rates of the steps done / (1 - momentum)."""
+        """Gradient-flow time t = sum of the learning rates of the steps done / (1 - momentum), of the first group of parameters."""
         rates = [config.rate(k) for k in range(config.steps)]
-        inertia = OPTIMIZERS[config.optimizer].inertia(config.optimizer_options)
-        time: np.ndarray = config.lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
+        group = self.optimizers[0].param_groups[0]
+        lr, inertia = group.get("initial_lr", group["lr"]), 1 - group.get("momentum", 0.0)
+        time: np.ndarray = lr * np.concatenate([[0.0], np.cumsum(rates)])[steps] / inertia
         return time
 
     @contextmanager
@@ -73,29 +74,29 @@ class Arm:
             handle.remove()
 
 
-def assemble(config: TrainConfig, channels: int, size: int, process: Process) -> Arm:
+def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
     """Build the method on the CPU from the seed, constrain it, move it to its device, and build the optimizers.
 
-    Raises ConfigError for an encoder or a constraint that does not fit the images or the layers.
+    `example` (n, ...): some rows of a view, or their like in shape and type. Raises ConfigError for parts that do not fit it or each other.
     """
     device = process.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        with setting("encoder"):
-            body: Any = encoder(config.encoder, in_channels=channels, image_size=size, stem=config.stem)
-        constraint = CONSTRAINTS[config.constraint]
-        held_last = constraint.rank_of_w and config.where == "last"
-        centred = config.head == "centred" or (config.head == "auto" and held_last)
-        head = projector(body.out_features, (config.hidden, config.dim), "centred" if centred else "standard")
+        body = _encoder(config, example)
+        constraint = config.constraint_used()
         loss = config.loss()
-        online = nn.Sequential(body, head)
+        head = _projector(config, body, example)
+        online = nn.Sequential(OrderedDict(encoder=body, projector=head))
         with setting("constraint"):
             constrained = constraint.put(online, config.where)
-        if not constraint.rank_of_w:
+            last = _last_linear(online)
+            constraint.check_layers(config.where, constrained, last)
+        held_last = constraint.rank_of_w and constrained[-1:] == [last]
+        if not constraint.rank_of_w and config.init_scale != 1:
             with torch.no_grad():
-                for parameter in head.last.parameters():
+                for parameter in online.get_submodule(last).parameters():
                     parameter.mul_(config.init_scale)
-        q = None if config.predictor == "none" else _predictor(config)
+        q = _predictor(config)
     if process.count > 1:
         for part in (online, q):
             if part is not None:
@@ -103,20 +104,13 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
     online.to(device)
     teacher = Teacher(online) if config.teacher else None
     soft = [online.get_submodule(name) for name in constrained] if constraint.in_loss else []
-    feature_layer = head.last if isinstance(head.last, FeatureOrthonormalLinear) else None
+    layer = online.get_submodule(last) if last else None
+    feature_layer = layer if isinstance(layer, FeatureOrthonormalLinear) else None
     method = JointEmbedding(
-        online[0], online[1], loss.loss,
+        body, head, loss.loss,
         predictor=q, teacher=teacher, stop_gradient=loss.predictive, orthogonality=(config.constraint_options.penalty, soft),
     ).to(device)  # fmt: skip
-    arm = Arm(
-        method,
-        loss,
-        _optimizers(config, method),
-        augmentations(config.augmentation, config.data, size)[0],
-        constrained,
-        held_last,
-        feature_layer,
-    )
+    arm = Arm(method, loss, _optimizers(config, method), constrained, held_last, feature_layer)
     if hasattr(loss.loss, "renew"):
         arm.observers.append(loss.loss.renew)
     if feature_layer is not None:
@@ -130,18 +124,75 @@ def assemble(config: TrainConfig, channels: int, size: int, process: Process) ->
     return arm
 
 
-def _predictor(config: TrainConfig) -> nn.Module:
-    chosen = PREDICTORS[config.predictor]
+def _encoder(config: TrainConfig, example: Tensor) -> Any:
+    """The encoder, whose `out_features` are seen on the example where it does not say them."""
+    kind = config.architecture()
+    channels, size = (example.shape[1], example.shape[-1]) if example.ndim == 4 else (1, 1)
+    with setting("encoder"):
+        body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem)
+        if not isinstance(body, nn.Module):
+            raise ConfigError(f"encoder: {config.encoder} must make a torch.nn.Module, got {type(body).__name__}")
+    if not hasattr(body, "out_features"):
+        body.out_features = output_width(body, example, f"encoder {config.encoder}")
+    return body
+
+
+def output_width(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> int:
+    """k of a module's output (n, k) for the example, in evaluation mode. Raises ConfigError for any other output, and where it fails."""
+    place = next((p.device for p in module.parameters()), example.device)
+    try:
+        with torch.no_grad(), evaluating(module):
+            out = module(example.to(place))
+    except Exception as error:  # whatever the user's module raises
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise ConfigError(f"{name} cannot take the {kind} of {shape}: {(str(error).splitlines() or [''])[0]}") from None
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise ConfigError(f"{name} must return a tensor (n, k), one row a view, got {got}; pool what is more")
+    return out.shape[1]
+
+
+def _projector(config: TrainConfig, body: Any, example: Tensor) -> nn.Module:
+    """The projection head; centred before a constrained last layer, unless the settings say otherwise."""
+    given = config.projector_used()
+    if given is not None:
+        width = output_width(nn.Sequential(body, given), example, "encoder and projector")
+        if width != config.dim:
+            raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
+        return given
+    widths, kind = (config.hidden, config.dim), "standard" if config.head == "auto" else config.head
+    if config.head == "auto" and config.constraint_used().rank_of_w:
+        held = config.where == "last"
+        if is_pattern(config.where):
+            with torch.device("meta"):
+                like = nn.Sequential(OrderedDict(encoder=nn.Identity(), projector=projector(body.out_features, widths)))
+            held = any(fnmatchcase(name, config.where) for name in [_last_linear(like)])
+        kind = "centred" if held else kind
+    return projector(body.out_features, widths, kind)
+
+
+def _last_linear(online: nn.Module) -> str:
+    """The name of the last linear layer, "" where there is none."""
+    names = [name for name, m in online.named_modules() if isinstance(m, nn.Linear)]
+    return names[-1] if names else ""
+
+
+def _predictor(config: TrainConfig) -> nn.Module | None:
+    chosen = config.predictor_used()
+    if chosen is None:
+        return None
     return chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
 
 
 def _optimizers(config: TrainConfig, method: JointEmbedding) -> list[torch.optim.Optimizer]:
-    lifted = layers_at(method.online, config.where) if OPTIMIZERS[config.optimizer].comparator else []
-    return optimizers(
-        config.optimizer,
-        {name: p for name, p in method.named_parameters() if p.requires_grad},
-        held=constraints(method),
-        lifted=[f"online.{name}.weight" for name in lifted],
-        lr=config.lr,
-        options=config.optimizer_options,
-    )
+    chosen = config.optimizer_used()
+    lifted = layers_at(method.online, config.where) if chosen.comparator else []
+    with setting("optimizer"):
+        return optimizers(
+            chosen,
+            {name: p for name, p in method.named_parameters() if p.requires_grad},
+            held=constraints(method),
+            lifted=[f"online.{name}.weight" for name in lifted],
+            lr=config.lr,
+            options=config.optimizer_options,
+        )

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from grassmann_ssl.audit import Audit, Number, audit_embeddings
 from grassmann_ssl.data.batches import Split
-from grassmann_ssl.data.stored import subset
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm
-from grassmann_ssl.experiments.encoders.fitting import SeenViews, Trained, seen_views
+from grassmann_ssl.experiments.encoders.fitting import Trained
 from grassmann_ssl.experiments.encoders.guarantees import guarantees, lag_observed
+from grassmann_ssl.experiments.encoders.material import EvaluationViews, Material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.metrics.accumulate import SecondMoments, mean_variance
 from grassmann_ssl.metrics.intervals import wilson_interval
@@ -34,6 +34,7 @@ class Judgement:
     """The evaluation of a trained encoder. Probes are of the representation h; None without labels."""
 
     verdict: dict[str, Any]
+    audit: Audit
     z: SpectralSummary
     directions: SpectralSummary
     h: SpectralSummary
@@ -43,15 +44,16 @@ class Judgement:
     tested: int
 
 
-def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
-    """Evaluate an encoder on views of training images, and probe its representation on unaugmented images."""
-    images = subset(split.train, slice(JUDGED))
-    count = max(2, min(len(images), LIDAR_IMAGES))
-    # LiDAR takes at least as many images as views of each.
-    first = seen_views(images, arm.augmentation, config.seed)
+def judge(arm: Arm, material: Material) -> Judgement:
+    """Evaluate an encoder on views of what it was trained on, and probe its representation of labelled images, if there are any."""
+    first = material.view(0, JUDGED)
     seen = [embeddings(arm.method, first)]
-    for k in range(1, min(LIDAR_VIEWS, count)):  # the draw of one view at a time: noise is as large as the images
-        view = seen_views(images, arm.augmentation, config.seed, k)
+    count = max(2, min(len(seen[0]["z"]), LIDAR_IMAGES))
+    # LiDAR takes at least as many images as views of each.
+    for k in range(
+        1, min(LIDAR_VIEWS, count, material.count)
+    ):  # the draw of one view at a time: noise is as large as the images
+        view = material.view(k, JUDGED)
         seen.append(embeddings(arm.method, view if k < 2 else view.first(count)))
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
@@ -59,49 +61,51 @@ def judge(config: TrainConfig, arm: Arm, split: Split) -> Judgement:
     def stacked(name: str) -> Tensor:
         return torch.stack([rows[name][:count] for rows in seen], 1)
 
+    verdict, audit = _verdict(arm, first, seen[0]["z"], seen[1]["z"])
+    labelled = material.labelled
     return Judgement(
-        _verdict(arm, first, seen[0]["z"], seen[1]["z"]),
+        verdict,
+        audit,
         summaries["z"],
         summaries["directions"],
         summaries["h"],
         float(lidar(stacked("h"))),
         float(lidar(stacked("z"))),
-        _probes(arm, split),
-        len(split.test),
+        None if labelled is None else _probes(arm, labelled),
+        0 if labelled is None else len(labelled.test),
     )
 
 
-def collapse_verdict(config: TrainConfig, arm: Arm, split: Split) -> dict[str, Any]:
+def collapse_verdict(arm: Arm, material: Material) -> dict[str, Any]:
     """The verdict of `judge` alone, as it is recorded."""
-    images = subset(split.train, slice(JUDGED))
-    views = [seen_views(images, arm.augmentation, config.seed, k) for k in range(2)]
+    views = [material.view(k, JUDGED) for k in range(2)]
     first, second = (embeddings(arm.method, view)["z"] for view in views)
-    return _verdict(arm, views[0], first, second)
+    return _verdict(arm, views[0], first, second)[0]
 
 
-def _verdict(arm: Arm, view: SeenViews, z: Tensor, z_positive: Tensor) -> dict[str, Any]:
+def _verdict(arm: Arm, view: EvaluationViews, z: Tensor, z_positive: Tensor) -> tuple[dict[str, Any], Audit]:
     """The collapse audit of z, or of z / ||z|| where the loss sees directions only, and what the constraint guarantees.
 
     Without labels: the losses do not see them, and a class that is one point is what some of them seek.
     """
-    pixels = mean_variance(view)
+    first = next(iter(view))
+    pixels = mean_variance(view) if first.is_floating_point() else None  # tokens have none
     directional = arm.loss.directional
     audit = audit_embeddings(
         z, z_positive=z_positive, directions=directional, input_variance=None if directional else pixels
     )
     sample = eigenvalues(SecondMoments.of(z), center=True)
     least, largest = float(sample[-1]), float(sample[0])
-    observed = [
-        _dimensions(audit, "z / ||z||" if directional else "z"),
-        f"mean variance of z per dimension {float(sample.mean()) / pixels:.3g} of that of the input",
-    ]
+    observed = [_dimensions(audit, "z / ||z||" if directional else "z")]
+    if pixels:
+        observed.append(f"mean variance of z per dimension {float(sample.mean()) / pixels:.3g} of that of the input")
     if directional:
         observed.append(f"variance of z / ||z|| {_with_interval(audit['spread'])}, 1 on the whole sphere")
     if arm.feature_layer is not None:
         with arm.features_of_last_layer() as caught:
             embeddings(arm.method, view)
         observed += lag_observed(feature_lag(arm.feature_layer, torch.cat(caught)), least, largest)
-    return {
+    found = {
         "kind": audit.kind,
         "kinds": list(audit.kinds),
         "judgement": audit.judgement,
@@ -117,6 +121,7 @@ def _verdict(arm: Arm, view: SeenViews, z: Tensor, z_positive: Tensor) -> dict[s
         "guaranteed": list(guarantees(*arm.last_weight)),
         "observed": observed,
     }
+    return found, audit
 
 
 def _dimensions(audit: Audit, what: str) -> str:
@@ -191,9 +196,16 @@ def collect(
     return record, metrics, arrays
 
 
-def stored_embeddings(arm: Arm, split: Split) -> dict[str, np.ndarray]:
-    """h (n, k), z (n, d) and labels (n,) of all images, unaugmented, as train_h, ..., test_labels; no labels where there are none."""
+def stored_embeddings(arm: Arm, material: Material) -> dict[str, np.ndarray]:
+    """h (n, k), z (n, d) and labels (n,) of all images, unaugmented, as train_h, ..., test_labels; no labels where there are none.
+
+    Without labelled images, of one view of the first rows, as h and z.
+    """
     content: dict[str, np.ndarray] = {}
+    split = material.labelled
+    if split is None:
+        rows = embeddings(arm.method, material.view(0, JUDGED))
+        return {name: rows[name].numpy(force=True) for name in ("h", "z")}
     for part, images, labels in (
         ("train", split.train, split.train_labels),
         ("test", split.test, split.test_labels),

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 import theory
-from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.data.files import DataOptions
-from grassmann_ssl.data.stored import subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.fitting import fit, images_finding, seen_views
+from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.material import Material, material_of
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
 from grassmann_ssl.nn.encoders import ENCODERS
@@ -38,7 +37,6 @@ from grassmann_ssl.runs import (
     RunConfig,
     RunFolder,
     choice,
-    setting,
     ticking,
 )
 from grassmann_ssl.training.schedules import log_spaced
@@ -117,16 +115,16 @@ def stepwise_deep(
     that cannot be read.
     """
     run = Run(config)
-    with setting("data"):
-        split = load_split(config.data, run.generator(), progress, **asdict(config.data_options)).to(run.device)
-    if config.pairs > len(split.train):
-        raise ConfigError(f"pairs must be at most {len(split.train)}, got {config.pairs}")
     process = Process(0, 1, run.device)
+    material = material_of(config.train_config(config.objectives[0]), process, progress)
+    pairs = len(torch.cat(list(material.view(0, config.pairs))))
+    if config.pairs > pairs:
+        raise ConfigError(f"pairs must be at most {pairs}, got {config.pairs}")
     tick = ticking(progress, len(config.objectives) * config.steps)
-    parts, notes = Parts(folder), {f"images of {config.data}": split.fingerprint}
+    parts, notes = Parts(folder), {f"images of {config.data}": material.fingerprint}
 
     def trained_on(name: str) -> Part:
-        work = partial(_objective, config, name, split, process, lambda _, n=1: tick(name, n))
+        work = partial(_objective, config, name, material, process, lambda _, n=1: tick(name, n))
         return parts.of(name, notes, work, lambda: tick(name, config.steps))
 
     done = run.parts(config.objectives, trained_on)
@@ -148,22 +146,21 @@ def stepwise_deep(
         "time": np.concatenate([arrays[f"{name}_time"] for name in trained]),
         "loss": np.concatenate([arrays[f"{name}_loss"] for name in trained]),
     }
-    return run.finish([*_findings(config, record), images_finding(split)], record, columns, arrays)
+    return run.finish([*_findings(config, record), material.finding()], record, columns, arrays)
 
 
 def _objective(
     config: StepwiseDeepConfig,
     name: str,
-    split: Split,
+    material: Material,
     process: Process,
     tick: Any,
     checkpoint: Callable[[], Path | None],
 ) -> Part:
     """Train with one objective: the record of its steps and overlaps, and its arrays."""
     settings = config.train_config(name)
-    channels, size = split.train.shape[1], min(split.train.shape[-2:])
-    before = assemble(settings, channels, size, process)
-    trained = fit(settings, split, process, tick, checkpoint)
+    before = assemble(settings, material.example, process)
+    trained = fit(settings, material, process, tick, checkpoint)
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}
@@ -172,10 +169,11 @@ def _objective(
         arrays[seen] = values[seen].numpy()
         steps = eigenvalue_steps(time, arrays[seen], log_time=True)
         found[seen] = sorted(eigenvalue.times[0] for eigenvalue in steps if eigenvalue.times)
-    span = arrays["outputs"] = _outputs(trained.arm, config, split)
-    kernels = {when: _kernel(arm, config, split) for when, arm in (("before", before), ("after", trained.arm))}
+    pairs = torch.cat([torch.cat(list(material.view(k, config.pairs))) for k in (0, 1)]).double()
+    span = arrays["outputs"] = _outputs(trained.arm, pairs)
+    kernels = {when: _kernel(arm, pairs) for when, arm in (("before", before), ("after", trained.arm))}
     record = {
-        "verdict": evaluation.collapse_verdict(settings, trained.arm, split),
+        "verdict": evaluation.collapse_verdict(trained.arm, material),
         "judged": "directions" if trained.arm.loss.directional else "z",
         "steps_of_z": found["z"],
         "steps_of_directions": found["directions"],
@@ -191,12 +189,6 @@ def overlap(a: Array, b: Array) -> float:
     return float((np.linalg.svd(q.T @ r, compute_uv=False) ** 2).mean())
 
 
-def _views(arm: Arm, config: StepwiseDeepConfig, split: Split) -> torch.Tensor:
-    """The stacked list of both views, (2n, c, h, w), float64."""
-    images = subset(split.train, slice(config.pairs))
-    return torch.cat([seen_views(images, arm.augmentation, config.seed, k).stacked() for k in (0, 1)]).double()
-
-
 def _network(arm: Arm) -> nn.Module:
     """The network in float64 and evaluation mode, without in-place operations (for torch.func)."""
     network = copy.deepcopy(arm.method.online).double().eval()
@@ -207,14 +199,14 @@ def _network(arm: Arm) -> nn.Module:
 
 
 @torch.no_grad()
-def _outputs(arm: Arm, config: StepwiseDeepConfig, split: Split) -> Array:
-    found: Array = _network(arm)(_views(arm, config, split)).numpy(force=True)
+def _outputs(arm: Arm, pairs: torch.Tensor) -> Array:
+    found: Array = _network(arm)(pairs).numpy(force=True)
     return found
 
 
-def _kernel(arm: Arm, config: StepwiseDeepConfig, split: Split) -> tuple[Array, float]:
+def _kernel(arm: Arm, pairs: torch.Tensor) -> tuple[Array, float]:
     """The tangent kernel averaged over outputs, and the relative size of its remainder."""
-    kernel = empirical_ntk(_network(arm), _views(arm, config, split), chunk=CHUNK)
+    kernel = empirical_ntk(_network(arm), pairs, chunk=CHUNK)
     return scalar_kernel(kernel).numpy(force=True), float(not_scalar(kernel))
 
 

@@ -1,21 +1,18 @@
 """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
-from dataclasses import asdict
 from functools import partial
 
-import torch
-
-from grassmann_ssl.data.batches import load_split
 from grassmann_ssl.experiments.encoders import evaluation
-from grassmann_ssl.experiments.encoders.fitting import config_size, fit, images_finding
+from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.material import material_of
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.experiments.encoders.trained_encoder import TrainedEncoder
-from grassmann_ssl.runs import Outcome, Progress, Run, RunFolder, setting
+from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained, TrainedEncoder
+from grassmann_ssl.runs import Progress, Run, RunFolder
 from grassmann_ssl.runs.folder import CHECKPOINT
 from grassmann_ssl.training.torchrun import processes
 
 
-def train(config: TrainConfig, progress: Progress | None = None, folder: RunFolder | None = None) -> Outcome | None:
+def train(config: TrainConfig, progress: Progress | None = None, folder: RunFolder | None = None) -> Pretrained | None:
     """Train, record and evaluate. Under torchrun training is data-parallel, and all processes but the first return None.
 
     The folder, if one is given, keeps a checkpoint. Raises ConfigError before training for settings that cannot be run, and Diverged for a
@@ -24,23 +21,24 @@ def train(config: TrainConfig, progress: Progress | None = None, folder: RunFold
     """
     with processes(config.device) as process:
         run = Run(config)
-        generator = torch.Generator().manual_seed(config.seed)
-        with setting("data"):
-            split = load_split(
-                config.data, generator, progress if process.first else None, **asdict(config.data_options)
-            ).to(process.device)
+        material = material_of(config, process, progress if process.first else None)
         tick = progress(config.steps) if progress and process.first else None
         checkpoint = partial(folder.keep, CHECKPOINT) if folder else lambda: None
-        trained = run.keep(fit, config, split, process, tick, checkpoint)
+        trained = run.keep(fit, config, material, process, tick, checkpoint)
         if not process.first:
             return None
         if trained.start:
             run.resumed = f"at step {trained.start} of {config.steps}"
-        judged = evaluation.judge(config, trained.arm, split)
+        judged = evaluation.judge(trained.arm, material)
         record, metrics, arrays = evaluation.collect(config, trained, judged)
-        record["input"] = {"channels": split.train.shape[1], "size": config_size(split)}
-        files = {"weights": TrainedEncoder(trained.arm.method).weights()}
+        example = material.example
+        record["input"] = {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")}
+        record["own"] = config.all_own
+        record["batch"] = material.batch(config)
+        model = TrainedEncoder(trained.arm.method)
+        files = {"weights": model.weights()}
         if config.embeddings:
-            files["embeddings"] = evaluation.stored_embeddings(trained.arm, split)
-        findings = [*evaluation.findings(config, record), images_finding(split)]
-        return run.finish(findings, record, metrics, arrays, files)
+            files["embeddings"] = evaluation.stored_embeddings(trained.arm, material)
+        findings = [*evaluation.findings(config, record), material.finding()]
+        outcome = run.finish(findings, record, metrics, arrays, files)
+        return Pretrained(**vars(outcome), model=model.eval(), audit=judged.audit)

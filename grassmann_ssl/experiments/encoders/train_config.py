@@ -1,21 +1,26 @@
 """The settings of `train`, and which of them are compatible."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import tyro
+from torch import nn
 
+from grassmann_ssl.audit import CollapseMonitor
 from grassmann_ssl.data.batches import AUTO, augmentations
 from grassmann_ssl.data.files import FORMATS, DataOptions
 from grassmann_ssl.data.images import BUNDLED
 from grassmann_ssl.data.presets import PRESETS
-from grassmann_ssl.nn.constraint_table import CONSTRAINTS, ConstraintOptions
-from grassmann_ssl.nn.encoders import ENCODERS, architecture
-from grassmann_ssl.nn.placement import PLACES
-from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS, Constraint, ConstraintOptions
+from grassmann_ssl.nn.encoders import ENCODERS, Architecture, architecture
+from grassmann_ssl.nn.placement import PLACES, is_pattern
+from grassmann_ssl.nn.predictors import PREDICTORS, Predictor, PredictorOptions
 from grassmann_ssl.nn.resnet import STEMS
-from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective, objective, options_of
-from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions
+from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective
+from grassmann_ssl.objectives.own import resolved
+from grassmann_ssl.optim.table import OPTIMIZERS, Optimizer, OptimizerOptions
+from grassmann_ssl.registry import is_own
 from grassmann_ssl.runs import ConfigError, RunConfig, choice, setting
 from grassmann_ssl.training.encoders import PRECISIONS
 from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
@@ -105,11 +110,13 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in CHOICES.items():
-            self.need_one_of(name, known)
-        with setting("encoder"):
-            architecture(self.encoder)
-        with setting("augmentation"):
-            augmentations(self.augmentation, self.data, 1)
+            if name not in self.own and not (name == "objective" and is_own(self.objective)):
+                if not (name == "where" and is_pattern(self.where)):
+                    self.need_one_of(name, known)
+        self.architecture()
+        if not self.own_data:
+            with setting("augmentation"):
+                augmentations(self.augmentation, self.data, 1)
         self.need("predictor_every", "hidden", "dim", "accumulate", "steps", least=1)
         if self.save_every is not None:
             self.need("save_every", least=1)
@@ -124,24 +131,27 @@ class TrainConfig(RunConfig):
 
     def _refuse_without_effect(self) -> None:
         """Raise ConfigError for a setting that differs from its default and has no effect in combination with the others."""
-        constraint, optimizer = CONSTRAINTS[self.constraint], OPTIMIZERS[self.optimizer]
+        constraint, optimizer, predictor = self.constraint_used(), self.optimizer_used(), self.predictor_used()
         idle: dict[str, str | bool] = {
-            "stem": "stem" not in architecture(self.encoder).takes and f"with encoder {self.encoder}",
-            "where": not (constraint.rank_of_w or constraint.in_loss or optimizer.comparator)
+            "stem": "stem" not in self.architecture().takes and f"with encoder {self.encoder}",
+            "where": not (
+                constraint.rank_of_w or constraint.in_loss or optimizer.comparator or "constraint" in self.own
+            )
             and f"with constraint {self.constraint}",
             "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
+            **{name: "projector" in self.own and "with a projector of your own" for name in ("hidden", "head")},
+            "augmentation": self.own_data and f"with data {self.data}, which are views already",
         }
-        for group, registry in (
-            ("data", FORMATS),
-            ("predictor", PREDICTORS),
-            ("constraint", CONSTRAINTS),
-            ("optimizer", OPTIMIZERS),
+        data = FORMATS.get(self.data.partition(":")[0])
+        for group, registry, options in (
+            ("data", FORMATS, data.options if data else ()),
+            ("predictor", PREDICTORS, predictor.options if predictor else ()),
+            ("constraint", CONSTRAINTS, constraint.options),
+            ("optimizer", OPTIMIZERS, optimizer.options),
         ):
             chosen = getattr(self, group).partition(":")[0]
             for one in self.known():
-                if one.group == f"{group}_options" and not (
-                    chosen in registry and one.field in registry[chosen].options
-                ):
+                if one.group == f"{group}_options" and one.field not in options:
                     owners = ", ".join(name for name, other in registry.items() if one.field in other.options)
                     idle[one.name] = f"with {group} {chosen}: it is an option of {owners}"
         values = self.values()
@@ -149,20 +159,76 @@ class TrainConfig(RunConfig):
             if idle.get(one.name) and values[one.name] != one.default:
                 raise ConfigError(f"{one.name} = {values[one.name]} has no effect {idle[one.name]}")
 
+    @property
+    def own(self) -> Collection[str]:
+        """The settings that are values of the user's own, not names."""
+        return ()
+
+    @property
+    def all_own(self) -> list[str]:
+        """The settings that are the user's own, as values or as PACKAGE.MODULE:NAME."""
+        named = {
+            "encoder": is_own(self.encoder) and f"{self.encoder.partition(':')[0]}:NAME" not in ENCODERS,
+            "objective": is_own(self.objective),
+            "data": self.own_data,
+        }
+        return sorted({*self.own, *(name for name, own in named.items() if own)})
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the data are batches of views of the user's own."""
+        return "data" in self.own or (is_own(self.data) and not self.reads_files)
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether the data are in files of a known format, or bundled."""
+        return self.data.partition(":")[0] in {*FORMATS, *BUNDLED}
+
+    def architecture(self) -> Architecture:
+        """The encoder. Raises ConfigError for an unknown one."""
+        with setting("encoder"):
+            return architecture(self.encoder)
+
+    def constraint_used(self) -> Constraint:
+        """The constraint."""
+        return CONSTRAINTS[self.constraint]
+
+    def predictor_used(self) -> Predictor | None:
+        """The predictor, None without one."""
+        return None if self.predictor == "none" else PREDICTORS[self.predictor]
+
+    def optimizer_used(self) -> Optimizer:
+        """The optimizer."""
+        return OPTIMIZERS[self.optimizer]
+
+    def projector_used(self) -> nn.Module | None:
+        """The user's own projection head, None where it is made from the settings."""
+        return None
+
+    def monitor_used(self) -> CollapseMonitor | None:
+        """What sees the embeddings of every step, and acts where they collapse; None without one."""
+        return None
+
     def rate(self, step: int) -> float:
         """Multiplier of the learning rate at a step."""
         return warmup_cosine(step, self.steps, warmup=self.warmup, end=SCHEDULES[self.schedule])
 
     def loss(self) -> Objective:
-        """The objective with its options. Raises ConfigError for an option it does not take."""
+        """The objective with its options. Raises ConfigError for an unknown one, and for an option it does not take."""
+        with setting("objective" if is_own(self.objective) else ""):
+            chosen = resolved(self.objective, dim=self.dim)
+        return self.bound(chosen)
+
+    def bound(self, chosen: Objective) -> Objective:
+        """An objective with the options that are settings here. Raises ConfigError for an option it does not take."""
         given = {} if self.temperature is None else {"temperature": self.temperature}
         with setting():
-            return objective(self.objective, **options_of(self.objective, seed=self.seed), **given)
+            return chosen.bind(**({"seed": self.seed} if "seed" in chosen.options else {}), **given)
 
     def _check_together(self) -> None:
         """Raise ConfigError for incompatible settings."""
-        loss = self.loss()
-        if self.dim >= self.hidden and self.where == "last":
+        loss, predictor, constraint = self.loss(), self.predictor_used(), self.constraint_used()
+        if self.dim >= self.hidden and self.where == "last" and "projector" not in self.own:
             raise ConfigError(
                 f"dim = {self.dim} must be below hidden = {self.hidden}: the head's last layer maps hidden to dim"
             )
@@ -170,13 +236,11 @@ class TrainConfig(RunConfig):
             raise ConfigError(
                 f"{loss.name} whitens over the batch: batch must be above dim = {self.dim}, got {self.batch}"
             )
-        if not loss.predictive and (self.predictor != "none" or self.teacher):
+        if not loss.predictive and (predictor or self.teacher):
             raise ConfigError(f"{self.objective} compares two embeddings: it takes no predictor and no teacher")
-        if loss.needs_predictor and self.predictor == "none":
+        if loss.needs_predictor and not predictor:
             raise ConfigError(f"{self.objective} needs a predictor")
-        trained = self.predictor != "none" and (
-            not PREDICTORS[self.predictor].closed_form or self.predictor_options.every > 1
-        )
+        trained = predictor and (not predictor.closed_form or self.predictor_options.every > 1)
         if loss.needs_predictor and trained:
             closed = ", ".join(name for name, one in PREDICTORS.items() if one.closed_form)
             raise ConfigError(
@@ -184,9 +248,8 @@ class TrainConfig(RunConfig):
                 "with predictor.every = 1"
             )
         with setting():
-            constraint = CONSTRAINTS[self.constraint]
             constraint.check(
                 where=self.where, objective=self.objective, invariant=loss.rotation_invariant, predictor=self.predictor,
-                equivariant=self.predictor == "none" or PREDICTORS[self.predictor].equivariant,
+                equivariant=not predictor or predictor.equivariant,
             )  # fmt: skip
-            OPTIMIZERS[self.optimizer].check(constraint, self.where)
+            self.optimizer_used().check(constraint, self.where)

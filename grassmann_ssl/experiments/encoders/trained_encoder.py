@@ -1,23 +1,26 @@
 """The encoder that a training run keeps in its folder: its weights as they are stored, and the module that they are loaded into."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import geoopt
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grassmann_ssl.data.augment import as_floating
+from grassmann_ssl.audit import Audit
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
+from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.nn.joint_embedding import JointEmbedding
-from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.nn.joint_embedding import JointEmbedding, floating
+from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.runs.load import read_record
 
 
 class TrainedEncoder(nn.Module):
-    """h = module(images): the representations (n, k) of images (n, c, height, width).
+    """h = module(images): the representations (n, k) of images (n, c, height, width), or of what else the encoder takes.
 
     Images are uint8, as data come, or floating in [0, 1]; float32 or float64. `projector(h)` is the embedding z, which the objective took;
     `predictor` and `teacher` are those of the training, None where it had none. Constrained weights are on their manifolds.
@@ -29,7 +32,7 @@ class TrainedEncoder(nn.Module):
         self.predictor, self.teacher = method.predictor, method.teacher
 
     def forward(self, images: Tensor) -> Tensor:
-        h: Tensor = self.encoder(as_floating(images))
+        h: Tensor = self.encoder(floating(images))
         return h
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -37,18 +40,35 @@ class TrainedEncoder(nn.Module):
         return {name: value.numpy(force=True) for name, value in self.state_dict().items()}
 
 
-def load_encoder(folder: str | Path) -> TrainedEncoder:
-    """The encoder of a run folder of `train`, from its run.json and weights.safetensors: on the CPU, in evaluation mode.
+@dataclass(frozen=True, repr=False)
+class Pretrained(Outcome):
+    """The outcome of a training: what any run leaves, the trained `model`, and the collapse `audit` of its embeddings."""
 
-    Names, types and shapes of all weights are checked before any is loaded. Raises ConfigError, in one line,
-    where the folder holds no such run, a file cannot be read, or the weights do not fit the settings.
+    model: TrainedEncoder = field(kw_only=True)
+    audit: Audit = field(kw_only=True)
+
+
+def load_encoder(
+    folder: str | Path,
+    *,
+    encoder: nn.Module | None = None,
+    projector: nn.Module | None = None,
+    predictor: nn.Module | None = None,
+    constraint: geoopt.Manifold | None = None,
+) -> TrainedEncoder:
+    """The encoder of a run folder of `train` or `pretrain`, from its run.json and weights.safetensors: on the CPU, in evaluation mode.
+
+    `encoder`, `projector`, `predictor` and `constraint` are your own, where the training had such, made as they were then; weights are
+    replaced. Nothing of your own is imported by its name. Names, types and shapes of all weights are checked before any is loaded. Raises
+    ConfigError, in one line, where the folder holds no such run, a file cannot be read, a part is missing, or the weights do not fit.
     """
     folder = Path(folder)
-    config, channels, size = _settings(folder / "run.json")
+    given = {"encoder": encoder, "projector": projector, "predictor": predictor, "constraint": constraint}
+    config, example = _settings(folder / "run.json", given)
     path = folder / "weights.safetensors"
     weights = _read(path)
     try:
-        module = TrainedEncoder(assemble(config, channels, size, Process(0, 1, torch.device("cpu"))).method)
+        module = TrainedEncoder(assemble(config, example, Process(0, 1, torch.device("cpu"))).method)
     except (RuntimeError, MemoryError, TypeError) as error:  # sizes that no memory holds, or that are no numbers
         raise ConfigError(f"{folder / 'run.json'}: {(str(error).splitlines() or ['it does not fit'])[0]}") from None
     needed = module.state_dict()
@@ -63,24 +83,41 @@ def load_encoder(folder: str | Path) -> TrainedEncoder:
     return module.eval()
 
 
-def _settings(path: Path) -> tuple[TrainConfig, int, int]:
-    """The settings of a stored training, and the channels and the size of its images."""
+# What stands for parts of the user's own that leave no weights.
+STAND_INS = {"objective": "negative_cosine", "optimizer": "sgd", "data": "digits"}
+
+
+def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
+    """The settings of a stored training, with the user's own parts in their place, and rows of the shape of a view."""
     record = read_record(path.parent)
     experiment, stored = record["experiment"], record["config"]
     try:
-        if experiment != TrainConfig.NAME:
-            raise ConfigError(
-                f"{path.parent} is a run of {experiment}; encoders are kept by runs of {TrainConfig.NAME}"
-            )
-        if "input" not in record:
+        if experiment not in (TrainConfig.NAME, PretrainConfig.NAME):
+            kinds = f"{TrainConfig.NAME} and {PretrainConfig.NAME}"
+            raise ConfigError(f"{path.parent} is a run of {experiment}; encoders are kept by runs of {kinds}")
+        if "shape" not in record.get("input", {}):
             raise ConfigError(f"{path.parent} keeps no encoder: an earlier version wrote it; run it again")
-        unknown = sorted(stored.keys() - {one.name for one in TrainConfig.known()})
+        unknown = sorted(stored.keys() - {one.name for one in PretrainConfig.known()})
         if unknown:
             raise ConfigError(f"{path} has settings that this version does not know: {', '.join(unknown)}")
-        return TrainConfig.of(**{**stored, "out": path.parent}), record["input"]["channels"], record["input"]["size"]
+        for name, value in given.items():
+            if name in record["own"] and value is None:
+                raise ConfigError(
+                    f"{name}: {path.parent} was trained with your own {stored[name]}: give it, {name}=..."
+                )
+            if name not in record["own"] and value is not None:
+                raise ConfigError(
+                    f"{name}: that of {path.parent} is {stored.get(name)}, made from its settings; give none"
+                )
+        stand_ins: dict[str, Any] = {name: STAND_INS[name] for name in STAND_INS if name in record["own"]}
+        if "objective" in stand_ins:
+            stand_ins["temperature"] = None
+        config = PretrainConfig.of(**{**stored, **stand_ins, "out": path.parent}, given=Given(**given))
+        shape, dtype = record["input"]["shape"], getattr(torch, record["input"]["dtype"])
+        return config, torch.zeros(2, *shape, dtype=dtype)
     except ConfigError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 

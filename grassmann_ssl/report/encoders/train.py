@@ -23,7 +23,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['objective']} on {config['data']}: constraint {config['constraint']}",
         f"Encoder {config['encoder']}, {record['parameters']:,} parameters, embedding dimension {config['dim']}, predictor "
         f"{config['predictor']}, constraint {config['constraint']} on {held}; {record['steps_done']} steps of {config['optimizer']} with "
-        f"batches of {config['batch']}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
+        f"batches of {record['batch']}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
         (
             Section(
                 "training",

@@ -210,7 +210,7 @@ def test_a_folder_that_lacks_what_an_audit_needs_is_refused_by_name(files, key):
         del outcome.arrays[key]
     else:
         del outcome.record[key]
-    outcome.save(files / "run")
+    outcome.write(files / "run")
     with pytest.raises(ConfigError, match=f"'{key}' is not in this run"):
         draw(files / "run")
 

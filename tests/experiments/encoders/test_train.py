@@ -19,11 +19,11 @@ from grassmann_ssl import cli
 from grassmann_ssl.audit import Rule, audit_embeddings
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders import compare_encoders, evaluation, fitting
+from grassmann_ssl.experiments.encoders import evaluation, fitting, material
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
-from grassmann_ssl.experiments.encoders.fitting import fit, seen_views
+from grassmann_ssl.experiments.encoders.material import Pictures
 from grassmann_ssl.experiments.encoders.train_config import CHOICES, TrainConfig
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.joint_embedding import embeddings
@@ -42,6 +42,7 @@ from tests.experiments.progress import Interrupting
 from tests.readme import BIN, ROOT
 
 ALONE = Process(0, 1, torch.device("cpu"))
+LIKE = torch.zeros(2, 1, 8, 8)
 QUICK = {"steps": 4, "batch": 32, "records": 4}
 
 
@@ -54,8 +55,16 @@ def split():
 @pytest.fixture
 def few(monkeypatch, split):
     """Runs on few images."""
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: split)
-    monkeypatch.setattr(compare_encoders, "load_split", lambda *_, **__: split)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: split)
+
+
+def fit(config, split, *more):
+    """Training on the images of a split."""
+    return fitting.fit(config, Pictures(config, split, ALONE), *more)
+
+
+def collapse_verdict(config, arm, split):
+    return evaluation.collapse_verdict(arm, Pictures(config, split, ALONE))
 
 
 def weights(arm):
@@ -77,13 +86,13 @@ def rows_of(weight):
 )
 def test_constraints_hold_whatever_steps(constraint, optimizer, split):
     config = quick(constraint=constraint, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 0.01)
-    before = weights(assemble(config, 1, 8, ALONE))
-    arm = fit(config, split, ALONE).arm
+    before = weights(assemble(config, LIKE, ALONE))
+    arm = fit(config, split).arm
     after = weights(arm)
     moved = [
         name for name in after if after[name].dtype.is_floating_point and not torch.equal(after[name], before[name])
     ]
-    assert any("online.0.0" in name for name in moved) and any("online.1" in name for name in moved)
+    assert any("online.encoder.0" in name for name in moved) and any("online.projector" in name for name in moved)
     last = arm.method.projector.last.weight.detach()
     error = (rows_of(last) - torch.eye(8)).abs().max()
     declared = CONSTRAINTS[constraint]
@@ -155,11 +164,11 @@ def test_a_setting_without_effect_is_refused(settings, message):
 
 def test_options_reach_what_they_are_of(split):
     config = quick(predictor="directset", predictor_alpha=0.7, predictor_every=2, momentum=0.5, weight_decay=0.1)
-    arm = assemble(config, 1, 8, ALONE)
+    arm = assemble(config, LIKE, ALONE)
     assert (arm.method.predictor.alpha, arm.method.predictor.every, arm.method.predictor.rho) == (0.7, 2, 0.3)
     assert {(g["momentum"], g["weight_decay"]) for g in arm.optimizers[0].param_groups} == {(0.5, 0.1), (0.5, 0.0)}
     losses = [
-        assemble(quick(constraint="penalty", penalty=p), 1, 8, ALONE).method(*[split.train[:32] / 255] * 2)
+        assemble(quick(constraint="penalty", penalty=p), LIKE, ALONE).method(*[split.train[:32] / 255] * 2)
         for p in (1.0, 3.0)
     ]
     assert losses[1] > losses[0]
@@ -167,7 +176,7 @@ def test_options_reach_what_they_are_of(split):
 
 @pytest.mark.parametrize("where", ["linear", "conv"])
 def test_inner_layers_can_be_constrained(where, split):
-    arm = fit(quick(constraint="stiefel", where=where), split, ALONE).arm
+    arm = fit(quick(constraint="stiefel", where=where), split).arm
     assert len(arm.constrained) == (2 if where == "linear" else 3) and not arm.held_last
     for name in arm.constrained:
         weight = arm.method.online.get_submodule(name).weight.detach()
@@ -178,8 +187,8 @@ def test_inner_layers_can_be_constrained(where, split):
 
 def test_muon_moves_its_layers_by_equal_singular_values(split):
     config = quick(optimizer="muon", steps=1, lr=0.02, weight_decay=0.0)
-    before = weights(assemble(config, 1, 8, ALONE))
-    after = weights(fit(config, split, ALONE).arm)
+    before = weights(assemble(config, LIKE, ALONE))
+    after = weights(fit(config, split).arm)
     name = next(name for name in after if after[name].shape == (8, 64))
     values = torch.linalg.svdvals(after[name] - before[name])
     assert values.min() > 0.5 * values.max() > 0
@@ -188,7 +197,7 @@ def test_muon_moves_its_layers_by_equal_singular_values(split):
 @pytest.mark.parametrize("name", EMBEDDING_LOSSES)
 def test_every_objective_trains(name, split):
     predictor = "directpred" if objective(name).needs_predictor else "none"
-    trained = fit(quick(objective=name, lr=1e-3, predictor=predictor, hidden=32, dim=4), split, ALONE)
+    trained = fit(quick(objective=name, lr=1e-3, predictor=predictor, hidden=32, dim=4), split)
     _, values = trained.recorder.stacked()
     assert torch.isfinite(values["loss"][1:]).all() and trained.done == 4 and values["z"].shape == (4, 4)
     assert (values["z"] >= 0).all() and (values["z"][:, :-1] >= values["z"][:, 1:]).all()
@@ -198,7 +207,7 @@ def test_every_objective_trains(name, split):
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("teacher", [0.0, 0.99])
 def test_every_predictor_and_a_teacher_train(predictor, teacher, split):
-    arm = fit(quick(predictor=predictor, teacher=teacher), split, ALONE).arm
+    arm = fit(quick(predictor=predictor, teacher=teacher), split).arm
     matrix = next(p for p in arm.method.predictor.parameters())
     assert torch.isfinite(matrix).all()
     if predictor.startswith("direct"):
@@ -229,25 +238,25 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
         {"predictor": "directset", "teacher": 0.9, "constraint": "grassmann"},
         {"precision": "float16", "optimizer": "lars", "lr": 0.2, "objective": "nt_xent"},
     ):
-        whole = fit(quick(steps=6, **extra), split, ALONE)
+        whole = fit(quick(steps=6, **extra), split)
         config = quick(steps=6, save_every=3, **extra)
         path = tmp_path / f"{len(extra)}-{next(iter(extra))}.safetensors"
         with pytest.raises(Interrupted, match="after step 4 of 6") as stopped:
-            fit(config, split, ALONE, Interrupting(4).tick, lambda path=path: path)
+            fit(config, split, Interrupting(4).tick, lambda path=path: path)
         assert stopped.value.recorded.done == 4
-        rest = fit(config, split, ALONE, None, lambda path=path: path)
+        rest = fit(config, split, None, lambda path=path: path)
         assert rest.done == 6 and rest.start == 3
         for (name, a), b in zip(weights(whole.arm).items(), weights(rest.arm).values(), strict=True):
             assert torch.equal(a, b), name
         # What was recorded before Ctrl-C is there, and a finished training that is run again has nothing to add.
-        for one in (rest, fit(config, split, ALONE, None, lambda path=path: path)):
+        for one in (rest, fit(config, split, None, lambda path=path: path)):
             assert one.done == 6 and torch.equal(one.recorder.stacked()[0], whole.recorder.stacked()[0])
             for name, values in whole.recorder.stacked()[1].items():
                 assert torch.equal(one.recorder.stacked()[1][name].nan_to_num(-1), values.nan_to_num(-1)), name
     with pytest.raises(
         ConfigError, match=r"^out: .* other settings: lr: 0.2 then, 0.1 now; --no-resume starts the run anew"
     ):
-        fit(quick(**{**extra, "steps": 6, "lr": 0.1}), split, ALONE, None, lambda: path)
+        fit(quick(**{**extra, "steps": 6, "lr": 0.1}), split, None, lambda: path)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, split, monkeypatch):
@@ -267,7 +276,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(tmp_path, spl
 
     monkeypatch.setattr(fitting, "assemble", breaking)
     with pytest.raises(Diverged, match=r"weights are not finite at step 6: online\.1\.3\.weight"):
-        fit(config, split, ALONE, None, lambda: path)
+        fit(config, split, None, lambda: path)
     monkeypatch.undo()
     from safetensors import safe_open
 
@@ -317,13 +326,13 @@ def test_two_processes_are_one(tmp_path):
 @pytest.mark.parametrize("constraint", [name for name, one in CONSTRAINTS.items() if one.rank_of_w])
 def test_a_verdict_guarantees_what_the_weight_still_has(constraint, split):
     config = quick(constraint=constraint)
-    arm = assemble(config, 1, 8, ALONE)
-    said = evaluation.collapse_verdict(config, arm, split)["guaranteed"]
+    arm = assemble(config, LIKE, ALONE)
+    said = collapse_verdict(config, arm, split)["guaranteed"]
     assert said[0] == "W has rank 8 by construction (64 features in)"
     last = arm.method.projector.last
     weight = last.parametrizations.weight.original if constraint == "parametrization" else last.weight
     torch.nn.init.zeros_(weight)  # a parametrization, too, has its singular points
-    said = evaluation.collapse_verdict(config, arm, split)["guaranteed"]
+    said = collapse_verdict(config, arm, split)["guaranteed"]
     assert len(said) == 1 and said[0].startswith("nothing: W is off its manifold")
 
 
@@ -353,14 +362,15 @@ def test_the_folder(tmp_path, few):
 @pytest.mark.parametrize(("settings", "directional"), [({}, True), ({"objective": "vicreg", "lr": 1e-3}, False)])
 def test_the_verdict_is_the_audit_of_the_views_that_were_judged(settings, directional, split):
     config = quick(**settings)
-    arm = fit(config, split, ALONE).arm
-    views = [seen_views(split.train, arm.augmentation, config.seed, k).stacked() for k in (0, 1)]
+    seen = Pictures(config, split, ALONE)
+    arm = fit(config, split).arm
+    views = [seen.view(k, len(split.train)).stacked() for k in (0, 1)]
     z, z_positive = (embeddings(arm.method, view)["z"] for view in views)
     pixels = float(views[0].flatten(1).double().var(0, correction=0).mean())
     audit = audit_embeddings(
         z, z_positive=z_positive, directions=directional, input_variance=None if directional else pixels
     )
-    for verdict in (evaluation.judge(config, arm, split).verdict, evaluation.collapse_verdict(config, arm, split)):
+    for verdict in (evaluation.judge(arm, seen).verdict, collapse_verdict(config, arm, split)):
         assert (verdict["kind"], verdict["judgement"]) == (audit.kind, audit.judgement)
         assert verdict["open"] == audit.verdict.open and verdict["rows"] == len(split.train)
         assert verdict["rule"] == str(Rule()) and verdict["thresholds"] == asdict(Rule())
@@ -378,19 +388,19 @@ def test_the_verdict_is_the_audit_of_the_views_that_were_judged(settings, direct
 @pytest.mark.slow
 def test_complete_collapse_of_z_is_relative_to_the_images(split):
     config = quick(objective="vicreg", lr=1e-3)
-    arm = fit(config, split, ALONE).arm
+    arm = fit(config, split).arm
     with torch.no_grad():
         for parameter in arm.method.projector.last.parameters():
             parameter *= 1e-6
-    assert evaluation.collapse_verdict(config, arm, split)["kind"] == "complete"
-    assert evaluation.collapse_verdict(config, fit(quick(), split, ALONE).arm, split)["kind"] != "complete"
+    assert collapse_verdict(config, arm, split)["kind"] == "complete"
+    assert collapse_verdict(config, fit(quick(), split).arm, split)["kind"] != "complete"
 
 
 @pytest.mark.slow
 def test_few_images_leave_the_verdict_open(split):
     few = Split(split.train[:6], split.train_labels[:6], split.test, split.test_labels)
     config = quick()
-    verdict = evaluation.collapse_verdict(config, fit(config, split, ALONE).arm, few)
+    verdict = collapse_verdict(config, fit(config, split).arm, few)
     assert verdict["kind"] == "undecided" and "independent rows" in verdict["open"]["dimensional"]
     assert "open: " in evaluation.verdict_in_words(verdict)
 
@@ -573,7 +583,7 @@ def test_arms_that_cannot_be_run_are_named():
 
 def test_directions_of_lejepa_are_those_of_the_step(split):
     config = quick(objective="lejepa", lr=1e-3)
-    arm = fit(config, split, ALONE).arm
+    arm = fit(config, split).arm
     fresh = objective("lejepa", seed=config.seed).loss
     z, z_positive = torch.randn(2, 32, 8)
     assert arm.loss.loss(z=z, z_positive=z_positive) != fresh(z=z, z_positive=z_positive)

@@ -1,0 +1,188 @@
+"""Batches of views from any iterable, such as a DataLoader: by the number of the step, divided among processes, the same when resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grassmann_ssl.data.augment import keyed_generator
+from grassmann_ssl.data.randomness import GlobalRandomness
+from grassmann_ssl.distributed import Process
+
+EPOCH_KEY, LOOKED_AT = 3, 2**40  # of the order of an epoch; the number of the pass that is looked at, beyond all epochs
+Source = Iterable[Any] | Callable[[], Iterable[Any]]
+Pick = Callable[[Any], Sequence[Tensor]] | Sequence[int | str] | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Views of batches that come from an iterable, or from a function that returns one, as often as they are gone through.
+
+    pick  from a batch to its views: a function, or the places or keys of the views; None: the tensors (n, ...) with two or more axes, of
+          the batch, or of its first entry where that is a list of its own, as in (views, labels)
+    seed  decides all random numbers of Python, numpy and torch that the iterable draws, and a DataLoader's own generator: epoch k is the
+          same whatever ran before
+    """
+
+    data: Source
+    seed: int
+    process: Process
+    pick: Pick = None
+
+    def __post_init__(self) -> None:
+        iterable = self._opened()
+        if not isinstance(iterable, Iterable):
+            raise ValueError(
+                f"it must be an iterable of batches of views, such as a DataLoader, got {type(iterable).__name__}"
+            )
+        if iter(iterable) is iterable and not callable(self.data):
+            raise ValueError(
+                f"a {type(iterable).__name__} can be gone through once only: give a DataLoader, a list, or a function that returns one"
+            )
+        if type(getattr(iterable, "sampler", None)).__name__ == "DistributedSampler":
+            raise ValueError(
+                "it has a DistributedSampler, and every batch is divided among the processes here: leave it out"
+            )
+
+    def __len__(self) -> int:
+        """Batches of an epoch. Raises TypeError where the iterable does not know."""
+        return len(self._opened())  # type: ignore[arg-type]  # it may have a length or not
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
+        """The views of the batches of an epoch, those of this process, on its device; uint8 images as floating ones in [0, 1]."""
+        GlobalRandomness(self.process.device).seed(self.seed, number)
+        iterable = self._opened()
+        generator = getattr(iterable, "generator", None)
+        if isinstance(generator, torch.Generator):
+            key = keyed_generator(seed=self.seed, step=number, rank=0, view=EPOCH_KEY, device="cpu").initial_seed()
+            generator.manual_seed(key)
+        owner: Any
+        for owner in (iterable, getattr(iterable, "sampler", None), getattr(iterable, "batch_sampler", None)):
+            if hasattr(owner, "set_epoch"):
+                owner.set_epoch(number)
+        for batch in iterable:
+            yield tuple(self._ready(x) for x in views_of(batch, self.pick))
+
+    def looked_at(self, rows: int) -> Iterator[tuple[Tensor, ...]]:
+        """The views of the first rows of an epoch of its own, whatever was drawn before, and without a trace in the random states."""
+        randomness = GlobalRandomness(self.process.device)
+        with randomness.kept():
+            for views in self.epoch(LOOKED_AT):
+                yield tuple(x[:rows] for x in views)
+                rows -= len(views[0])
+                if rows <= 0:
+                    break
+
+    def steps(self, parts: int = 1) -> Steps:
+        """The views of every step, in `parts` batches each."""
+        return Steps(self, parts)
+
+    def _opened(self) -> Iterable[Any]:
+        iterable: Iterable[Any] = self.data() if callable(self.data) else self.data
+        return iterable
+
+    def _ready(self, x: Tensor) -> Tensor:
+        own = x[self.process.rows(len(x))] if self.process.count > 1 else x
+        own = own.to(self.process.device, non_blocking=True)
+        return own.float() / 255 if own.dtype == torch.uint8 else own
+
+
+class Steps:
+    """`steps(step, part)`: the views of a batch, epoch after epoch. Batches that come before the first one asked for are passed over."""
+
+    def __init__(self, loaded: Loaded, parts: int) -> None:
+        self.loaded, self.parts = loaded, parts
+        self._next, self._epoch = 0, -1
+        self._batches: Iterator[tuple[Tensor, ...]] = iter(())
+
+    def __call__(self, step: int, part: int = 0) -> tuple[Tensor, ...]:
+        index = step * self.parts + part
+        if index != self._next:
+            self._pass_over(index)
+        self._next += 1
+        return self._batch()
+
+    def _batch(self) -> tuple[Tensor, ...]:
+        for views in self._batches:
+            return views
+        self._epoch += 1
+        self._batches = self.loaded.epoch(self._epoch)
+        for views in self._batches:
+            return views
+        raise ValueError(f"data: epoch {self._epoch} has no batch")
+
+    def _pass_over(self, index: int) -> None:
+        """Go to where the batch before that of the index was taken: what a resumed training draws next is what it would have drawn."""
+        with GlobalRandomness(self.loaded.process.device).kept():
+            try:
+                self._epoch, places = divmod(index - 1, len(self.loaded))
+                self._batches = self.loaded.epoch(self._epoch)
+                for _ in islice(self._batches, places + 1):
+                    pass
+            except TypeError:  # of no known length
+                self._epoch, self._batches = -1, iter(())
+                for _ in range(index):
+                    self._batch()
+        self._next = index
+
+
+def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
+    """The views of a batch, tensors of equally many rows. Raises ValueError, saying what the batch holds, for fewer than two."""
+    if pick is None:
+        entries = list(batch.values()) if isinstance(batch, Mapping) else batch
+        if isinstance(entries, (list, tuple)) and entries and isinstance(entries[0], (list, tuple)):
+            entries = entries[0]
+        found = [x for x in entries if _is_view(x)] if isinstance(entries, (list, tuple)) else []
+    elif callable(pick):
+        found = list(pick(batch))
+    else:
+        try:
+            found = [batch[one] for one in pick]
+        except (KeyError, IndexError, TypeError):
+            raise ValueError(f"views = {list(pick)!r} are not in a batch of {described(batch)}") from None
+    if len(found) < 2:
+        raise ValueError(
+            f"a batch must hold two views or more, tensors (n, ...) of two axes or more, got {described(batch)}; `views` says which "
+            "they are"
+        )
+    for x in found:
+        if not _is_view(x) or len(x) != len(found[0]) or x.dtype != found[0].dtype:
+            raise ValueError(
+                f"the views of a batch must be tensors (n, ...) of one n and one type, got {described(found)}; `views` says which they are"
+            )
+    if found[1].shape != found[0].shape:
+        raise ValueError(
+            f"the first two views must have one shape, got {described(found)}; smaller crops come after two whole views"
+        )
+    return tuple(found)
+
+
+def described(batch: Any) -> str:
+    """What a batch holds, in short."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')} {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{key}: {described(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, (list, tuple)):
+        return "(" + ", ".join(described(x) for x in batch[:6]) + (", ..." if len(batch) > 6 else "") + ")"
+    return type(batch).__name__
+
+
+def fingerprint_of(views: Iterable[tuple[Tensor, ...]]) -> str:
+    """Of batches of views: equal for equal ones alone."""
+    found = hashlib.blake2b(digest_size=8)
+    for batch in views:
+        for x in batch:
+            found.update(f"{x.dtype} {tuple(x.shape)}".encode())
+            found.update(x.contiguous().reshape(-1).view(torch.uint8).numpy(force=True).tobytes())
+    return found.hexdigest()
+
+
+def _is_view(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.ndim >= 2 and len(x) > 0

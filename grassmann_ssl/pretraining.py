@@ -1,0 +1,145 @@
+"""The way in from Python: your encoder, your data and your loss, trained and judged in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+from grassmann_ssl.audit import CollapseMonitor
+from grassmann_ssl.data.batches import Split
+from grassmann_ssl.data.loaded import Loaded, Pick, Source
+from grassmann_ssl.distributed import Process
+from grassmann_ssl.experiments.encoders.encoder_arms import output_width
+from grassmann_ssl.experiments.encoders.material import Batches
+from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
+from grassmann_ssl.experiments.encoders.train import train
+from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained
+from grassmann_ssl.registry import nearest
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError, RunConfig, setting
+from grassmann_ssl.streams import progress as bar
+
+OptimizerOf = Callable[[list[Tensor]], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]
+
+
+def pretrain(
+    encoder: nn.Module | str,
+    data: Source | str,
+    objective: Callable[..., Tensor] | str = "nt_xent",
+    *,
+    views: Pick = None,
+    projector: nn.Module | None = None,
+    constraint: geoopt.Manifold | str = "none",
+    where: str = "last",
+    predictor: nn.Module | str = "none",
+    optimizer: OptimizerOf | str = "sgd",
+    epochs: int | None = None,
+    probe: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    monitor: CollapseMonitor | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Pretrained | None:
+    """Train your encoder on two or more views, with or without a constraint, judge collapse, and say what was learned.
+
+    encoder     any module from a view (n, ...) to representations (n, k), trained in place; or a name, as all parts but `data`
+    data        batches of views: a DataLoader, any iterable that can be gone through again, or a function that returns one; or a name.
+                A batch holds tensors (n, ...) as a tuple, a list or a dict, or such a collection of views first and labels after it
+    objective   a function or module of (z, z_positive), or of (prediction, target), or an `Objective`; whether it is rotation-invariant
+                is measured
+    views       which entries of a batch are the views, by place or key, or a function from a batch to them
+    projector   a module from (n, k) to embeddings (n, d); by default an MLP, `hidden` = 64, `dim` = 8
+    constraint  a manifold, or a name of docs/encoders.md; on the layers of `where`: last, linear, conv, or a pattern as "encoder.layer4.*"
+    predictor   a module (n, d) -> (n, d), for objectives of prediction and target; `teacher` = 0.99 targets an average of the encoder
+    optimizer   a function from the list of all parameters to an optimizer, such as `lambda p: RiemannianAdam(p, lr=1e-3)`; a constrained
+                weight is refused under one that would take it off its manifold
+    epochs      in place of `steps`
+    probe       labelled inputs of the encoder (x, y, x_test, y_test): its representation is probed at the end
+    monitor     sees the embeddings of every step, and acts as it was told where they collapse
+    out         run folder: what `train` keeps, checkpoints and a page; the same call goes on after an interrupt. None: nothing is written,
+                `outcome.save(folder)` does
+    settings    all others of `train`: steps, lr, schedule, warmup, precision, accumulate, teacher, seed, device, save_every, overwrite, ...
+
+    Random numbers of Python, numpy and torch follow the seed, and are put back after it. Under torchrun every process goes through all
+    batches and takes its share of the rows; all but the first return None. Raises ConfigError, before training, for parts that do not fit;
+    Diverged for a loss that is not finite; CollapseError where the monitor is to raise it.
+    """
+    given: dict[str, Any] = {"encoder": encoder, "data": data, "objective": objective, "projector": projector}
+    given |= {"constraint": constraint, "predictor": predictor, "optimizer": optimizer}
+    names = {
+        name: value if isinstance(value, str) else described(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    values = {name: value for name, value in given.items() if value is not None and not isinstance(value, str)}
+    known = {one.name for one in PretrainConfig.known()} - {*given, "where", "out"}
+    for name in settings.keys() - known:
+        raise ConfigError(f"pretrain has no argument {name!r}{nearest(name, known)}")
+    if "data" in values:
+        settings |= _of_data(values, views, settings, epochs)
+    elif views is not None or epochs is not None:
+        raise ConfigError(
+            f"{'views' if views is not None else 'epochs'}: only for data of your own, got data = {data!r}"
+        )
+    probed = None if probe is None else _probed(probe)
+    config = PretrainConfig.of(
+        **names, **settings, where=where, out=None if out is None else Path(out),
+        given=Given(**values, views=views, probed=probed, monitor=monitor),
+    )  # fmt: skip
+    if out is None:
+        for name in ("overwrite", "resume", "save_every"):
+            if name in settings:
+                raise ConfigError(f"{name} has no effect without out, the folder of the run")
+        return train(config, bar if progress else None)
+    outcome = run(config, bar if progress else None, experiment=train)
+    assert outcome is None or isinstance(outcome, Pretrained)
+    return outcome
+
+
+def described(value: Any) -> str:
+    """What a part is called in the record: its own name, or that of its class."""
+    if isinstance(value, partial):
+        return described(value.func)
+    name = getattr(value, "name", None) or getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__name__
+
+
+def _of_data(values: dict[str, Any], views: Pick, settings: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+    """The settings that follow from the user's data and projector."""
+    seed, cpu = settings.get("seed", RunConfig.seed), torch.device("cpu")
+    with setting("data"):
+        batches = Batches(Loaded(values["data"], seed, Process(0, 1, cpu), views))
+    if "batch" in settings:
+        raise ConfigError("batch: your data make the batches")
+    found: dict[str, Any] = {"batch": len(batches.first[0])}
+    if "projector" in values and isinstance(values.get("encoder"), nn.Module):
+        if "dim" in settings:
+            raise ConfigError("dim: that of your projector is seen, give none")
+        whole = nn.Sequential(values["encoder"], values["projector"])
+        found["dim"] = output_width(whole, batches.example, "encoder and projector")
+    if epochs is not None:
+        if "steps" in settings:
+            raise ConfigError("epochs and steps are both given: give one of them")
+        try:
+            found["steps"] = epochs * len(batches.loaded) // settings.get("accumulate", 1)
+        except TypeError:
+            raise ConfigError("epochs: the length of your data is not known; give steps") from None
+    return found
+
+
+def _probed(probe: Sequence[Tensor]) -> Split:
+    if len(probe) != 4:
+        raise ConfigError(f"probe must be (x, y, x_test, y_test), got {len(probe)} entries")
+    x, y, x_test, y_test = (torch.as_tensor(one) for one in probe)
+    for inputs, labels, name in ((x, y, "x and y"), (x_test, y_test, "x_test and y_test")):
+        if labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
+            raise ConfigError(
+                f"probe: {name} must be as many inputs as labels (n,), got {tuple(inputs.shape)} and {tuple(labels.shape)}"
+            )
+    return Split(x, y, x_test, y_test)
