@@ -1,7 +1,6 @@
 """The global random states of Python, numpy and torch, which the user's own data and modules draw from."""
 # ruff: noqa: NPY002  numpy's global state is what is kept here
 
-import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ class GlobalRandomness:
         _, keys, *places = cast(tuple[Any, ...], np.random.get_state(legacy=True))
         found = {
             "python": torch.tensor(words, dtype=torch.int64),
-            "python_gauss": torch.tensor(math.nan if gauss is None else gauss, dtype=torch.float64),
+            "python_gauss": torch.tensor([gauss is not None, gauss or 0.0], dtype=torch.float64),
             "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
             "numpy_place": torch.tensor(places[:2]),
             "numpy_gauss": torch.tensor(places[2], dtype=torch.float64),
@@ -51,11 +50,11 @@ class GlobalRandomness:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`. Raises ValueError where that is not one."""
         try:
-            gauss = float(state["python_gauss"])
-            random.setstate((3, tuple(state["python"].tolist()), None if math.isnan(gauss) else gauss))
+            has_gauss, gauss = state["python_gauss"].tolist()
+            random.setstate((3, tuple(state["python"].tolist()), gauss if has_gauss else None))
             place, has_gauss = state["numpy_place"].tolist()
-            words = state["numpy"].numpy().astype(np.uint32)
-            np.random.set_state(("MT19937", words, place, has_gauss, float(state["numpy_gauss"])))
+            words, gauss = state["numpy"].numpy().astype(np.uint32), float(state["numpy_gauss"])
+            np.random.set_state(("MT19937", words, place, has_gauss, gauss))
             torch.set_rng_state(state["torch"])
             if self.device.type == "cuda" and "cuda" in state:
                 torch.cuda.set_rng_state(state["cuda"], self.device)

@@ -95,8 +95,8 @@ def _generator() -> torch.Generator:
 
 def _rows(count: int, dim: int) -> Tensor:
     """Embeddings of views that are alike, (count, ROWS, dim)."""
-    shared, own_part = torch.randn(2, count, ROWS, dim, dtype=torch.float64, generator=_generator())
-    return shared[:1] + 0.5 * own_part
+    drawn = torch.randn(count + 1, ROWS, dim, dtype=torch.float64, generator=_generator())
+    return drawn[:1] + 0.5 * drawn[1:]
 
 
 def _value(

@@ -134,7 +134,7 @@ def check_stepped(
         raise ValueError(
             "the optimizer steps parameters that are not of this training: make it from those that it gets"
         )
-    for name in held:
+    for name in parameters.keys() & set(held):
         optimizer = stepped[id(parameters[name])][0]
         if not isinstance(optimizer, (RiemannianOptimizer, geoopt.optim.mixin.OptimMixin)):
             raise ValueError(

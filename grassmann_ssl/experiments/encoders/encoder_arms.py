@@ -124,16 +124,14 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
     return arm
 
 
-def _encoder(config: TrainConfig, example: Tensor) -> Any:
-    """The encoder, whose `out_features` are seen on the example where it does not say them."""
+def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
+    """The encoder that the settings name, or that is given."""
     kind = config.architecture()
     channels, size = (example.shape[1], example.shape[-1]) if example.ndim == 4 else (1, 1)
     with setting("encoder"):
         body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem)
         if not isinstance(body, nn.Module):
             raise ConfigError(f"encoder: {config.encoder} must make a torch.nn.Module, got {type(body).__name__}")
-    if not hasattr(body, "out_features"):
-        body.out_features = output_width(body, example, f"encoder {config.encoder}")
     return body
 
 
@@ -152,7 +150,7 @@ def output_width(module: nn.Module, example: Tensor, name: str, kind: str = "vie
     return out.shape[1]
 
 
-def _projector(config: TrainConfig, body: Any, example: Tensor) -> nn.Module:
+def _projector(config: TrainConfig, body: nn.Module, example: Tensor) -> nn.Module:
     """The projection head; centred before a constrained last layer, unless the settings say otherwise."""
     given = config.projector_used()
     if given is not None:
@@ -160,15 +158,16 @@ def _projector(config: TrainConfig, body: Any, example: Tensor) -> nn.Module:
         if width != config.dim:
             raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
         return given
+    features = getattr(body, "out_features", None) or output_width(body, example, f"encoder {config.encoder}")
     widths, kind = (config.hidden, config.dim), "standard" if config.head == "auto" else config.head
     if config.head == "auto" and config.constraint_used().rank_of_w:
         held = config.where == "last"
         if is_pattern(config.where):
             with torch.device("meta"):
-                like = nn.Sequential(OrderedDict(encoder=nn.Identity(), projector=projector(body.out_features, widths)))
-            held = any(fnmatchcase(name, config.where) for name in [_last_linear(like)])
+                like = nn.Sequential(OrderedDict(encoder=nn.Identity(), projector=projector(features, widths)))
+            held = fnmatchcase(_last_linear(like), config.where)
         kind = "centred" if held else kind
-    return projector(body.out_features, widths, kind)
+    return projector(features, widths, kind)
 
 
 def _last_linear(online: nn.Module) -> str:

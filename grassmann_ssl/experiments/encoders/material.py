@@ -1,9 +1,9 @@
 """What an encoder is trained on: the views of its steps, views on which it is watched and judged, and what to say of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,71 +22,8 @@ from grassmann_ssl.runs import ConfigError, Finding, Progress, setting
 SEEN = 1024  # most rows on which spectra are recorded
 HELD = 2**28  # most bytes of the user's views that are kept for that
 COMPARED = 64  # images that are compared with the first at a time
+ANY = 2**62  # views can be drawn of an image
 VIEWS_STEP = 2**40  # key of the views used for evaluation
-
-
-class EvaluationViews(Protocol):
-    """One view of each of some rows: chunks of them, the same whenever they are gone through."""
-
-    def __iter__(self) -> Iterator[Tensor]: ...
-
-    def first(self, count: int) -> "EvaluationViews":
-        """Those of the first rows."""
-
-
-class Material(Protocol):
-    """What an encoder is trained on.
-
-    example      some rows of a view, as the encoder takes them
-    count        how many different views of the same rows there are, at least 2
-    labelled     images of which representations are probed and stored, and their labels; None where there are none
-    fingerprint  equal for equal data alone
-    """
-
-    @property
-    def example(self) -> Tensor: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def labelled(self) -> Split | None: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def seen_by(self, config: TrainConfig) -> "Material":
-        """The same data under other settings, such as other augmentations."""
-
-    def steps(self, config: TrainConfig) -> Callable[[int, int], tuple[Tensor, ...]]:
-        """The views of every step and part. Raises ConfigError for a batch that does not fit."""
-
-    def batch(self, config: TrainConfig) -> int:
-        """Rows of a batch, over all processes."""
-
-    def view(self, number: int, rows: int) -> EvaluationViews:
-        """The view of this number of each of the first `rows` rows."""
-
-    def watched(self) -> Iterable[Tensor]:
-        """Chunks of views on which spectra are recorded, gone through often."""
-
-    def finding(self) -> Finding:
-        """How much there was, and what was passed over."""
-
-
-def material_of(config: TrainConfig, process: Process, progress: Progress | None) -> Material:
-    """What the settings name: images, or the user's own data. Raises ConfigError for what cannot be read or trained on."""
-    if isinstance(config, PretrainConfig) and config.given.data is not None:
-        probed = config.given.probed and config.given.probed.to(process.device)
-        with setting("data"):
-            return Batches(Loaded(config.given.data, config.seed, process, config.given.views), probed)
-    if config.own_data:
-        with setting("data"):
-            return Batches(Loaded(own(config.data), config.seed, process))
-    generator = torch.Generator().manual_seed(config.seed)
-    with setting("data"):
-        split = load_split(config.data, generator, progress, **asdict(config.data_options)).to(process.device)
-    return Pictures(config, split, process)
 
 
 @dataclass(frozen=True)
@@ -112,7 +49,76 @@ class SeenViews:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LoadedViews:
+    """One view of each of the first rows of the user's batches."""
+
+    loaded: Loaded
+    number: int
+    rows: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (views[self.number] for views in self.loaded.looked_at(self.rows))
+
+    def first(self, count: int) -> "LoadedViews":
+        """Those of the first rows."""
+        return LoadedViews(self.loaded, self.number, min(count, self.rows))
+
+
+EvaluationViews = SeenViews | LoadedViews
+
+
+class Material(ABC):
+    """What an encoder is trained on.
+
+    example      some rows of a view, as the encoder takes them
+    count        how many different views of the same rows there are, at least 2
+    labelled     images of which representations are probed and stored, and their labels; None where there are none
+    fingerprint  equal for equal data alone
+    """
+
+    @property
+    @abstractmethod
+    def example(self) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def count(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def labelled(self) -> Split | None: ...
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str: ...
+
+    @abstractmethod
+    def seen_by(self, config: TrainConfig) -> "Material":
+        """The same data under other settings, such as other augmentations."""
+
+    @abstractmethod
+    def steps(self, config: TrainConfig) -> Callable[[int, int], tuple[Tensor, ...]]:
+        """The views of every step and part. Raises ConfigError for a batch that does not fit."""
+
+    @abstractmethod
+    def batch(self, config: TrainConfig) -> int:
+        """Rows of a batch, over all processes."""
+
+    @abstractmethod
+    def view(self, number: int, rows: int) -> EvaluationViews:
+        """The view of this number of each of the first `rows` rows."""
+
+    @abstractmethod
+    def watched(self) -> Iterable[Tensor]:
+        """Chunks of views on which spectra are recorded, gone through often."""
+
+    @abstractmethod
+    def finding(self) -> Finding:
+        """How much there was, and what was passed over."""
+
+
+@dataclass(frozen=True)
+class Pictures(Material):
     """Images of a split, seen through two augmentations. Raises ConfigError for settings that do not fit the images."""
 
     config: TrainConfig
@@ -137,7 +143,9 @@ class Pictures:
     def example(self) -> Tensor:
         return torch.cat(list(self.view(0, 1)))
 
-    count = 2**62
+    @property
+    def count(self) -> int:
+        return ANY
 
     @property
     def labelled(self) -> Split | None:
@@ -171,23 +179,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class LoadedViews:
-    """One view of each of the first rows of the user's batches."""
-
-    loaded: Loaded
-    number: int
-    rows: int
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (views[self.number] for views in self.loaded.looked_at(self.rows))
-
-    def first(self, count: int) -> "LoadedViews":
-        """Those of the first rows."""
-        return LoadedViews(self.loaded, self.number, min(count, self.rows))
-
-
-@dataclass(frozen=True)
-class Batches:
+class Batches(Material):
     """Batches of views of the user's own; `probed`: labelled inputs of the encoder, to probe it. Raises ValueError for what is none."""
 
     loaded: Loaded
@@ -241,3 +233,18 @@ class Batches:
         except TypeError:
             epoch = "epochs of unknown length"
         return Finding("data", measured=f"{len(self.first)} views of a batch, {described(self.first)}; {epoch}")
+
+
+def material_of(config: TrainConfig, process: Process, progress: Progress | None) -> Material:
+    """What the settings name: images, or the user's own data. Raises ConfigError for what cannot be read or trained on."""
+    if isinstance(config, PretrainConfig) and config.given.data is not None:
+        probed = config.given.probed and config.given.probed.to(process.device)
+        with setting("data"):
+            return Batches(Loaded(config.given.data, config.seed, process, config.given.views), probed)
+    if config.own_data:
+        with setting("data"):
+            return Batches(Loaded(own(config.data), config.seed, process))
+    generator = torch.Generator().manual_seed(config.seed)
+    with setting("data"):
+        split = load_split(config.data, generator, progress, **asdict(config.data_options)).to(process.device)
+    return Pictures(config, split, process)

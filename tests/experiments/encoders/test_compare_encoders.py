@@ -9,7 +9,7 @@ import torch
 
 from grassmann_ssl.audit import Rule
 from grassmann_ssl.data.batches import Split, load_split
-from grassmann_ssl.experiments.encoders import compare_encoders
+from grassmann_ssl.experiments.encoders import compare_encoders, material
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.metrics.intervals import mean_interval, wilson_interval
 from grassmann_ssl.report import page_of
@@ -31,7 +31,7 @@ def outcome_of(folder, seeds):
     whole = load_split("digits", torch.Generator().manual_seed(1))
     split = Split(whole.train[:96], whole.train_labels[:96], whole.test[:60], whole.test_labels[:60])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_encoders, "load_split", lambda *_, **__: split)
+        patch.setattr(material, "load_split", lambda *_, **__: split)
         return run(CompareEncodersConfig(out=folder / "run", arms=ARMS, seeds=seeds, steps=3, records=3))
 
 

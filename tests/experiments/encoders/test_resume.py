@@ -9,10 +9,10 @@ import torch
 
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders import compare_encoders, fitting, stepwise_deep
-from grassmann_ssl.experiments.encoders import train as experiment
+from grassmann_ssl.experiments.encoders import compare_encoders, evaluation, fitting, material
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
 from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.material import Pictures
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import Terminated
@@ -41,8 +41,7 @@ def split():
 @pytest.fixture(autouse=True)
 def few(monkeypatch, split):
     """Runs on few images; the default handlers, also where the tests run in the background, which ignores Ctrl-C."""
-    for module in (experiment, compare_encoders, stepwise_deep):
-        monkeypatch.setattr(module, "load_split", lambda *_, **__: split)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: split)
     before = {
         number: signal.signal(number, handler)
         for number, handler in (
@@ -126,7 +125,7 @@ def whole(tmp_path_factory, split):
     """The folder of the run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_split", lambda *_, **__: split)
+        patch.setattr(material, "load_split", lambda *_, **__: split)
         run(quick(folder))
     return folder
 
@@ -183,7 +182,7 @@ def test_a_second_signal_ends_at_once_and_the_last_checkpoint_stays(second, tmp_
 
 def test_after_an_answered_signal_another_one_does_not_wait(tmp_path, whole, monkeypatch):
     folder = tmp_path / "run"
-    monkeypatch.setattr(experiment.evaluation, "judge", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(evaluation, "judge", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Stopped, match="before anything was judged; the same command continues it"):
         run(quick(folder), At(3, signals(signal.SIGINT)))
     monkeypatch.undo()
@@ -264,7 +263,7 @@ def test_data_that_changed_under_the_same_name_are_refused(tmp_path, split, monk
     labels[-1] = (labels[-1] + 1) % 10
     other = Split(split.train, split.train_labels, split.test, labels)
     assert split.fingerprint != other.fingerprint
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: other)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
     with pytest.raises(ConfigError, match=r"other settings: images of digits: '.{16}' then, '.{16}' now; --no-resume"):
         run(quick(folder))
     assert unfinished(folder)
@@ -295,7 +294,7 @@ def test_a_full_disk_at_the_end_loses_no_training(at, tmp_path, whole, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Outcome, "save", full) if at == "numbers" else ("grassmann_ssl.run.draw", full)))
+        patch.setattr(*((Outcome, "write", full) if at == "numbers" else ("grassmann_ssl.run.draw", full)))
         with pytest.raises(Unwritten, match=r"No space left on device; .+") as lost:
             run(quick(folder))
     if at == "page":
@@ -318,7 +317,7 @@ def comparison(folder, **settings):
 def compared_whole(tmp_path_factory, split):
     folder = tmp_path_factory.mktemp("compared") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_encoders, "load_split", lambda *_, **__: split)
+        patch.setattr(material, "load_split", lambda *_, **__: split)
         run(comparison(folder))
     return folder
 
@@ -397,7 +396,7 @@ def test_a_broken_part_and_other_data_are_refused(tmp_path, split, monkeypatch):
         assert part.read_bytes() == content
     part.write_bytes(whole)
     other = Split(split.train.flip(0), split.train_labels, split.test, split.test_labels)
-    monkeypatch.setattr(compare_encoders, "load_split", lambda *_, **__: other)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
     with pytest.raises(
         ConfigError, match=r"arm0.safetensors is of other images of digits: .{16} then, .{16} now; --no-resume"
     ):
@@ -421,7 +420,7 @@ def in_process(rank, world, store, path, at):
     config = TrainConfig.of(**QUICK, save_every=3)
     process = Process(rank, world, torch.device("cpu"))
     try:
-        fit(config, some_images(), process, Interrupting(at).tick, lambda: path)
+        fit(config, Pictures(config, some_images(), process), process, Interrupting(at).tick, lambda: path)
     except Interrupted:
         pass
     torch.distributed.destroy_process_group()
@@ -431,14 +430,14 @@ def in_process(rank, world, store, path, at):
 @pytest.mark.parametrize("first", [1, 2])
 def test_one_process_goes_on_after_two_and_two_after_one(first, tmp_path, split):
     path, config = tmp_path / "c.safetensors", TrainConfig.of(**QUICK, save_every=3)
-    whole = fit(config, split, ALONE)
+    whole = fit(config, Pictures(config, split, ALONE), ALONE)
     if first == 1:
         with pytest.raises(Interrupted):
-            fit(config, split, ALONE, Interrupting(4).tick, lambda: path)
+            fit(config, Pictures(config, split, ALONE), ALONE, Interrupting(4).tick, lambda: path)
         start(in_process, (2, tmp_path / "store", path, 9), 2)
     else:
         start(in_process, (2, tmp_path / "store", path, 4), 2)
-    rest = fit(config, split, ALONE, None, lambda: path)
+    rest = fit(config, Pictures(config, split, ALONE), ALONE, None, lambda: path)
     assert rest.start == (6 if first == 1 else 3)
     for a, b in zip(whole.arm.method.state_dict().values(), rest.arm.method.state_dict().values(), strict=True):
         assert torch.allclose(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from grassmann_ssl.data.batches import Split, load_split
+from grassmann_ssl.experiments.encoders import material
 from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
 from grassmann_ssl.run import run
@@ -20,7 +21,7 @@ from tests.experiments.progress import Interrupting
 def few(monkeypatch):
     whole = load_split("digits", torch.Generator().manual_seed(1))
     split = Split(whole.train[:256], whole.train_labels[:256], whole.test[:60], whole.test_labels[:60])
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: split)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: split)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from grassmann_ssl import load_encoder
 from grassmann_ssl.data.batches import Split, load_split
-from grassmann_ssl.experiments.encoders import fitting
+from grassmann_ssl.experiments.encoders import fitting, material
 from grassmann_ssl.experiments.encoders import train as experiment
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.constrain import constraints
@@ -44,7 +44,7 @@ def split():
 @pytest.fixture
 def kept(monkeypatch, split):
     """Runs on few images; the arms that were trained, and the images."""
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: split)
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: split)
     arms, original = [], fitting.assemble
 
     def kept(*arguments):
@@ -121,7 +121,7 @@ def test_embeddings_are_stored_on_request_and_can_be_audited(tmp_path, kept):
 
 def test_embeddings_of_images_without_labels(tmp_path, kept, monkeypatch):
     split = kept[1]
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: Split(split.train, None, split.test, None))
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: Split(split.train, None, split.test, None))
     trained(tmp_path / "run", embeddings=True)
     assert set(load_file(tmp_path / "run" / "embeddings.safetensors")) == {"train_h", "train_z", "test_h", "test_z"}
 
@@ -131,7 +131,7 @@ def test_whole_images_that_do_not_fit_are_refused_before_training_where_they_are
 ):
     split = kept[1]
     wide = torch.cat([split.test, split.test], 3)
-    monkeypatch.setattr(experiment, "load_split", lambda *_, **__: Split(split.train, None, wide, None))
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: Split(split.train, None, wide, None))
     trained(tmp_path / "run", encoder="mlp")
     with pytest.raises(ConfigError, match="cannot take the test images of 1 x 8 x 16"):
         trained(tmp_path / "other", encoder="mlp", embeddings=True)
@@ -141,7 +141,7 @@ def test_whole_images_that_do_not_fit_are_refused_before_training_where_they_are
 def stored(tmp_path_factory, split):
     folder = tmp_path_factory.mktemp("stored") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "load_split", lambda *_, **__: split)
+        patch.setattr(material, "load_split", lambda *_, **__: split)
         trained(folder, constraint="grassmann", steps=2, records=2)
     return folder
 
@@ -182,7 +182,8 @@ LAST = "projector.4.weight"
         (lambda folder: (folder / "run.json").unlink(), "holds no run: there is no run.json in it"),
         (recorded(lambda r: r.update(experiment="compare")), "is a run of compare; encoders are kept by runs of train"),
         (recorded(lambda r: r.pop("input")), "keeps no encoder: an earlier version wrote it; run it again"),
-        (recorded(lambda r: r.update(input={"channels": 1})), "run.json cannot be read: 'size'"),
+        (recorded(lambda r: r.update(input={"shape": [1, 8, 8]})), "run.json cannot be read: 'dtype'"),
+        (recorded(lambda r: r["input"].update(shape=[3, 8, 8])), "does not fit run.json: encoder.0.weight is float32 (16, 1, 3, 3)"),
         (recorded(lambda r: r["config"].update(colour=3)), "run.json has settings that this version does not know: colour"),
         (recorded(lambda r: r["config"].update(hidden=32)), "does not fit run.json: projector.0.weight is float32 (64, 256)"),
         (recorded(lambda r: r["config"].update(lr="fast")), "run.json cannot be read: "),
