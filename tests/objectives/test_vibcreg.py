@@ -33,7 +33,7 @@ def test_correlations_forget_the_scale_of_dimensions():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_dimension_without_a_spread_has_no_correlations(dtype):
-    """Rounding is none: 1.7 less its mean is 1e-16 or less, which would be normalised to a column like any other."""
+    """Rounding is none: 1.7 less its mean may be 1e-16, which would be normalised to a column like any other."""
     z, zp = (v.to(dtype) for v in views(23, 4))
     z[:, 0] = zp[:, 0] = 1.7
     z[:, 1] = zp[:, 1] = 0
