@@ -177,7 +177,7 @@ def _views(n: int, d: int, generator: torch.Generator) -> Tensor:
 
 def _rotation(loss: _Loss, views: Tensor, generator: torch.Generator) -> tuple[bool, Finding]:
     def stacked(x: Tensor) -> Tensor:
-        return loss(x.unflatten(0, views.shape[:2]))
+        return loss(x.reshape(views.shape))
 
     found = check_rotation_invariance(stacked, views.flatten(0, 1), generator=generator)
     invariant = found.change <= found.tolerance  # of the value: a stop-gradient turns the gradient alone
