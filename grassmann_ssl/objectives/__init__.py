@@ -7,6 +7,7 @@ cross-moment is C = W^T Gamma W; expectations are means over the batch, not sums
 from importlib import import_module
 from pkgutil import iter_modules
 
+from grassmann_ssl.objectives.check import ObjectiveCheck, check_objective
 from grassmann_ssl.objectives.contrastive import (
     infonce,
     infonce_moments,
@@ -51,10 +52,12 @@ __all__ = [
     "REGISTRY",
     "TRACE_LOSSES",
     "Objective",
+    "ObjectiveCheck",
     "alignment_uniformity",
     "barlow_twins",
     "barlow_twins_moments",
     "barlow_twins_normalised",
+    "check_objective",
     "directclr",
     "euclidean",
     "infonce",

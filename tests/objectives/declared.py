@@ -1,5 +1,6 @@
 """Every objective with its options as declared, as a function of views: what the tests of all objectives run through."""
 
+import numpy as np
 import torch
 
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
@@ -35,3 +36,13 @@ def of_views(*, z, z_positive, name):
 def cases(*, whitened):
     """(name, function of views, settings) of every objective that deep encoders train on, those that whiten only if asked."""
     return [(name, of_views, {"name": name}) for name in EMBEDDING_LOSSES if whitened or not objective(name).whitens]
+
+
+def slopes(oracle, z, step=1e-6):
+    """The gradient of an oracle at z (n, d), of numpy, by central differences entry by entry."""
+    out = np.zeros_like(z)
+    for place in np.ndindex(*z.shape):
+        moved = np.zeros_like(z)
+        moved[place] = step
+        out[place] = (oracle(z + moved) - oracle(z - moved)) / (2 * step)
+    return out

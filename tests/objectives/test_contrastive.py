@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grassmann_ssl.objectives import infonce, similarity, spectral_contrastive
+from grassmann_ssl.objectives.dcl import dcl
 from grassmann_ssl.objectives.hypersphere import alignment_uniformity
 from grassmann_ssl.objectives.nt_xent import directclr, nt_xent
 from tests.objectives.processes import check
@@ -254,6 +255,7 @@ def test_several_processes_are_one_on_all_rows(tmp_path, monkeypatch):
         ("nt_xent", nt_xent, {}),
         ("nt_xent, cold", nt_xent, {"temperature": 0.1}),
         ("directclr", directclr, {"dimensions": 3}),
+        ("dclw", dcl, {"sigma": 0.5}),
         ("alignment_uniformity", alignment_uniformity, {"t": 1.0, "weight": 0.5}),
         ("spectral_contrastive", spectral_contrastive, {}),
         ("spectral_contrastive by rows", wide, {"loss": spectral_contrastive}),

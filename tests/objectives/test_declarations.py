@@ -84,7 +84,7 @@ def test_settings_reach_their_loss():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("simclr", {}, f"^unknown objective 'simclr': known are {', '.join(OBJECTIVES)}$"),
+        ("supervised", {}, f"^unknown objective 'supervised': known are {', '.join(OBJECTIVES)}$"),
         ("vicreg", {"temperature": 0.1}, r"^temperature is a setting of .*\bnt_xent, directclr.*; vicreg has none$"),
         ("nt_xent", {"dimensions": 2}, "^dimensions is a setting of directclr; nt_xent has none$"),
         ("nt_xent", {"temperature": 0.0}, r"^temperature must be positive, got 0\.0$"),

@@ -70,7 +70,7 @@ def test_too_few_rows_are_refused(one):
 
 def test_losses_that_compare_rows_or_take_a_variance_need_two():
     assert {one.name for one in ALL if one.rows == 2} == {
-        "nt_xent", "directclr", "infonce", "alignment_uniformity", "vicreg", "barlow_twins_normalised",
+        "nt_xent", "directclr", "dcl", "infonce", "alignment_uniformity", "vicreg", "vibcreg", "barlow_twins_normalised",
     }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_complete_collapse_is_not_rewarded():
 # dimensions without a spread
 
 
-@pytest.mark.parametrize("name", ["barlow_twins_normalised", "vicreg"])
+@pytest.mark.parametrize("name", ["barlow_twins_normalised", "vicreg", "vibcreg"])
 @pytest.mark.parametrize("d", [4, 60])
 def test_gradients_do_not_take_means_for_exact_zeros(name, d):
     """A mean far above the spread: the gradient of the same float32 numbers in float64."""
@@ -136,7 +136,7 @@ def test_gradients_do_not_take_means_for_exact_zeros(name, d):
         assert (a.grad - b.grad).norm() <= 1e-3 * b.grad.norm()  # float32 over a spread of ten of its steps
 
 
-@pytest.mark.parametrize("name", ["barlow_twins_normalised", "vicreg"])
+@pytest.mark.parametrize("name", ["barlow_twins_normalised", "vicreg", "vibcreg"])
 def test_constant_embeddings_have_no_gradient(name):
     z, other = (torch.full((24, 4), 1.7, requires_grad=True) for _ in range(2))
     objective(name).loss(z=z, z_positive=other).backward()

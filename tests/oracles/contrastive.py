@@ -21,6 +21,20 @@ def directclr(z, zp, dimensions, temperature=0.1):
     return nt_xent([v[:dimensions] for v in z], [v[:dimensions] for v in zp], temperature)
 
 
+def dcl(z, zp, temperature=0.1, sigma=None):
+    n = len(z)
+    u = [v / np.sqrt(np.sum(np.square(v))) for v in np.concatenate([z, zp])]
+    weights = np.ones(n)
+    if sigma is not None:
+        similarity = np.exp([np.dot(u[i], u[i + n]) / sigma for i in range(n)])
+        weights = 2 - similarity / np.mean(similarity)
+    loss = 0.0
+    for i in range(2 * n):
+        negatives = [np.exp(np.dot(u[i], u[j]) / temperature) for j in range(2 * n) if j % n != i % n]
+        loss += np.log(np.sum(negatives)) - weights[i % n] * np.dot(u[i], u[(i + n) % (2 * n)]) / temperature
+    return loss / (2 * n)
+
+
 def alignment_uniformity(z, zp, alpha=2, t=2, weight=1):
     n = len(z)
     views = [[v / np.sqrt(np.sum(np.square(v))) for v in view] for view in (z, zp)]

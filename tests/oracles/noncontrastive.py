@@ -31,6 +31,17 @@ def vicreg(z, zp, invariance=25.0, variance=25.0, covariance_weight=1.0):
     return invariance * np.mean((z - zp) ** 2) + variance * std_loss + covariance_weight * cov_loss
 
 
+def vibcreg(z, zp, invariance=25.0, variance=25.0, covariance_weight=200.0):
+    """As solo-learn has it: columns of length 1, squares of their products, mean over all d^2."""
+    d = z.shape[1]
+    std_loss = cov_loss = 0.0
+    for v in (z, zp):
+        std_loss += np.mean([max(0.0, 1 - math.sqrt(np.var(v[:, i], ddof=1) + 1e-4)) for i in range(d)])
+        columns = [(v[:, i] - v[:, i].mean()) / math.sqrt(np.sum((v[:, i] - v[:, i].mean()) ** 2)) for i in range(d)]
+        cov_loss += sum((columns[i] @ columns[j]) ** 2 for i in range(d) for j in range(d) if i != j) / d**2
+    return invariance * np.mean((z - zp) ** 2) + variance * std_loss + covariance_weight * cov_loss
+
+
 def sigreg(z, directions):
     n, statistics = len(z), []
     knots = np.linspace(-3, 3, 33)
