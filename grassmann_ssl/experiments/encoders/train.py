@@ -31,7 +31,8 @@ def train(config: TrainConfig, progress: Progress | None = None, folder: RunFold
             ).to(process.device)
         tick = progress(config.steps) if progress and process.first else None
         checkpoint = partial(folder.keep, CHECKPOINT) if folder else lambda: None
-        trained = run.keep(fit, config, split, process, tick, checkpoint)
+        with run.logs.of() as log:
+            trained = run.keep(fit, config, split, process, tick, checkpoint, log)
         if not process.first:
             return None
         if trained.start:

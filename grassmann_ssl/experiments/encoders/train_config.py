@@ -16,7 +16,7 @@ from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
 from grassmann_ssl.nn.resnet import STEMS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective, objective, options_of
 from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions
-from grassmann_ssl.runs import ConfigError, RunConfig, choice, setting
+from grassmann_ssl.runs import ConfigError, LoggedConfig, choice, setting
 from grassmann_ssl.training.encoders import PRECISIONS
 from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
 
@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(LoggedConfig):
     """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"
