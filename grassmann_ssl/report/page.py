@@ -72,6 +72,7 @@ def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
         page=page,
         interrupted=outcome.interrupted,
         resumed=outcome.resumed,
+        unlogged=outcome.unlogged,
         table=outcome.table,
         headings=HEADINGS,
         findings=outcome.findings,

@@ -3,12 +3,15 @@
 from grassmann_ssl.runs.config import ConfigError, RunConfig, choice, device_of, setting
 from grassmann_ssl.runs.folder import RunFolder, unfinished
 from grassmann_ssl.runs.load import StoredRun, load_runs, stored_runs
+from grassmann_ssl.runs.logs import LoggedConfig, Logs, Tell
 from grassmann_ssl.runs.parts import Part, Parts
 from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, joined, ticking
 
 __all__ = [
     "ConfigError",
     "Finding",
+    "LoggedConfig",
+    "Logs",
     "Outcome",
     "Part",
     "Parts",
@@ -18,6 +21,7 @@ __all__ = [
     "RunFolder",
     "StoredRun",
     "Table",
+    "Tell",
     "Tick",
     "choice",
     "device_of",

@@ -32,6 +32,7 @@ FREE = (
     "resume",
     "save_every",
     "embeddings",
+    "log",
 )  # settings that a run which goes on may change
 
 

@@ -17,6 +17,7 @@ from grassmann_ssl.interrupt import Again, Interrupted, patience
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
 from grassmann_ssl.runs.folder import provenance, settled, unfinished, write_json
+from grassmann_ssl.runs.logs import Logs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +72,8 @@ class Outcome:
     """The result of an experiment.
 
     record    the content of run.json; `findings` in it are the lines of the summary, `table` (optional) stands before them, and
-              `interrupted` says where Ctrl-C ended the run, None where it did not, `resumed` where an unfinished run went on, and `failed`
-              (optional) which condition is not met
+              `interrupted` says where Ctrl-C ended the run, None where it did not, `resumed` where an unfinished run went on, `failed`
+              (optional) which condition is not met, and `logs` and `unlogged` (optional) where its logs are and why they are not whole
     metrics   the columns of metrics.parquet, all of one length N: (N,), or (N, k) for lists of k numbers
     arrays    the content of arrays.safetensors
     files     of further files NAME.safetensors, such as weights, their content; written by `save`, and not loaded with the outcome
@@ -113,6 +114,12 @@ class Outcome:
         """Where an unfinished run went on, None where the run was begun anew; its results are the same."""
         where: str | None = self.record.get("resumed")
         return where
+
+    @property
+    def unlogged(self) -> str | None:
+        """Which logs are not whole, and why; None where all are or there are none. The run itself lacks nothing."""
+        what: str | None = self.record.get("unlogged")
+        return what
 
     @property
     def failed(self) -> str | None:
@@ -229,7 +236,7 @@ def _column(column: Any) -> np.ndarray:
 
 
 class Run:
-    """A run from its first check to its outcome: device, generator, clock, and what Ctrl-C leaves of it.
+    """A run from its first check to its outcome: device, generator, clock, logs, and what Ctrl-C leaves of it.
 
     Raises ConfigError where the device is not available.
     """
@@ -237,6 +244,7 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.device = device_of(config.device)
+        self.logs = Logs(config)
         self.interrupted: str | None = None
         self.resumed: str | None = None
         self._complete = self._depth = 0
@@ -319,6 +327,7 @@ class Run:
             "findings": [asdict(finding) for finding in findings],
             "interrupted": self.interrupted,
             "resumed": self.resumed,
+            **self.logs.record(),
             **record,
             "wall_time_s": round(time.perf_counter() - self._begin, 2),
         }

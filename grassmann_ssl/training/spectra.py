@@ -1,10 +1,12 @@
 """Spectra of embeddings during training of an encoder: on fixed images at chosen steps, on the device until the end."""
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings
 from grassmann_ssl.training.recorder import Recorder
@@ -40,6 +42,22 @@ class SpectraRecorder:
             values[name] = torch.linalg.eigvalsh(SecondMoments.of(rows).covariance).flip(-1).clamp_min(0)
         self._recorder.record(step, **values)
 
+    def telling(self, log: Callable[[int, dict[str, float]], object]) -> Callable[[int], None]:
+        """An observer, for after this one: tells `log` step and numbers of every record, those before a checkpoint first.
+
+        The numbers: `loss`, effective ranks such as `effective_rank/z`, and eigenvalues such as `z/1`, the largest; of h, which is wide,
+        the rank alone. What is not finite, as the loss before there is any, is left out. Waits for the device at recorded steps.
+        """
+        told = 0
+
+        def tell(step: int) -> None:
+            nonlocal told
+            for at, values in self._recorder.records[told:]:
+                log(at, _numbers(values))
+            told = len(self)
+
+        return tell
+
     def __len__(self) -> int:
         """How many steps were recorded."""
         return len(self._recorder.records)
@@ -69,3 +87,11 @@ class SpectraRecorder:
         self._recorder.records[:] = [
             (int(step), {name: value[k].to(device) for name, value in values.items()}) for k, step in enumerate(steps)
         ]
+
+
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """A record in plain numbers."""
+    found = {"loss": float(values["loss"])}
+    found |= {f"effective_rank/{name}": float(effective_rank(values[name])) for name in NAMES}
+    found |= {f"{name}/{k}": value for name in ("z", "directions") for k, value in enumerate(values[name].tolist(), 1)}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -22,12 +22,13 @@ from grassmann_ssl.metrics.intervals import FEWEST, mean_interval, wilson_interv
 from grassmann_ssl.runs import (
     ConfigError,
     Finding,
+    LoggedConfig,
+    Logs,
     Outcome,
     Part,
     Parts,
     Progress,
     Run,
-    RunConfig,
     RunFolder,
     Tick,
     choice,
@@ -40,11 +41,12 @@ COLLAPSED = ("complete", "directional", "dimensional")
 KINDS = ("none", *COLLAPSED, "undecided", "diverged")
 FIXED = (
     "seed", "device", "out", "overwrite", "resume", "save_every", "data", "size", "labels", "array", "steps", "records", "embeddings",
+    "log",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareEncodersConfig(RunConfig):
+class CompareEncodersConfig(LoggedConfig):
     """Train several arms of an encoder on several seeds and compare them: collapse, ranks, probes, learning steps, cost."""
 
     NAME: ClassVar[str] = "compare-encoders"
@@ -127,7 +129,7 @@ def compare_encoders(
     parts = Parts(folder)
     seeds = run.parts(
         range(config.seeds),
-        lambda k: _seed(config, k, process, tick, parts, None if k else progress),
+        lambda k: _seed(config, k, process, tick, parts, run.logs, None if k else progress),
         lambda k: f"seed {config.seed + k}",
     )
     run.resumed = parts.resumed(total)
@@ -145,7 +147,13 @@ def compare_encoders(
 
 
 def _seed(
-    config: CompareEncodersConfig, k: int, process: Process, tick: Tick, parts: Parts, progress: Progress | None
+    config: CompareEncodersConfig,
+    k: int,
+    process: Process,
+    tick: Tick,
+    parts: Parts,
+    logs: Logs,
+    progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
     """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
     seed = config.seed + k
@@ -158,7 +166,7 @@ def _seed(
     for index, arm in enumerate(config.arms):
         own_tick = _labelled(tick, f"seed {seed}: {arm}")
         settings = config.train_config(arm, seed)
-        train = partial(_arm, settings, arm, material.seen_by(settings), process, own_tick)
+        train = partial(_arm, settings, arm, material.seen_by(settings), process, own_tick, logs)
         row, found = parts.of(f"seed{seed}-arm{index}", notes, train, partial(own_tick, "", config.steps))
         rows.append(row)
         arrays |= {f"arm{index}_seed{k}_{name}": values for name, values in found.items()}
@@ -176,12 +184,14 @@ def _arm(
     material: Material,
     process: Process,
     tick: Tick,
+    logs: Logs,
     checkpoint: Callable[[], Path | None],
 ) -> Part:
     """One arm on one seed: its row, and its spectra over time."""
     row = {"arm": arm, "seed": settings.seed}
     try:
-        trained = fit(settings, material, process, tick, checkpoint)
+        with logs.of(f"seed {settings.seed} {arm}") as log:
+            trained = fit(settings, material, process, tick, checkpoint, log)
     except Diverged as error:
         return row | {"kind": "diverged", "reason": str(error)}, {}
     judged = evaluation.judge(trained.arm, material)

@@ -16,7 +16,7 @@ from grassmann_ssl.experiments.encoders.material import Material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
 from grassmann_ssl.nn.joint_embedding import floating
-from grassmann_ssl.runs import ConfigError
+from grassmann_ssl.runs import ConfigError, Tell
 from grassmann_ssl.runs.folder import binding
 from grassmann_ssl.streams import say
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
@@ -64,11 +64,12 @@ def fit(
     process: Process,
     tick: Any = None,
     checkpoint: Callable[[], Path | None] = lambda: None,
+    log: Tell | None = None,
 ) -> Trained:
     """Train one encoder on what there is to train on.
 
     `checkpoint()`, asked when all is checked, is the file that the training goes on from, if there is one, and saves to. A signal that
-    waits (`grassmann_ssl.interrupt.patience`) is answered between two steps, after a checkpoint.
+    waits (`grassmann_ssl.interrupt.patience`) is answered between two steps, after a checkpoint. `log` is told the numbers of every record.
 
     Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite; and
     Interrupted, a KeyboardInterrupt that carries the encoder as trained until Ctrl-C, if spectra were recorded and a step was done.
@@ -76,7 +77,7 @@ def fit(
     randomness = GlobalRandomness(process.device)
     with randomness.kept():
         randomness.seed(config.seed, 0)
-        return _fit(config, material, process, tick, checkpoint, randomness)
+        return _fit(config, material, process, tick, checkpoint, log, randomness)
 
 
 def _fit(
@@ -85,6 +86,7 @@ def _fit(
     process: Process,
     tick: Any,
     checkpoint: Callable[[], Path | None],
+    log: Tell | None,
     randomness: GlobalRandomness,
 ) -> Trained:
     views, arm = prepare(config, material, process)
@@ -99,6 +101,8 @@ def _fit(
         say(f"resumed at step {start} of {config.steps}")
     clock = _Clock(config.steps, start)
     observers: list[Callable[[int], object]] = [clock.pause, recorder, *arm.observers]
+    if log is not None:
+        observers.append(recorder.telling(log))
     saver = Saver(config, arm, scaler, kept, path, notes, start)
     if process.first:
         observers.append(saver)

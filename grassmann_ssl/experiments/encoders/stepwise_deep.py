@@ -29,12 +29,13 @@ from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import (
     ConfigError,
     Finding,
+    LoggedConfig,
+    Logs,
     Outcome,
     Part,
     Parts,
     Progress,
     Run,
-    RunConfig,
     RunFolder,
     choice,
     ticking,
@@ -47,7 +48,7 @@ CHUNK = 50  # images per Jacobian batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepwiseDeepConfig(RunConfig):
+class StepwiseDeepConfig(LoggedConfig):
     """Stepwise learning of an encoder with a small initial last layer, and its embedding against its tangent kernel."""
 
     NAME: ClassVar[str] = "stepwise-deep"
@@ -124,7 +125,7 @@ def stepwise_deep(
     parts, notes = Parts(folder), {f"images of {config.data}": material.fingerprint}
 
     def trained_on(name: str) -> Part:
-        work = partial(_objective, config, name, material, process, lambda _, n=1: tick(name, n))
+        work = partial(_objective, config, name, material, process, lambda _, n=1: tick(name, n), run.logs)
         return parts.of(name, notes, work, lambda: tick(name, config.steps))
 
     done = run.parts(config.objectives, trained_on)
@@ -155,12 +156,14 @@ def _objective(
     material: Material,
     process: Process,
     tick: Any,
+    logs: Logs,
     checkpoint: Callable[[], Path | None],
 ) -> Part:
     """Train with one objective: the record of its steps and overlaps, and its arrays."""
     settings = config.train_config(name)
     before = assemble(settings, material.example, process)
-    trained = fit(settings, material, process, tick, checkpoint)
+    with logs.of(name) as log:
+        trained = fit(settings, material, process, tick, checkpoint, log)
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}

@@ -24,7 +24,8 @@ def train(config: TrainConfig, progress: Progress | None = None, folder: RunFold
         material = material_of(config, process, progress if process.first else None)
         tick = progress(config.steps) if progress and process.first else None
         checkpoint = partial(folder.keep, CHECKPOINT) if folder else lambda: None
-        trained = run.keep(fit, config, material, process, tick, checkpoint)
+        with run.logs.of() as log:
+            trained = run.keep(fit, config, material, process, tick, checkpoint, log)
         if not process.first:
             return None
         if trained.start:

@@ -21,7 +21,7 @@ from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective
 from grassmann_ssl.objectives.own import resolved
 from grassmann_ssl.optim.table import OPTIMIZERS, Optimizer, OptimizerOptions
 from grassmann_ssl.registry import is_own
-from grassmann_ssl.runs import ConfigError, RunConfig, choice, setting
+from grassmann_ssl.runs import ConfigError, LoggedConfig, choice, setting
 from grassmann_ssl.training.encoders import PRECISIONS
 from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
 
@@ -40,7 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(LoggedConfig):
     """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"

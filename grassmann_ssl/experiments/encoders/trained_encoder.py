@@ -112,7 +112,8 @@ def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
         stand_ins: dict[str, Any] = {name: STAND_INS[name] for name in STAND_INS if name in record["own"]}
         if "objective" in stand_ins:
             stand_ins["temperature"] = None
-        config = PretrainConfig.of(**{**stored, **stand_ins, "out": path.parent}, given=Given(**given))
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        config = PretrainConfig.of(**{**settings, **stand_ins, "out": path.parent}, given=Given(**given))
         shape, dtype = record["input"]["shape"], getattr(torch, record["input"]["dtype"])
         return config, torch.zeros(2, *shape, dtype=dtype)
     except ConfigError:
