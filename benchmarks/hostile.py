@@ -124,6 +124,21 @@ def _pictures(ending: str, **options: Any) -> Callable[[Path], None]:
     return make
 
 
+def _emoji(folder: Path) -> None:
+    from PIL import Image
+
+    pictures = folder / "img" / "google" / "64"
+    pictures.mkdir(parents=True)
+    entries = [
+        {"category": category, "unified": code, "image": f"{code.lower()}.png", "has_img_google": True, "name": SCRIPT}
+        for category, code in (("Flags", "1F3C1"), ("Symbols", "0023-20E3"), (SCRIPT, "1F408"))
+    ]
+    entries[0]["skin_variations"] = {"1F3FB": entries[0] | {"unified": "1F3C1-1F3FB", "image": "1f3c1-1f3fb.png"}}
+    (folder / "emoji.json").write_text(json.dumps(entries))
+    for name in ("1f3c1", "1f3c1-1f3fb", "0023-20e3", "1f408"):
+        Image.fromarray(_pixels(9, 8, 4)).save(pictures / f"{name}.png")
+
+
 def _npy(folder: Path) -> None:
     np.save(folder / "x.npy", _pixels(6, 3, 5, 4))
     np.save(folder / "labels.npy", np.arange(6) % 3)
@@ -224,6 +239,7 @@ LOADERS = {
             (".tiff", {"compression": "tiff_lzw"}, 4),
         )
     },
+    "emoji": Loader(_emoji, _data("emoji:"), PICTURE),
     "arrays .npy": Loader(_npy, _arrays),
     "arrays .npz": Loader(_npz(np.savez), _data("arrays:x.npz")),
     "arrays .npz, compressed": Loader(_npz(np.savez_compressed), _data("arrays:x.npz")),

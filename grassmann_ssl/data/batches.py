@@ -69,8 +69,9 @@ class Split:
 def load_split(data: str, generator: torch.Generator, progress: Progress | None = None, **options: Any) -> Split:
     """Images by name: digits or photos (bundled with scikit-learn), or FORMAT:PATH of files in their standard format, with its options.
 
-    Without a test part a random third of the images is held out. Raises ValueError for unknown or unreadable data, and for parts that do
-    not fit: other channels, labels of one part alone, classes that only the test part has, or fewer than three images to hold some out.
+    Without a test part a random third of the images is held out, in whole groups where images have `groups`. Raises ValueError for unknown
+    or unreadable data, and for parts that do not fit: other channels, labels of one part alone, classes that only the test part has, or
+    fewer than three images, or two groups, to hold some out.
     """
     name, _, path = data.partition(":")
     if name in BUNDLED:
@@ -114,14 +115,29 @@ def _drawn(images: Images, generator: torch.Generator) -> Split:
     n = len(images.images)
     if n < 3:
         raise ValueError(f"a third of the images is held out as the test part: at least 3 are needed, got {n}")
-    order = torch.randperm(n, generator=generator)
-    test, train = order[: int(n * TESTED)], order[int(n * TESTED) :]
+    test, train = _held_out(n, images.groups, generator)
 
     def labels(rows: Tensor) -> Tensor | None:
         return None if images.labels is None else images.labels[rows]
 
-    notes = ("these a random third, since there is no test part", *images.notes)
+    whole = "" if images.groups is None else " in whole groups"
+    notes = (f"these a random third{whole}, since there is no test part", *images.notes)
     return Split(subset(images.images, train), labels(train), subset(images.images, test), labels(test), notes)
+
+
+def _held_out(n: int, groups: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The rows of a random third and of the rest, each in random order; of groups as many as make no more than a third, at least one."""
+    order, most = torch.randperm(n, generator=generator), int(n * TESTED)
+    if groups is None:
+        return order[:most], order[most:]
+    counts = torch.bincount(groups)
+    if len(counts) < 2:
+        raise ValueError("whole groups of images are held out as the test part: at least 2 are needed, got 1")
+    turn = torch.randperm(len(counts), generator=generator)
+    held = torch.zeros(len(counts), dtype=torch.bool)
+    held[turn[: max(1, int((counts[turn].cumsum(0) <= most).sum()))]] = True
+    tested = held[groups[order]]
+    return order[tested], order[~tested]
 
 
 def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:

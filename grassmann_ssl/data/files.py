@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grassmann_ssl.data.array_files import array_names, load_array, load_column, reading
 from grassmann_ssl.data.binary_files import cifar10, cifar100, idx, numbered, require_files, stl10
+from grassmann_ssl.data.emoji import emoji
 from grassmann_ssl.data.images import Images
 from grassmann_ssl.data.pictures import Progress, picture_parts
 from grassmann_ssl.data.stored import Pixels, StoredImages, held
@@ -49,7 +50,7 @@ class DataOptions:
     PREFIX: ClassVar[str] = ""
 
     size: int | None = None
-    """side of the squares that pictures of a folder are resized (shorter side) and cropped (centre) to; without it all have one size"""
+    """side of the squares that pictures are resized (shorter side) and cropped (centre) to; without it all have one size"""
     labels: str | None = None
     """file of the labels of arrays: integers or names, one for each image"""
     array: str | None = None
@@ -62,6 +63,7 @@ def parts(name: str, path: str | Path, progress: Progress | None = None, **optio
     cifar10, cifar100, stl10: the folder of the binary files. stl10_unlabeled: the unlabelled part of STL-10, for training only.
     idx: a folder with {train,t10k}-images-idx3-ubyte and -labels-idx1-ubyte (plain or .gz), or one file of images without labels.
     folder: `image_folder` of path/train and path/test or path/val, or of path itself where it has no folder named train. Takes size.
+    emoji: `emoji` of one unpacked package. Takes size.
     arrays: `arrays` of one file. Takes labels and array.
     `progress(total)` is called where reading takes long, and what it returns with a label for every picture.
     A part is there where any of its files is: one that is incomplete or broken is an error. Raises ValueError where the name is unknown
@@ -285,6 +287,7 @@ for one in (
     Format("stl10_unlabeled", lambda path: (partial(stl10, path, "unlabeled"), None)),
     Format("idx", _idx),
     Format("folder", picture_parts, ("size",), slow=True),
+    Format("emoji", lambda path, size, progress: (partial(emoji, path, size, progress), None), ("size",), slow=True),
     Format("arrays", lambda path, labels, array: (partial(arrays, path, labels, array), None), ("labels", "array")),
 ):
     FORMATS.add(one.name, one)

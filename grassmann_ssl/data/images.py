@@ -17,8 +17,9 @@ class Images:
     """Images as bytes, with one class per image or none: labels[i] is the index into `classes` of the class of images[i].
 
     images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue), in memory or in their file; labels (n,) int64 or None; classes is
-    () without labels. `notes` say what reading them passed over or changed.
-    Raises ValueError where the images are empty or not of that shape and type, where the number of labels is not n, or where a
+    () without labels. `groups` (n,) int64, where given, counted from 0: images of one group are alike, and no split may part them.
+    `notes` say what reading them passed over or changed.
+    Raises ValueError where the images are empty or not of that shape and type, where the number of labels or groups is not n, or where a
     label is outside 0..len(classes) - 1 (names the first such image).
     """
 
@@ -26,6 +27,7 @@ class Images:
     labels: Int64[Tensor, " n"] | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    groups: Int64[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -33,6 +35,10 @@ class Images:
             raise ValueError(f"images must be uint8, got {self.images.dtype}")
         if len(shape) != 4 or not math.prod(shape) or shape[1] not in (1, 3):
             raise ValueError(f"images must be a non-empty (n, c, h, w) array with c = 1 or 3, got {shape}")
+        if self.groups is not None and (self.groups.dtype != torch.int64 or self.groups.shape != shape[:1]):
+            raise ValueError(
+                f"groups must be int64 of shape ({shape[0]},), got {self.groups.dtype} {tuple(self.groups.shape)}"
+            )
         if self.labels is None:
             if self.classes:
                 raise ValueError(f"classes must be empty where there are no labels, got {len(self.classes)} names")

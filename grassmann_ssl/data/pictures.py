@@ -36,12 +36,16 @@ ORIENTATION = 0x0112  # of EXIF; from 5 on width and height are exchanged
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder: classes, or () where they lie in it directly; files, each with its class or None; what was passed over."""
+    """The pictures of a folder: classes, or () where they lie in it directly; files, each with its class or None; what was passed over.
+
+    Where `white`, what is transparent is seen on white; else transparency is left out.
+    """
 
     folder: Path
     classes: tuple[str, ...]
     files: list[tuple[str, int | None]]  # there may be millions, and a Path takes more memory
     passed: Counter[str]
+    white: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def image_folder(folder: str | Path, size: int | None = None) -> Images:
     Pictures that take more than 1 GiB decoded are decoded once, into a file of the cache folder ($XDG_CACHE_HOME/grassmann_ssl, by default
     ~/.cache/grassmann_ssl), where they stay and are found again as long as no picture has another size or date.
     """
-    return _readers([_listing(Path(folder))], size, None)[0]()
+    return readers([_listing(Path(folder))], size, None)[0]()
 
 
 def picture_parts(
@@ -78,18 +82,18 @@ def picture_parts(
     that only the test part has.
     """
     if not (folder / "train").is_dir():
-        return _readers([_listing(folder)], size, progress)[0], None
+        return readers([_listing(folder)], size, progress)[0], None
     found = [name for name in TEST if (folder / name).is_dir()]
     train = _listing(folder / "train")
     for name in found[1:]:
         train.passed[f"folder {name} beside {found[0]}"] += 1
     if not found:
-        return _readers([train], size, progress)[0], None
-    read_train, read_test = _readers([train, _same_classes(_listing(folder / found[0]), train)], size, progress)
+        return readers([train], size, progress)[0], None
+    read_train, read_test = readers([train, _same_classes(_listing(folder / found[0]), train)], size, progress)
     return read_train, read_test
 
 
-def _readers(listings: list[Listing], size: int | None, progress: Progress | None) -> list[Callable[[], Images]]:
+def readers(listings: list[Listing], size: int | None, progress: Progress | None) -> list[Callable[[], Images]]:
     """Readers of the parts of a set: from memory where all of it is small, else from the cache."""
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
@@ -139,7 +143,7 @@ def _key(listings: list[Listing], size: int | None) -> str:
     """Of all that decides the decoded pictures: which files, their sizes and dates, `size`, and the version of Pillow."""
     found = hashlib.blake2b(repr((_pillow().__version__, size)).encode(), digest_size=16)
     for listing in listings:
-        found.update(repr((len(listing.files), listing.classes)).encode())
+        found.update(repr((len(listing.files), listing.classes, listing.white)).encode())
         for path, label in listing.files:
             status = os.stat(path)
             found.update(os.fsencode(os.path.abspath(path)))
@@ -289,7 +293,9 @@ def _pixels(listing: Listing, shape: Shape, size: int | None, tick: Callable[[st
             with image.open(path) as picture:
                 upright = ImageOps.exif_transpose(picture)
                 # Pillow warns where a palette with transparency is turned into red, green, blue directly.
-                opaque = upright.convert("RGBA") if "transparency" in upright.info else upright
+                opaque = upright.convert("RGBA") if listing.white or "transparency" in upright.info else upright
+                if listing.white:
+                    opaque = image.alpha_composite(image.new("RGBA", opaque.size, "white"), opaque)
                 pixels = opaque.convert("L" if channels == 1 else "RGB")
         except failures as error:
             raise ValueError(f"{path} cannot be read as a picture: {error}") from error
