@@ -40,7 +40,7 @@ def pretrain(
     predictor: nn.Module | str = "none",
     optimizer: OptimizerOf | str = "sgd",
     epochs: int | None = None,
-    probe: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    probe: Sequence[Tensor] | None = None,
     monitor: CollapseMonitor | None = None,
     out: str | Path | None = None,
     progress: bool = True,

@@ -41,7 +41,7 @@ class Loaded:
             raise ValueError(
                 f"it must be an iterable of batches of views, such as a DataLoader, got {type(iterable).__name__}"
             )
-        if iter(iterable) is iterable and not callable(self.data):
+        if isinstance(iterable, Iterator) and not callable(self.data):
             raise ValueError(
                 f"a {type(iterable).__name__} can be gone through once only: give a DataLoader, a list, or a function that returns one"
             )
@@ -54,8 +54,8 @@ class Loaded:
         """Batches of an epoch. Raises TypeError where the iterable does not know."""
         return len(self._opened())  # type: ignore[arg-type]  # it may have a length or not
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
-        """The views of the batches of an epoch, those of this process, on its device; uint8 images as floating ones in [0, 1]."""
+    def epoch(self, number: int, whole: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """The views of the batches of an epoch, the rows of this process or the `whole` batch, on its device; bytes as pixels in [0, 1]."""
         GlobalRandomness(self.process.device).seed(self.seed, number)
         iterable = self._opened()
         generator = getattr(iterable, "generator", None)
@@ -67,13 +67,13 @@ class Loaded:
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(number)
         for batch in iterable:
-            yield tuple(self._ready(x) for x in views_of(batch, self.pick))
+            yield tuple(self._ready(x, whole) for x in views_of(batch, self.pick))
 
     def looked_at(self, rows: int) -> Iterator[tuple[Tensor, ...]]:
         """The views of the first rows of an epoch of its own, whatever was drawn before, and without a trace in the random states."""
         randomness = GlobalRandomness(self.process.device)
         with randomness.kept():
-            for views in self.epoch(LOOKED_AT):
+            for views in self.epoch(LOOKED_AT, whole=True):
                 yield tuple(x[:rows] for x in views)
                 rows -= len(views[0])
                 if rows <= 0:
@@ -87,8 +87,8 @@ class Loaded:
         iterable: Iterable[Any] = self.data() if callable(self.data) else self.data
         return iterable
 
-    def _ready(self, x: Tensor) -> Tensor:
-        own = x[self.process.rows(len(x))] if self.process.count > 1 else x
+    def _ready(self, x: Tensor, whole: bool) -> Tensor:
+        own = x if whole or self.process.count == 1 else x[self.process.rows(len(x))]
         own = own.to(self.process.device, non_blocking=True)
         return own.float() / 255 if own.dtype == torch.uint8 else own
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from grassmann_ssl.data.augment import as_floating
@@ -58,7 +58,7 @@ class JointEmbedding(nn.Module):
         """The projection head; its outputs are the embeddings, which the objective takes."""
         return self.online[1]
 
-    def forward(self, *views: Float[Tensor, " n ..."]) -> Float[Tensor, ""]:
+    def forward(self, *views: Shaped[Tensor, " n ..."]) -> Float[Tensor, ""]:
         embedded = [self.online(x) for x in views]
         whole = [k for k, x in enumerate(views) if x.shape == views[0].shape]
         losses = self._predictive(views, embedded, whole) if self.predictive else self._symmetric(embedded, whole)

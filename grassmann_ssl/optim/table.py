@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.nn.constraint_table import Constraint
-from grassmann_ssl.nn.placement import PLACES
+from grassmann_ssl.nn.placement import PLACES, is_pattern
 from grassmann_ssl.optim.adam import RiemannianAdam
 from grassmann_ssl.optim.base import RiemannianOptimizer
 from grassmann_ssl.optim.lars import LARS
@@ -78,7 +78,7 @@ class Optimizer:
                 )
             others = " or ".join(constraint.optimizers)
             raise ValueError(f"constraint {constraint.name} is stepped by {others}, not by {self.name}")
-        if where not in self.places:
+        if where not in self.places and not is_pattern(where):
             raise ValueError(f"optimizer {self.name} is for matrices: use --where {' or '.join(self.places)}")
 
 

@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from grassmann_ssl.nn.encoders import made
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.heads import projector
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, evaluating
-from grassmann_ssl.nn.placement import is_pattern, layers_at
+from grassmann_ssl.nn.placement import layers_at
 from grassmann_ssl.nn.predictors import DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective
@@ -151,7 +150,7 @@ def output_width(module: nn.Module, example: Tensor, name: str, kind: str = "vie
 
 
 def _projector(config: TrainConfig, body: nn.Module, example: Tensor) -> nn.Module:
-    """The projection head; centred before a constrained last layer, unless the settings say otherwise."""
+    """The projection head; centred before a last layer that is constrained as such, unless the settings say otherwise."""
     given = config.projector_used()
     if given is not None:
         width = output_width(nn.Sequential(body, given), example, "encoder and projector")
@@ -159,15 +158,9 @@ def _projector(config: TrainConfig, body: nn.Module, example: Tensor) -> nn.Modu
             raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
         return given
     features = getattr(body, "out_features", None) or output_width(body, example, f"encoder {config.encoder}")
-    widths, kind = (config.hidden, config.dim), "standard" if config.head == "auto" else config.head
-    if config.head == "auto" and config.constraint_used().rank_of_w:
-        held = config.where == "last"
-        if is_pattern(config.where):
-            with torch.device("meta"):
-                like = nn.Sequential(OrderedDict(encoder=nn.Identity(), projector=projector(features, widths)))
-            held = fnmatchcase(_last_linear(like), config.where)
-        kind = "centred" if held else kind
-    return projector(features, widths, kind)
+    held = config.constraint_used().rank_of_w and config.where == "last"
+    kind = ("centred" if held else "standard") if config.head == "auto" else config.head
+    return projector(features, (config.hidden, config.dim), kind)
 
 
 def _last_linear(online: nn.Module) -> str:

@@ -218,7 +218,7 @@ class Batches(Material):
         return self.loaded.steps(config.accumulate)
 
     def batch(self, config: TrainConfig) -> int:
-        return len(self.first[0]) * self.loaded.process.count
+        return len(self.first[0])
 
     def view(self, number: int, rows: int) -> LoadedViews:
         return LoadedViews(self.loaded, number, rows)

@@ -1,0 +1,384 @@
+"""`pretrain`: the user's own encoder, data and loss; the same as `train` where both can; resumed to the bit; refused before training."""
+
+import re
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import grassmann_ssl
+from grassmann_ssl import RiemannianAdam, RiemannianCG, load_encoder, pretrain
+from grassmann_ssl.audit import CollapseError, CollapseMonitor
+from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.objectives import objective
+from grassmann_ssl.run import run
+from grassmann_ssl.runs import ConfigError, Outcome
+from tests.commands import command
+from tests.processes import start
+
+X = torch.rand(48, 12, generator=torch.Generator().manual_seed(0))
+QUICK = {"steps": 7, "records": 3, "hidden": 12, "dim": 4, "progress": False}
+
+
+class Noisy(Dataset):
+    """Rows of X and the same with noise, of the random states of torch and numpy; the type checks of the tests draw from Python's."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        a, b = torch.randn(12), np.random.randn(12).astype("float32")  # noqa: NPY002
+        return X[i] + 0.1 * a, X[i] + 0.1 * torch.from_numpy(b), i
+
+
+def loader(**settings):
+    return DataLoader(Noisy(), **{"batch_size": 16, "shuffle": True, **settings})
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2))
+
+
+def pull(a, b):
+    """A loss of one's own, invariant under rotations of z."""
+    return (a - b).square().sum(1).mean() - (a @ a.T).square().mean().sqrt()
+
+
+def coordinate(z, z_positive):
+    """One that is not."""
+    return (z - z_positive).square().mean() - z[:, 0].var()
+
+
+def weights(outcome):
+    return {name: value.clone() for name, value in outcome.model.state_dict().items()}
+
+
+def assert_same(one, other):
+    for name, value in weights(other).items():
+        assert torch.equal(one.model.state_dict()[name], value), name
+    for name, values in other.metrics.items():
+        assert one.metrics[name].tobytes() == values.tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first") / "run"
+    return pretrain(net(), loader(), pull, constraint="grassmann", out=folder, **QUICK)
+
+
+def test_own_encoder_data_and_loss_leave_a_verdict_a_page_and_the_weights(first):
+    assert first.audit.kind in {"none", "dimensional", "undecided"} and first.audit.dimension == 4
+    assert list(first.history["step"]) == list(first.metrics["step"]) and len(first.history) >= 3
+    assert first.record["own"] == ["data", "encoder", "objective"]
+    assert {"objective": "pull", "encoder": "Sequential", "data": "DataLoader"}.items() <= first.record[
+        "config"
+    ].items()
+    assert (first.folder / "report.html").read_text().count("<img") == 2 and first.report().name == "report.html"
+    last = first.model.projector[-1].weight.detach()
+    assert (last @ last.T - torch.eye(4)).abs().max() < 1e-6
+    assert not first.model.training
+
+
+def test_the_encoder_is_brought_back_with_the_modules_of_the_user(first):
+    loaded = load_encoder(first.folder, encoder=net(5))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), weights(first).values(), strict=True))
+    assert torch.equal(loaded(X), first.model(X))
+    with pytest.raises(ConfigError, match=r"encoder: .* was trained with your own Sequential: give it, encoder="):
+        load_encoder(first.folder)
+    with pytest.raises(ConfigError, match=r"projector: that of .* is mlp, made from its settings; give none"):
+        load_encoder(first.folder, encoder=net(), projector=nn.Linear(16, 4))
+    with pytest.raises(ConfigError, match=r"does not fit run.json: encoder.0.bias is"):
+        load_encoder(first.folder, encoder=nn.Linear(12, 16))
+
+
+def test_the_same_call_gives_the_same_bits_and_leaves_the_random_states(first):
+    torch.manual_seed(3), np.random.seed(3)  # noqa: NPY002
+    expected = torch.rand(2), np.random.rand(2)  # noqa: NPY002
+    torch.manual_seed(3), np.random.seed(3)  # noqa: NPY002
+    state = torch.get_rng_state()
+    encoder = net()
+    torch.set_rng_state(state)
+    again = pretrain(encoder, loader(), pull, constraint="grassmann", **QUICK)
+    found = torch.rand(2), np.random.rand(2)  # noqa: NPY002
+    assert torch.equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
+    assert_same(again, first)
+    other = pretrain(net(), loader(), pull, constraint="grassmann", seed=2, **QUICK)
+    assert not torch.equal(other.model.encoder[0].weight, first.model.encoder[0].weight)
+
+
+class Stopping(nn.Module):
+    """A part of an encoder that fails at its n-th training pass, as a killed process does."""
+
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def forward(self, x):
+        self.left -= self.training
+        if self.left == 0:
+            raise ZeroDivisionError
+        return x
+
+
+class Endless:
+    """An iterable without a length, whose epochs have two batches."""
+
+    def __iter__(self):
+        return (views for views, _ in zip(loader(), range(2), strict=False))
+
+
+@pytest.mark.parametrize("data", [loader, partial(loader, generator=torch.Generator()), Endless])
+@pytest.mark.parametrize(
+    ("at", "settings"), [(4, {}), (6, {}), (5, {"accumulate": 2, "teacher": 0.9, "objective": "negative_cosine"})]
+)
+def test_a_run_that_failed_goes_on_to_the_same_bits(at, settings, data, tmp_path):
+    settings = {"objective": pull, **settings, **QUICK, "save_every": 1}
+    passes = 2 * settings.get("accumulate", 1)
+
+    def call(folder, left):
+        encoder = net()
+        encoder.append(Stopping(left))
+        return pretrain(encoder, data(), out=folder, **settings)
+
+    whole = call(tmp_path / "whole", -1)
+    with pytest.raises(ZeroDivisionError):
+        call(tmp_path / "run", passes * at + 1)
+    rest = call(tmp_path / "run", -1)
+    assert rest.resumed == f"at step {at} of 7"
+    assert_same(rest, whole)
+    stored = [load_file(one.folder / "weights.safetensors") for one in (rest, whole)]
+    assert all(np.array_equal(stored[0][name], stored[1][name]) for name in stored[1])
+
+
+def test_names_give_what_the_command_gives(tmp_path):
+    settings = {"steps": 3, "batch": 32, "records": 2, "constraint": "stiefel"}
+    one = pretrain("conv", "digits", "vicreg", progress=False, lr=1e-3, **settings)
+    config = TrainConfig.of(objective="vicreg", lr=1e-3, out=tmp_path / "run", **settings)
+    assert_same(one, run(config, page=False))
+
+
+def test_pretrain_without_a_folder_writes_nothing_until_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = pretrain(net(), loader(), pull, **QUICK)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"runs/pretrain holds no run: outcome.save\(folder\) writes one"):
+        outcome.report()
+    assert outcome.save("kept") == outcome.folder and outcome.report().exists()
+    assert Outcome.load(outcome.folder).record["verdict"]["judgement"] == outcome.record["verdict"]["judgement"]
+    with pytest.raises(ConfigError, match="kept holds another run"):
+        outcome.save("kept")
+    outcome.save("kept", overwrite=True)
+
+
+def test_parts_as_values(tmp_path):
+    """A manifold, a projector, a predictor and an optimizer of one's own; brought back with them."""
+    head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    outcome = pretrain(
+        net(), loader(), lambda prediction, target: (prediction - target.detach()).square().mean(), projector=head,
+        predictor=nn.Linear(3, 3), constraint=Stiefel(), optimizer=lambda p: RiemannianAdam(p, lr=0.01), out=tmp_path / "run",
+        steps=5, records=2, progress=False,
+    )  # fmt: skip
+    assert outcome.record["config"]["dim"] == 3 and outcome.record["constrained"] == ["projector.2"]
+    assert np.allclose(outcome.metrics["time"][:2], [0, 0.01])
+    given = {"projector": nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))}
+    loaded = load_encoder(outcome.folder, encoder=net(1), predictor=nn.Linear(3, 3), constraint=Stiefel(), **given)
+    assert torch.equal(loaded.projector(loaded(X)), outcome.model.projector(outcome.model(X)))
+
+
+def test_layers_by_pattern():
+    outcome = pretrain(net(), loader(), pull, constraint="stiefel", where="encoder.*", **QUICK)
+    assert outcome.record["constrained"] == ["encoder.0"]
+    outcome = pretrain(net(), loader(), pull, constraint="grassmann", where="projector.3", **QUICK)
+    assert outcome.record["constrained"] == ["projector.3"] and outcome.record["verdict"]["guaranteed"]
+    with pytest.raises(
+        ConfigError, match=r"constraint grassmann on the encoder.* layers: .*no function on the Grassmannian"
+    ):
+        pretrain(net(), loader(), pull, constraint="grassmann", where="encoder.*", **QUICK)
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(20, 12)
+
+    def forward(self, tokens):
+        return self.table(tokens).mean(1)
+
+
+def crops(sizes):
+    images = torch.rand(len(sizes), 32, 3, 8, 8)
+    return [tuple(x[:, :, :size, :size] for x, size in zip(images, sizes, strict=True))] * 3
+
+
+@pytest.mark.parametrize(
+    ("encoder", "data", "count"),
+    [
+        (Tokens(), [(torch.randint(0, 20, (32, 5)), torch.randint(0, 20, (32, 5)), torch.arange(32))] * 2, 2),
+        (nn.Sequential(nn.Flatten(), nn.Linear(60, 8)), [{"x": torch.rand(32, 5, 12), "y": torch.rand(32, 5, 12), "label": 1}] * 2, 2),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), crops([8, 8, 5, 5]), 4),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), [([torch.rand(32, 12)] * 2, torch.arange(32))] * 2, 2),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), DataLoader(TensorDataset(X, X + 0.1), 16), 2),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), lambda: iter([(X, X + 0.1)]), 2),
+    ],
+)  # fmt: skip
+def test_data_of_any_kind(encoder, data, count):
+    before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+    outcome = pretrain(encoder, data, "nt_xent", **QUICK)
+    assert all(not torch.equal(p, before[name]) for name, p in encoder.named_parameters())
+    assert any(one.measured.startswith(f"{count} views of a batch") for one in outcome.findings if one.measured)
+
+
+def test_the_monitor_sees_every_step_and_changes_nothing(first):
+    monitor = CollapseMonitor(every=1)
+    watched = pretrain(net(), loader(), pull, constraint="grassmann", monitor=monitor, **QUICK)
+    assert [one.step for one in monitor.judgements] == list(range(1, 8))
+    assert_same(watched, first)
+    with pytest.raises(CollapseError):
+        collapsing = CollapseMonitor(every=1, patience=1, on_collapse="raise")
+        pretrain(nn.Sequential(nn.Linear(12, 16), nn.ReLU()), [(X * 0 + 1e-9, X * 0)], lambda a, b: (a - b).square().mean() * 1e9,
+                 monitor=collapsing, head="standard", **QUICK)  # fmt: skip
+
+
+def test_representations_are_probed_where_there_are_labels():
+    y = (X[:, 0] > 0.5).long()
+    outcome = pretrain(net(), loader(), pull, probe=(X[:32], y[:32], X[32:], y[32:]), **QUICK)
+    assert outcome.record["tested"] == 16 and set(outcome.record["probes"]) == {"knn", "ridge", "logistic"}
+    assert pretrain(net(), loader(), pull, **QUICK).record["probes"] is None
+
+
+BAD = [
+    ({"steps": 0}, "steps must be"),
+    ({"stepz": 5}, "pretrain has no argument 'stepz'; did you mean steps?"),
+    ({"batch": 4}, "batch: your data make the batches"),
+    ({"overwrite": True}, "overwrite has no effect without out"),
+    ({"augmentation": "simclr"}, "augmentation = simclr has no effect with data DataLoader"),
+    ({"data": (b for b in [])}, "data: a generator can be gone through once only"),
+    ({"data": []}, "data: there is no batch in it"),
+        ({"data": [X]}, "data: a batch must hold two views or more"),
+    ({"data": [(X, X[:5])]}, "data: the views of a batch must be tensors (n, ...) of one n and one type"),
+    ({"data": [(X, X[:, :5])]}, "data: the first two views must have one shape"),
+    ({"views": ("a", "b")}, "data: views = ['a', 'b'] are not in a batch of ("),
+    ({"encoder": nn.Linear(5, 3)}, "encoder Linear cannot take the views of 12: mat1 and mat2"),
+    ({"encoder": nn.Unflatten(1, (3, 4))}, "encoder Unflatten must return a tensor (n, k), one row a view, got shape (2, 3, 4)"),
+    ({"objective": lambda a, b, c: a}, "objective: <lambda> must take the embeddings of two views"),
+    ({"objective": lambda a, b: a}, "objective: <lambda> must return one number, a tensor of shape (), got shape (64, 4)"),
+    ({"objective": lambda a, b: a.sum() / 0}, "objective: <lambda> is "),
+    ({"objective": lambda a, b: a @ b}, "objective: <lambda> fails on embeddings of 64 x 4: RuntimeError: "),
+    ({"objective": coordinate, "constraint": "grassmann"}, "constraint grassmann: coordinate is not rotation-invariant"),
+    ({"objective": coordinate, "constraint": Grassmann()}, "coordinate is not rotation-invariant"),
+    ({"predictor": nn.Linear(4, 4)}, "pull compares two embeddings: it takes no predictor"),
+    ({"projector": nn.Linear(9, 4)}, "encoder and projector cannot take the views of 12"),
+    ({"projector": nn.Linear(16, 4), "hidden": 32}, "hidden = 32 has no effect with a projector of your own"),
+    ({"constraint": "grassmann", "optimizer": lambda p: torch.optim.SGD(p, lr=0.1)},
+     "optimizer: online.projector.4.weight is on a manifold, and torch's SGD would take it off"),
+    ({"optimizer": lambda p: torch.optim.SGD(p[1:], lr=0.1)}, "optimizer: the optimizer does not step online."),
+    ({"optimizer": lambda p: [torch.optim.SGD(p, lr=0.1)] * 2}, "would be stepped twice"),
+    ({"optimizer": lambda p: torch.optim.SGD([*p, nn.Parameter(X)], lr=0.1)}, "optimizer: the optimizer steps parameters that are not of"),
+    ({"optimizer": lambda p: RiemannianCG(p), "constraint": "grassmann"}, "optimizer: RiemannianCG takes the loss several times a step"),
+    ({"optimizer": lambda p: 3}, "optimizer: <lambda> must return an optimizer of torch's kind, got int"),
+    ({"constraint": "stiefel", "where": "nothing.*"}, "constraint: the model has no layer for where = 'nothing.*'"),
+    ({"probe": (X, X[:, 0], X, X)}, "probe: x_test and y_test must be as many inputs as labels"),
+    ({"epochs": 2, "steps": 3}, "epochs and steps are both given"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_what_does_not_fit_is_refused_before_training_in_one_line(change, message):
+    settings = {"encoder": net(), "data": loader(), "objective": pull, **QUICK, **change}
+    if "projector" in change and "hidden" not in change:
+        settings.pop("hidden"), settings.pop("dim")
+    elif "projector" in change:
+        settings.pop("dim")
+    if "epochs" in change and "steps" not in change:
+        settings.pop("steps")
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
+        pretrain(**settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_epochs():
+    outcome = pretrain(
+        net(), loader(), pull, epochs=2, **{name: value for name, value in QUICK.items() if name != "steps"}
+    )
+    assert outcome.record["steps_done"] == 6
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+def make(in_channels, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, 16))
+def my_loss(a, b):
+    return (a - b).square().sum(1).mean() - (a @ a.T).square().mean().sqrt()
+def views():
+    x = torch.rand(64, 1, 8, 8)
+    return DataLoader(TensorDataset(x, x + 0.1), 16)
+broken = 3
+"""
+
+
+def test_own_parts_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    quick = ("--steps", 3, "--records", 2, "--hidden", 12, "--dim", 4)
+    done = command(
+        "train",
+        "--encoder",
+        "mine:make",
+        "--objective",
+        "mine:my_loss",
+        "--constraint",
+        "grassmann",
+        *quick,
+        "--batch",
+        32,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Outcome.load(tmp_path / "runs/train").record["own"] == ["encoder", "objective"]
+    done = command("train", "--encoder", "mine:make", "--data", "mine:views", *quick, "--out", "own")
+    assert done.returncode == 0, done.stderr
+    for arguments, message in (
+        (("--encoder", "mine:broken"), "encoder: mine:broken must be callable, got int"),
+        (("--encoder", "mine:maker"), "encoder: mine:maker: mine has no 'maker'; did you mean make?"),
+        (("--objective", "nobody:loss"), "objective: nobody:loss: nobody cannot be imported: ModuleNotFoundError: No module"),
+        (("--encoder", "mine:make", "--stem", "stl"), "stem = stl has no effect with encoder mine:make"),
+        (("--data", "mine:views", "--augmentation", "simclr"), "augmentation = simclr has no effect with data mine:views"),
+    ):  # fmt: skip
+        done = command("train", *arguments, *quick, "--out", "bad")
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    with pytest.raises(ConfigError, match=r"encoder: .* was trained with your own mine:make: give it"):
+        load_encoder("own")
+
+
+def in_process(rank, world, store, path):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    encoder = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU())
+    torch.manual_seed(0)
+    encoder[0].reset_parameters()
+    outcome = pretrain(encoder, loader(), objective("nt_xent"), constraint="grassmann", **QUICK)
+    assert (outcome is None) == (rank > 0)
+    if outcome is not None:
+        torch.save(outcome.model.state_dict(), path)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_batch(tmp_path):
+    for world in (1, 2):
+        start(in_process, (world, tmp_path / f"store{world}", tmp_path / f"{world}.pt"), world)
+    one, two = (torch.load(tmp_path / f"{world}.pt", weights_only=True) for world in (1, 2))
+    for name in one:
+        assert torch.allclose(one[name].double(), two[name].double(), rtol=1e-4, atol=1e-5), name
+
+
+def test_it_is_found_at_the_top():
+    assert grassmann_ssl.pretrain is pretrain and signal.getsignal(signal.SIGINT) is not None
