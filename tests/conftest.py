@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import jaxtyping
 import pytest
@@ -27,7 +28,12 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    if "grassmann_ssl.report" in sys.modules:
+        from tests import figures  # matplotlib, which most files of tests do without
+
+        figures.choose(in_full=item.get_closest_marker("drawn") is not None)
     # Trainings call checked functions a million times, which would double their time; what they call is checked by the quick tests.
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
 
