@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     class SharedRuns(LoadScopeScheduling):
-        """Tests that share a long run are on one worker: those of the demo, and those of each file of experiments or of theory."""
+        """Tests that share a long run are on one worker: those of the demo, and those of some files, experiments and theory among them."""
 
         def _split_scope(self, nodeid):
             file, _, test = nodeid.partition("::")
@@ -51,7 +51,9 @@ def pytest_xdist_make_scheduler(config, log):
                 return "demo"
             return (
                 file
-                if "/experiments/" in file or "/theory/" in file or file.endswith("/test_architecture.py")
+                if "/experiments/" in file
+                or "/theory/" in file
+                or file.endswith(("/test_architecture.py", "/test_streams.py"))
                 else nodeid
             )
 
