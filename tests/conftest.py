@@ -1,6 +1,8 @@
 """Settings shared by all tests."""
 
 import gc
+import os
+import sys
 
 import jaxtyping
 import pytest
@@ -13,7 +15,8 @@ from tests import readme
 
 # Shape annotations are checked in tests and free in production: the hook stays for all that tests import. Before any of them imports
 # geoopt, the package does: it filters the warnings of that import.
-install_import_hook("grassmann_ssl", "tests.typecheck.check")
+if os.environ.get("JAXTYPING_DISABLE") != "1":  # as where coverage is traced, whose lines these checks are not
+    install_import_hook("grassmann_ssl", "tests.typecheck.check")
 import grassmann_ssl.manifolds  # noqa: E402, F401
 
 torch.set_num_threads(1)
@@ -25,7 +28,12 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    if "grassmann_ssl.report" in sys.modules:
+        from tests import figures  # matplotlib, which most files of tests do without
+
+        figures.choose(in_full=item.get_closest_marker("drawn") is not None)
     # Trainings call checked functions a million times, which would double their time; what they call is checked by the quick tests.
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
 
@@ -35,7 +43,7 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadScopeScheduling
 
     class SharedRuns(LoadScopeScheduling):
-        """Tests that share a long run are on one worker: those of the demo, and those of each file of experiments or of theory."""
+        """Tests that share a long run are on one worker: those of the demo, and those of some files, experiments and theory among them."""
 
         def _split_scope(self, nodeid):
             file, _, test = nodeid.partition("::")
@@ -43,7 +51,9 @@ def pytest_xdist_make_scheduler(config, log):
                 return "demo"
             return (
                 file
-                if "/experiments/" in file or "/theory/" in file or file.endswith("/test_architecture.py")
+                if "/experiments/" in file
+                or "/theory/" in file
+                or file.endswith(("/test_architecture.py", "/test_streams.py"))
                 else nodeid
             )
 

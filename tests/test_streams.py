@@ -1,6 +1,7 @@
 """What a command shows: a stream that fails, is closed or lacks letters never loses a run."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from grassmann_ssl import streams
 from grassmann_ssl.runs import Outcome
 from tests.commands import command
+from tests.readme import ROOT
 
 SMALL = (
     "compare --objectives barlow_twins --arms free grassmann --data gaussian --dim 2 --seeds 1 --steps 4 --init-scales"
@@ -128,25 +130,55 @@ def test_a_full_stdout_is_said_with_what_is_kept(capsys, monkeypatch):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("redirect", "code", "said"),
-    [
-        (">&-", 0, ""),
-        ("2>&-", 0, ""),
-        (">&- 2>&-", 0, ""),
-        (">/dev/full", 1, "stdout cannot be written: No space left on device; the run is in "),
-        ("2>/dev/full", 0, ""),
-        (">/dev/full 2>/dev/full", 1, ""),
-        ("| head -c 0", 0, "stdout cannot be written: Broken pipe"),
-        ("| cat", 0, ""),
-    ],
-)
-def test_a_stream_that_fails_loses_no_run(redirect, code, said, tmp_path):
-    out = tmp_path / "run"
-    line = f'"$0" -m grassmann_ssl.cli {" ".join(SMALL)} --out {out} {redirect}'
-    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, text=True, env=environment)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr and "Traceback" not in done.stderr and "Exception" not in done.stderr
+# What stdout and stderr are ("shown": read), the exit code, and what is said on stderr.
+FAILING = [
+    ("closed", "shown", 0, ""),
+    ("shown", "closed", 0, ""),
+    ("full", "shown", 1, "stdout cannot be written: No space left on device; the run is in "),
+    ("shown", "full", 0, ""),
+    ("full", "full", 1, ""),
+    ("broken", "shown", 1, "stdout cannot be written: Broken pipe"),
+    ("shown", "shown", 0, ""),
+]
+C_LOCALE = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+
+
+def assert_kept(out, said):
+    assert "Traceback" not in said and "Exception" not in said
     assert (out / "report.html").exists() and Outcome.load(out).interrupted is None
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """The exit code of each command line of `FAILING`, and the folder that holds its stderr and its run."""
+    folders = [tmp_path_factory.mktemp("streams") for _ in FAILING]
+    lines = [
+        [str(folder / name) if kind == "shown" else kind for name, kind in (("stdout", out), ("stderr", err))]
+        + [[*SMALL, "--out", str(folder / "run")]]
+        for folder, (out, err, *_) in zip(folders, FAILING, strict=True)
+    ]
+    given = [sys.executable, "-m", "tests.broken_streams", json.dumps(lines)]
+    done = subprocess.run(given, capture_output=True, text=True, env=os.environ | C_LOCALE, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return list(zip(json.loads(done.stdout), folders, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(FAILING)), ids=lambda k: "-".join(FAILING[k][:2]))
+def test_a_stream_that_fails_loses_no_run(number, failed):
+    _, kind, code, said = FAILING[number]
+    ended, folder = failed[number]
+    shown = (folder / "stderr").read_text() if kind == "shown" else ""
+    assert ended == code and said in shown, shown
+    assert_kept(folder / "run", shown)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_started_without_streams_loses_no_run(tmp_path):
+    """By a shell, where the tests above are forks that open their streams themselves."""
+    line = f'"$0" -m grassmann_ssl.cli {" ".join(SMALL)} --out {tmp_path / "run"} >&- 2>&-'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable], capture_output=True, text=True, env=os.environ | C_LOCALE
+    )
+    assert done.returncode == 0, done.stderr
+    assert_kept(tmp_path / "run", done.stderr)
