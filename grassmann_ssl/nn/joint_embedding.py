@@ -23,6 +23,8 @@ class JointEmbedding(nn.Module):
     Without `predictor` and `teacher`: loss(z=z, z_positive=z'). With either, or with `stop_gradient`, the symmetrised loss, the mean of
     loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
     teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
+    A loss that is a module is a submodule; one that has a method `remember` gets, in training mode and once a call, all predictions and
+    all targets, after its values.
     More than two views: those of the first one's shape are global, all others local crops. The loss is the mean over all pairs of views
     with a global one among them; targets are global views alone. Source: multi-crop, Caron et al. 2020, arXiv 2006.09882.
     `orthogonality` adds weight * ||W W^T - I||_F^2 of the weights (out, in) of some layers, the shorter side orthonormal: the soft form of
@@ -82,12 +84,15 @@ class JointEmbedding(nn.Module):
             with torch.no_grad():
                 targets = {k: self.teacher(views[k]) for k in reversed(whole)}
         predictions = embedded if self.predictor is None else [self.predictor(z) for z in embedded]
-        return [
+        losses = [
             self.loss(prediction=predictions[i], target=targets[j], projection=embedded[i])
             for i in range(len(embedded))
             for j in whole
             if j != i
         ]
+        if self.training and (remember := getattr(self.loss, "remember", None)):
+            remember(predictions, [targets[k] for k in whole])
+        return losses
 
 
 def chunk_size(images: Pixels) -> int:

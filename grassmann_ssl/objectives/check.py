@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from grassmann_ssl.manifolds.checks import check_rotation_invariance
 from grassmann_ssl.objectives.registry import Objective, objective
+from grassmann_ssl.registry import is_own, own
 
 VIEWS = "z", "z_positive"
 ROUNDING = 1e4  # of identities, in eps
@@ -85,12 +86,12 @@ def check_objective(
     float32       relative error of the gradient in float32; bfloat16, float16: that for views of that type, fails where not finite
     equal views, duplicate rows, zero rows: 1 where value and gradient are finite there, else 0
 
-    Takes a registered name, an `Objective`, or a callable (z, z_positive) or (z=..., z_positive=...) that returns a scalar. A module is
-    copied and put in its evaluation mode, so that a state that it keeps stays as it is. Raises ValueError for a registered loss of other
-    arguments, and for a loss that is not finite, not a scalar or not deterministic on the views; AssertionError with what failed if
-    `raises`.
+    Takes a registered name, PACKAGE.MODULE:NAME, an `Objective`, or a callable (z, z_positive) or (z=..., z_positive=...) that returns a
+    scalar. A module is copied and put in its evaluation mode, so that a state that it keeps stays as it is. Raises ValueError for a
+    registered loss of other arguments, and for a loss that is not finite, not a scalar or not deterministic on the views; AssertionError
+    with what failed if `raises`.
     """
-    measured = _Loss(loss)
+    measured = _Loss(loss, d)
     generator = generator or torch.Generator().manual_seed(0)
     views = _views(n, d, generator)
     value = measured.value(views)
@@ -119,9 +120,9 @@ def check_objective(
 class _Loss:
     """The loss as a function of two views in any precision, and what is declared of it."""
 
-    def __init__(self, loss: str | Objective | Callable[..., Tensor]) -> None:
+    def __init__(self, loss: str | Objective | Callable[..., Tensor], d: int) -> None:
         if isinstance(loss, str):
-            loss = objective(loss)
+            loss = own(loss) if is_own(loss) else objective(loss)
         self.declared = loss if isinstance(loss, Objective) else None
         if isinstance(loss, Objective):
             self.name = loss.name
@@ -129,7 +130,9 @@ class _Loss:
                 raise ValueError(
                     f"{loss.name} takes {', '.join(loss.arguments)}: check_objective takes losses of {' and '.join(VIEWS)}"
                 )
-            loss = loss.loss
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # of the state that it begins with
+                loss = loss.new(d)
         else:
             self.name = getattr(loss, "__name__", type(loss).__name__)
         self.module = copy.deepcopy(loss).eval() if isinstance(loss, nn.Module) else None
@@ -233,7 +236,7 @@ def _gradient(loss: _Loss, views: Tensor, k: int, generator: torch.Generator) ->
     elif not gradient[k].any() and slopes:
         says = f"there is none, and the value depends on {VIEWS[k]}: it is detached (a stop-gradient)"
     else:
-        says = "is not that of the value"
+        says = "is not that of the value: it is wrong, or a part of the value is detached"
     return Finding(name, worst, right, says)
 
 

@@ -7,7 +7,7 @@ from inspect import Parameter, signature
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grassmann_ssl.data.moments import Moments
 from grassmann_ssl.distributed import process_count
@@ -20,12 +20,14 @@ Loss = TypeVar("Loss", bound=Callable[..., Any])
 class Objective:
     """An objective bound to its options: a function of embeddings and, for linear models, of the moments of their inputs.
 
-    function     the loss; or a class whose instances are losses, renewed at every step by their method `renew(step)`
+    function     the loss; or a class whose instances are losses, renewed at every step by their method `renew(step)`; or a class of
+                 modules, losses that keep a state of `dim` dimensions
     source       paper and equation
     invariance   whether L(z Q) = L(z) for every orthogonal Q, or the condition on the options under which it holds
     directional  it depends on z / ||z|| only: collapse is judged on the directions
     whitens      it whitens over the batch: needs more rows than dimensions
     rows         fewest rows, of all processes together
+    needs_teacher  its targets are embeddings of a momentum teacher
     moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
     slope        the gradient of `moments` in the weights, of the same arguments, where it has a closed form
     gaussian     `moments` is the loss for Gaussian inputs only
@@ -41,6 +43,7 @@ class Objective:
     directional: bool = False
     whitens: bool = False
     rows: int = 1
+    needs_teacher: bool = False
     moments: Callable[..., Tensor] | None = None
     slope: Callable[..., Tensor] | None = None
     gaussian: bool = False
@@ -67,13 +70,28 @@ class Objective:
     def loss(self) -> Callable[..., Tensor]:
         """The loss with its options bound: a function of embeddings by keyword, (n, d) each -> scalar.
 
-        Takes z and z_positive, with z_negative where `triplets`; or, where `predictive`, prediction, target and projection.
+        Takes z and z_positive, with z_negative where `triplets`; or, where `predictive`, prediction, target and projection. Raises
+        ValueError where it keeps a state, which depends on d.
         """
+        if self.stateful:
+            raise ValueError(f"{self.name} keeps a state: make its loss for embeddings of d dimensions by new(d)")
         if isinstance(self.function, type):
             made: Callable[..., Tensor] = self.function(**self.options)
             return made
         loss = partial(self.function, **self.options) if self.options else self.function
         return partial(_without_projection, loss) if self.predictive and not self.needs_predictor else loss
+
+    def new(self, dim: int) -> Callable[..., Tensor]:
+        """The loss for embeddings of `dim` dimensions: where it keeps a state, a new module, its random part from torch's generator."""
+        if not self.stateful:
+            return self.loss
+        made: Callable[..., Tensor] = self.function(dim=dim, **self.options)
+        return made
+
+    @property
+    def stateful(self) -> bool:
+        """Whether its losses are modules: what they keep are buffers, renewed by their method `remember`, and parameters to train."""
+        return isinstance(self.function, type) and issubclass(self.function, nn.Module)
 
     @property
     def from_moments(self) -> "Callable[[Moments], MomentLoss] | None":
@@ -99,7 +117,11 @@ class Objective:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the embeddings that its function takes."""
-        return tuple(_required(self.function.__call__ if isinstance(self.function, type) else self.function))
+        return tuple(
+            _required(
+                getattr(self.function, _call_of(self.function)) if isinstance(self.function, type) else self.function
+            )
+        )
 
     @property
     def triplets(self) -> bool:
@@ -108,7 +130,7 @@ class Objective:
 
     @property
     def predictive(self) -> bool:
-        """Whether it regresses a target under stop-gradient, without a term against collapse."""
+        """Whether it takes predictions and targets, which it passes no gradient to."""
         return "prediction" in self.arguments
 
     @property
@@ -157,7 +179,7 @@ def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], *
         known, least = name or function.__name__, facts.get("rows", 1)
         checked: Any = function
         if isinstance(function, type):
-            checked.__call__ = _checked(known, checked.__call__, least)
+            setattr(checked, _call_of(function), _checked(known, getattr(checked, _call_of(function)), least))
         else:
             checked = _checked(known, function, least)
         chosen = Objective(known, checked, invariance=rotation_invariant, options=_options(function), **facts)
@@ -224,6 +246,11 @@ def _checked(name: str, function: Callable[..., Tensor], least: int) -> Callable
         return function(*args, **arguments)
 
     return checked
+
+
+def _call_of(cls: type) -> str:
+    """The method of a class of losses that takes the embeddings."""
+    return "forward" if issubclass(cls, nn.Module) else "__call__"
 
 
 def _required(function: Callable[..., Any]) -> list[str]:

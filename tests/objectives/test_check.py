@@ -9,7 +9,11 @@ from torch import nn
 
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, check_objective, objective
 
-TWO_VIEWS = [name for name in EMBEDDING_LOSSES if objective(name).arguments == ("z", "z_positive")]
+TWO_VIEWS = [
+    name
+    for name in EMBEDDING_LOSSES
+    if objective(name).arguments == ("z", "z_positive") and not objective(name).stateful
+]
 
 
 def cross(z, z_positive):
@@ -117,6 +121,12 @@ def test_faults_are_named(name):
 def test_a_stop_gradient_does_not_hide_that_the_value_is_invariant():
     report = check_objective(lambda a, b: cross(a, b.detach()))
     assert report.manifold == "Grassmann" and not report.ok
+
+
+def test_the_codes_of_swav_are_detached():
+    report = check_objective("swav")
+    assert {one.name for one in report.findings if not one.ok} == {"gradient in z", "gradient in z_positive"}
+    assert "a part of the value is detached" in report["gradient in z"].says and report.manifold == "Stiefel"
 
 
 def test_what_is_declared_wrongly_is_named():

@@ -7,6 +7,7 @@ import torch
 
 import grassmann_ssl.objectives
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, OBJECTIVES, objective
+from grassmann_ssl.objectives.registry import share
 from tests.objectives.declared import draw, related_views, value
 
 
@@ -41,9 +42,14 @@ def test_every_option_matters(name):
     """A loss that ignores an option declares one that it does not have."""
     plain, views = objective(name), related_views(40, 6)
     for option, usual in plain.options.items():
-        other = {None: 2, False: True}[usual] if usual is None or isinstance(usual, bool) else usual + 1
-        if option == "weight" and "directions" in plain.options:
-            other = usual / 2  # a share
+        if usual is None or isinstance(usual, bool):
+            other = {None: 2, False: True}[usual]
+        elif isinstance(usual, int):
+            other = (
+                usual // 2 if usual > 1 else usual + 1
+            )  # of twice as many rows of a queue, the same may be the nearest
+        else:
+            other = usual / 2 if plain.checks.get(option) is share else usual + 1
         assert value(plain.bind(**{option: other}), *views) != value(plain, *views), option
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
+from tests.objectives.declared import new
 
 ALL = [objective(name) for name in EMBEDDING_LOSSES]
 DIRECTIONAL = [one for one in ALL if one.directional]
@@ -36,6 +37,9 @@ def test_shapes_that_differ_are_refused_and_not_broadcast(one, shape):
 
 def call(one, **embeddings):
     """The function itself: a training hands a projection to every predictive loss."""
+    if one.stateful:
+        kinds = {z.dtype for z in embeddings.values() if isinstance(z, torch.Tensor) and z.is_floating_point()}
+        return new(one, draw(24, 4, dtype=min(kinds or {torch.float64}, key=str)))(**embeddings)
     return one.loss(**embeddings) if isinstance(one.function, type) else one.function(**embeddings, **one.options)
 
 
@@ -71,6 +75,7 @@ def test_too_few_rows_are_refused(one):
 def test_losses_that_compare_rows_or_take_a_variance_need_two():
     assert {one.name for one in ALL if one.rows == 2} == {
         "nt_xent", "directclr", "dcl", "infonce", "alignment_uniformity", "vicreg", "vibcreg", "barlow_twins_normalised",
+        "nnclr",
     }  # fmt: skip
 
 

@@ -96,6 +96,7 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
                 for parameter in online.get_submodule(last).parameters():
                     parameter.mul_(config.init_scale)
         q = _predictor(config)
+        objective: Any = loss.new(config.dim)
     if process.count > 1:
         for part in (online, q):
             if part is not None:
@@ -106,12 +107,12 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
     layer = online.get_submodule(last) if last else None
     feature_layer = layer if isinstance(layer, FeatureOrthonormalLinear) else None
     method = JointEmbedding(
-        body, head, loss.loss,
+        body, head, objective,
         predictor=q, teacher=teacher, stop_gradient=loss.predictive, orthogonality=(config.constraint_options.penalty, soft),
     ).to(device)  # fmt: skip
     arm = Arm(method, loss, _optimizers(config, method), constrained, held_last, feature_layer)
-    if hasattr(loss.loss, "renew"):
-        arm.observers.append(loss.loss.renew)
+    if hasattr(objective, "renew"):
+        arm.observers.append(objective.renew)
     if feature_layer is not None:
         arm.followers.append(lambda step: feature_layer.follow(*arm.optimizers))
     if isinstance(q, DirectPredictor):

@@ -238,6 +238,8 @@ class TrainConfig(LoggedConfig):
             )
         if not loss.predictive and (predictor or self.teacher):
             raise ConfigError(f"{self.objective} compares two embeddings: it takes no predictor and no teacher")
+        if loss.needs_teacher and not self.teacher:
+            raise ConfigError(f"{self.objective} needs a momentum teacher: set teacher, its momentum, to 0.99, say")
         if loss.needs_predictor and not predictor:
             raise ConfigError(f"{self.objective} needs a predictor")
         trained = predictor and (not predictor.closed_form or self.predictor_options.every > 1)

@@ -196,7 +196,8 @@ def test_muon_moves_its_layers_by_equal_singular_values(split):
 @pytest.mark.parametrize("name", EMBEDDING_LOSSES)
 def test_every_objective_trains(name, split):
     predictor = "directpred" if objective(name).needs_predictor else "none"
-    trained = fit(quick(objective=name, lr=1e-3, predictor=predictor, hidden=32, dim=4), split)
+    teacher = 0.99 if objective(name).needs_teacher else 0.0
+    trained = fit(quick(objective=name, lr=1e-3, predictor=predictor, teacher=teacher, hidden=32, dim=4), split)
     _, values = trained.recorder.stacked()
     assert torch.isfinite(values["loss"][1:]).all() and trained.done == 4 and values["z"].shape == (4, 4)
     assert (values["z"] >= 0).all() and (values["z"][:, :-1] >= values["z"][:, 1:]).all()
@@ -235,6 +236,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
     for extra in (
         {"constraint": "feature-orthonormal"},
         {"predictor": "directset", "teacher": 0.9, "constraint": "grassmann"},
+        {"objective": "moco", "teacher": 0.9},
         {"precision": "float16", "optimizer": "lars", "lr": 0.2, "objective": "nt_xent"},
     ):
         whole = fit(quick(steps=6, **extra), split)
@@ -506,6 +508,7 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
         ({"optimizer": "muon", "where": "conv"}, "muon is for matrices"),
         ({"objective": "nt_xent", "predictor": "linear"}, "takes no predictor and no teacher"),
         ({"objective": "isoloss"}, "isoloss needs a predictor"),
+        ({"objective": "dino"}, r"dino needs a momentum teacher: set teacher, its momentum, to 0\.99, say"),
         ({"objective": "isoloss", "predictor": "mlp"}, "isoloss passes no gradient to the predictor"),
         ({"objective": "isoloss_cosine", "predictor": "linear"}, "take one in closed form, directpred"),
         (
