@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.nn.constrain import Constrained, constrain, constraints
-from grassmann_ssl.optim.sharding import whole, write
 from grassmann_ssl.precision import no_autocast
+from grassmann_ssl.sharding import whole, write
 
 RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a dead feature must not make it singular
 

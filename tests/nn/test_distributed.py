@@ -15,7 +15,7 @@ from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.objectives.penalties import orthogonality
 from grassmann_ssl.optim import RiemannianAdam, RiemannianCG, RiemannianSGD, clip_grad_norm_
-from grassmann_ssl.optim.sharding import whole
+from grassmann_ssl.sharding import whole
 from grassmann_ssl.training.torchrun import refuse_differences
 from tests.processes import start
 
