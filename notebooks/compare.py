@@ -57,11 +57,12 @@ free = metrics[(metrics.objective == "barlow_twins") & (metrics.arm == "free") &
 time, measured = free.time.to_numpy(), np.stack(free.cross_eigenvalues)
 start = config.init_scale * outcome.arrays["weights/initial_draw"][0]
 aligned = theory.stepwise.aligned_initialisation(start, outcome.arrays["moments/cross"])
-predicted = theory.stepwise.eigenvalues(time, aligned.singular_values, aligned.gamma)
+fine = np.linspace(0, time[-1], 400)
+predicted = theory.stepwise.eigenvalues(fine, aligned.singular_values, aligned.gamma)
 
 figure, axes = plt.subplots(figsize=(8, 4))
-axes.plot(time, predicted, "k-", lw=1)
-axes.plot(time[::6], measured[::6], "o", ms=3, mfc="none")
+axes.plot(fine, predicted, "k-", lw=1)
+axes.plot(time, measured, "o", ms=3, mfc="none")
 for step in theory.stepwise.step_times(aligned.singular_values, aligned.gamma):
     axes.axvline(step, color="0.7", ls=":")
 axes.set(xlabel="time t = learning rate × step", ylabel="eigenvalues of C", title="points: trained, lines: predicted")

@@ -10,6 +10,7 @@ from grassmann_ssl.distributed import process_count, total
 from grassmann_ssl.manifolds.generalized import GeneralizedGrassmann
 from grassmann_ssl.nn.constrain import Constrained, constrain, constraints
 from grassmann_ssl.precision import no_autocast
+from grassmann_ssl.sharding import whole, write
 
 RIDGE = 1e-4  # of the mean eigenvalue of the covariance, added to it: a dead feature must not make it singular
 
@@ -95,9 +96,9 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
         self.metric.copy_(manifold.b)
         tensors = (self.weight, *states)
         # In the dtype of the weight, to which the states of an optimizer come with their next step.
-        points = manifold.carry(*(layout.to_point(t.detach().to(self.weight.dtype)) for t in tensors))
+        points = manifold.carry(*(layout.to_point(whole(t.detach()).to(self.weight.dtype)) for t in tensors))
         for tensor, carried in zip(tensors, points, strict=True):
-            tensor.detach().copy_(layout.to_weight(carried))
+            write(tensor, layout.to_weight(carried))
 
     @torch.no_grad()
     def adopt(self, other: "FeatureOrthonormalLinear") -> None:

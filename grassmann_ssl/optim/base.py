@@ -19,8 +19,8 @@ from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.nn.constrain import constraints
 from grassmann_ssl.optim.bucket import Bucket, State
 from grassmann_ssl.optim.memory import in_memory_order, matrix_of, overlaps, sharing, write_matrix
-from grassmann_ssl.optim.sharding import is_sharded, whole
 from grassmann_ssl.precision import HALF
+from grassmann_ssl.sharding import is_sharded, whole
 
 NONFINITE = ("skip", "raise")
 ROUNDING = 16

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.optim.memory import in_place, matrix_of, stack, write_matrix
-from grassmann_ssl.optim.sharding import is_sharded
+from grassmann_ssl.sharding import is_sharded
 
 State = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.optim.base import manifold_of
-from grassmann_ssl.optim.sharding import local, whole
+from grassmann_ssl.sharding import local, whole
 
 
 @torch.no_grad()

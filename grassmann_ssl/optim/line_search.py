@@ -13,7 +13,7 @@ from grassmann_ssl.optim.base import RiemannianOptimizer, check_range, eager, ma
 from grassmann_ssl.optim.memory import in_place, matrix_of
 from grassmann_ssl.optim.points import PerMatrix, Points, Vectors
 from grassmann_ssl.optim.search import Numbers, search
-from grassmann_ssl.optim.sharding import is_sharded
+from grassmann_ssl.sharding import is_sharded
 
 
 @dataclass

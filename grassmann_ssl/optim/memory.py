@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.manifolds.layout import WeightLayout
-from grassmann_ssl.optim.sharding import is_sharded, local, whole, write
+from grassmann_ssl.sharding import is_sharded, local, whole, write
 
 
 def in_place(tensor: Tensor) -> bool:

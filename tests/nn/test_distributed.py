@@ -12,7 +12,10 @@ from torch import nn
 from grassmann_ssl.manifolds import Grassmann
 from grassmann_ssl.manifolds.layout import WeightLayout
 from grassmann_ssl.nn import GrassmannLinear, constrain, constraints
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS
+from grassmann_ssl.objectives.penalties import orthogonality
 from grassmann_ssl.optim import RiemannianAdam, RiemannianCG, RiemannianSGD, clip_grad_norm_
+from grassmann_ssl.sharding import whole
 from grassmann_ssl.training.torchrun import refuse_differences
 from tests.processes import start
 
@@ -154,3 +157,46 @@ def _step_sharded(rank, world):
 @pytest.mark.parametrize("world", [1, 2])
 def test_steps_of_sharded_parameters_are_those_of_whole_ones(world, tmp_path):
     run_in(world, tmp_path, _step_sharded)
+
+
+def _train_each_constraint_sharded(rank, world):
+    """A loop of the user's own on halves of the batch, every layer sharded, against one process on the whole batch."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.device_mesh.init_device_mesh("cpu", (world,))
+    for name, constraint in CONSTRAINTS.items():
+        sides = []
+        for x, sharded in ((batch()[rank::world], True), (batch(), False)):
+            torch.manual_seed(0)
+            first, last = nn.Linear(8, 6, dtype=torch.float64), nn.Linear(6, 3, bias=False, dtype=torch.float64)
+            model = nn.Sequential(first, nn.Tanh(), last)
+            constraint.put(model, "last")
+            for layer in (first, last, model) if sharded else ():
+                fully_shard(layer, mesh=mesh)
+            make = (
+                functools.partial(RiemannianSGD, model)
+                if constraints(model)
+                else functools.partial(torch.optim.SGD, model.parameters())
+            )
+            sides.append((model, make(lr=0.1, momentum=0.9), x))
+        for _ in range(4):
+            for model, optimizer, x in sides:
+                optimizer.zero_grad()
+                loss = (model(x) - 1).square().mean()
+                if constraint.in_loss:
+                    loss = loss + orthogonality(weights=whole(model[2].weight).T)
+                loss.backward()
+                optimizer.step()
+                if name == "feature-orthonormal":
+                    model[2].follow(optimizer)
+        (sharded, *_), (alone, *_) = sides
+        for (key, p), q in zip(sharded.named_parameters(), alone.parameters(), strict=True):
+            mine, other = whole(p.detach()), whole(q.detach())
+            torch.testing.assert_close(mine, other, atol=1e-12, rtol=1e-12, msg=lambda text: f"{name}, {key}: {text}")  # noqa: B023
+        if name == "feature-orthonormal":
+            assert not torch.equal(alone[2].metric, torch.eye(6, dtype=torch.float64))  # it was moved
+
+
+@pytest.mark.slow
+def test_every_constraint_trains_sharded(tmp_path):
+    run_in(2, tmp_path, _train_each_constraint_sharded)

@@ -91,9 +91,8 @@ def test_errors_of_step_times_fall_only_where_they_do(outcome_of):
 
 def test_the_course_of_the_effective_rank_is_that_of_the_rows(outcome_of):
     outcome = outcome_of("compare")
-    free = (outcome.metrics["arm"] == "free") & (outcome.metrics["objective"] == "barlow_twins")
-    rank = np.median(outcome.metrics["effective_rank"][free].reshape(-1, 2), 1)
-    time = outcome.metrics["time"][free].reshape(-1, 2)[:, 0]
+    course = "course/barlow_twins/free"
+    rank, time = outcome.arrays[f"{course}/effective_rank"][1], outcome.arrays[f"{course}/time"]
     words = r"median over seeds: free ([\d.]+) at the start, lowest ([\d.]+) at t = ([\d.]+), ([\d.]+) at the end"
     sentence = re.search(words, captions(outcome))
     expected = rank[0], rank.min(), time[rank.argmin()], rank[-1]
@@ -104,8 +103,7 @@ def test_the_course_of_the_effective_rank_is_that_of_the_rows(outcome_of):
     named = {one.quantity: one for one in outcome.findings}
     agreement = named["barlow_twins, free: law of the final angle"].agreement
     assert agreement == f"{apart:.2g} apart, over 2 initialisation scales α"
-    metrics = outcome.metrics | {"effective_rank": np.full(len(free), 2.5)}
-    flat = captions(Outcome(outcome.record, metrics, outcome.arrays))
+    flat = captions(outcome, **{f"{course}/effective_rank": np.full((3, len(time)), 2.5)})
     assert "free 2.50 at the start, lowest 2.50 at t = 0, 2.50 at the end" in flat
 
 

@@ -157,9 +157,10 @@ def compare(
 ) -> Outcome:
     """Train every arm of every objective and compare with theory.
 
-    Metrics: one row per objective, arm, logged step and seed, of the recorded weights, which are to be multiplied by exp(log_norm);
-    spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
-    Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), and the predictions.
+    Metrics: one row per objective, arm, seed and step, about 40 of the logged ones, of the recorded weights, which are to be multiplied by
+    exp(log_norm); spectra in decreasing order; principal_angle and flow_projector_error are NaN where theory has no prediction.
+    Arrays: moments of the data, the initial draw, the last recorded weights of every arm (S, m, d), the predictions, and what the page
+    draws at all logged steps (`judged`). Findings are those of all logged steps.
     Raises ConfigError, before training, for settings that cannot be run. Ctrl-C keeps the completed arms and what was recorded of
     the one in training; the scan of initialisation scales is left out unless it is complete. `trained`: the problem of this config and its
     arms, where they were trained together with those of other configs.

@@ -12,10 +12,13 @@ from grassmann_ssl.experiments.linear import agreement, measure
 from grassmann_ssl.experiments.linear.predictions import Prediction
 from grassmann_ssl.training import Trajectory
 
+STORED = 40
+"""about how many of the logged steps of an arm have rows in the metrics; the curves of the page have all of them"""
+
 
 @dataclass(frozen=True)
 class Judged:
-    """The evaluation of one arm: its end state, its agreement with theory, the metrics of its logged steps, and arrays."""
+    """The evaluation of one arm: its end state, its agreement with theory, the metrics of some of its logged steps, and arrays."""
 
     end: dict[str, Any]
     agreement: dict[str, Any]
@@ -42,8 +45,9 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
             "orthonormality_error": None,
             "reason": f"diverged: the weights of some seed are not finite after t = {kept.time[-1]:.3g}",
         }
-        rows = _rows(name, arm, kept, measure.spectra(kept, moments), None, None)
-        return Judged(end, {}, rows, _drawn(prediction, arm, kept))
+        spectra = measure.spectra(kept, moments)
+        rows = _rows(name, arm, kept, spectra, None, None)
+        return Judged(end, {}, rows, _drawn(prediction, arm, kept) | _course(prediction, arm, kept, spectra, None))
     spectra = measure.spectra(trajectory, moments)
     staircase, steps = arm == "free" and name == "barlow_twins", None
     if staircase:
@@ -71,7 +75,8 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
     if staircase:
         agreements["step_times"] = agreement.step_times(time, spectra["cross_eigenvalues"], steps)
     rows = _rows(name, arm, trajectory, spectra, angles, flow_errors)
-    return Judged(end, agreements, rows, _drawn(prediction, arm, trajectory))
+    arrays = _drawn(prediction, arm, trajectory) | _course(prediction, arm, trajectory, spectra, angles)
+    return Judged(end, agreements, rows, arrays)
 
 
 def _rows(
@@ -82,9 +87,10 @@ def _rows(
     angles: np.ndarray | None,
     flow_errors: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """The metrics columns of one arm, a row per logged step and seed."""
-    steps, seeds = trajectory.loss.shape
-    unknown = np.full((steps, seeds), np.nan)
+    """The metrics columns of one arm, a row per seed and step: evenly spaced ones of the logged steps, about STORED, and the last."""
+    every = max(1, (len(trajectory.step) - 1) // STORED)
+    kept = np.array(sorted({*range(0, len(trajectory.step), every), len(trajectory.step) - 1}))
+    unknown = np.full(trajectory.loss.shape, np.nan)
     values = {
         "loss": trajectory.loss.double().numpy(),
         "gradient_norm": trajectory.gradient_norm.double().numpy(),
@@ -93,14 +99,41 @@ def _rows(
         "flow_projector_error": unknown if flow_errors is None else flow_errors,
         **spectra,
     }
+    steps, seeds = len(kept), trajectory.loss.shape[1]
     return {
         "objective": np.full(steps * seeds, name),
         "arm": np.full(steps * seeds, arm),
         "seed": np.tile(np.arange(seeds), steps),
-        "step": np.repeat(trajectory.step.numpy(), seeds),
-        "time": np.repeat(trajectory.time.numpy(), seeds),
-        **{key: value.reshape(steps * seeds, *value.shape[2:]) for key, value in values.items()},
+        "step": np.repeat(trajectory.step.numpy()[kept], seeds),
+        "time": np.repeat(trajectory.time.numpy()[kept], seeds),
+        **{key: value[kept].reshape(steps * seeds, *value.shape[2:]) for key, value in values.items()},
     }
+
+
+def _course(
+    prediction: Prediction, arm: str, trajectory: Trajectory, spectra: dict[str, np.ndarray], angles: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """What the page draws of an arm at all K logged steps, as course/OBJECTIVE/ARM/NAME.
+
+    time (K,); loss, effective_rank and principal_angle (3, K): the smallest, the median and the largest over seeds, trace losses at
+    ||W||_F^2 = d; first_loss (K,) and first_spectrum (K, d) of the first seed: of free weights under Barlow Twins the eigenvalues of C,
+    under a trace loss the singular values of W, and else the eigenvalues of the covariance of the embedding.
+    """
+    loss, singular = trajectory.loss.double().numpy(), spectra["singular_values"]
+    trace = prediction.matrix is not None
+    kind = {"barlow_twins": "cross_eigenvalues"}.get(prediction.objective.name, "singular_values" if trace else "")
+    values = {
+        "loss": loss * singular.shape[-1] / np.square(singular).sum(-1) if trace else loss,
+        "effective_rank": spectra["effective_rank"],
+        "principal_angle": np.full_like(loss, np.nan) if angles is None else angles,
+    }
+    course = {
+        "time": trajectory.time.numpy(),
+        **{name: np.stack([one.min(1), np.median(one, 1), one.max(1)]) for name, one in values.items()},
+        "first_loss": loss[:, 0],
+        "first_spectrum": spectra[kind if kind and arm == "free" else "covariance_eigenvalues"][:, 0],
+    }
+    return {f"course/{prediction.objective.name}/{arm}/{name}": value for name, value in course.items()}
 
 
 def _drawn(prediction: Prediction, arm: str, trajectory: Trajectory) -> dict[str, np.ndarray]:

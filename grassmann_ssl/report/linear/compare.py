@@ -12,7 +12,11 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import SERIES, THEORY, TIME
 from grassmann_ssl.runs import Outcome
 
-Rows = dict[str, np.ndarray]  # the metrics of one arm: (K, S) over logged steps and seeds, spectra (K, S, d)
+Course = dict[
+    str, np.ndarray
+]  # of one arm, as the run stores it: bands (3, K) over seeds at the logged steps, and the first seed
+LEAST, MEDIAN, MOST = range(3)
+PARTS = ("time", "loss", "effective_rank", "principal_angle", "first_loss", "first_spectrum")
 
 # Colour, line style and marker differ together, so that grey print tells arms apart.
 STYLE: dict[str, dict[str, Any]] = {
@@ -103,8 +107,8 @@ def _seen(name: str) -> str:
 def _rank_course(outcome: Outcome, name: str) -> str:
     """The effective rank of each arm at the start, where it is lowest, and at the end, median over seeds."""
     parts = []
-    for arm, rows in rows_of(outcome, name).items():
-        rank, time = np.median(rows["effective_rank"], 1), _time(rows)
+    for arm, course in courses(outcome, name).items():
+        rank, time = course["effective_rank"][MEDIAN], course["time"]
         low = int(rank.argmin())
         parts.append(
             f"{arm} {rank[0]:.2f} at the start, lowest {rank[low]:.2f} at t = {time[low]:.3g}, {rank[-1]:.2f} at the end"
@@ -152,26 +156,18 @@ def _law_caption(law: dict[str, Any], dtype: str) -> str:
     )
 
 
-def rows_of(outcome: Outcome, objective: str) -> dict[str, Rows]:
-    """The metrics of each arm of an objective, over logged steps and seeds."""
-    metrics, arms = outcome.metrics, {}
-    for arm in outcome.record["arms"][objective]:
-        own = (metrics["objective"] == objective) & (metrics["arm"] == arm)
-        seeds = int(metrics["seed"][own].max()) + 1
-        arms[arm] = {name: column[own].reshape(-1, seeds, *column.shape[1:]) for name, column in metrics.items()}
-    return arms
-
-
-def _time(rows: Rows) -> np.ndarray:
-    return rows["time"][:, 0]
+def courses(outcome: Outcome, objective: str) -> dict[str, Course]:
+    """What is drawn of each arm of an objective."""
+    arms = outcome.record["arms"][objective]
+    return {arm: {part: outcome.arrays[f"course/{objective}/{arm}/{part}"] for part in PARTS} for arm in arms}
 
 
 def panels_of(outcome: Outcome, name: str) -> Figure:
     """The four panels of one objective: loss, spectrum, effective rank, angle to the predicted subspace."""
     figure = Figure(figsize=(11.5, 7.6), layout="constrained")
     panels = figure.subplots(2, 2)
-    arms, dim = rows_of(outcome, name), outcome.record["config"]["dim"]
-    _loss(panels[0, 0], outcome, name, arms, dim)
+    arms, dim = courses(outcome, name), outcome.record["config"]["dim"]
+    _loss(panels[0, 0], outcome, name, arms)
     _spectrum(panels[0, 1], outcome, name, arms)
     _ranks(panels[1, 0], arms, dim)
     _angles(panels[1, 1], outcome, name, arms)
@@ -183,12 +179,12 @@ def panels_of(outcome: Outcome, name: str) -> Figure:
 
 def staircase(outcome: Outcome) -> Figure:
     """Loss and eigenvalues of free Barlow Twins on one time axis, with the predicted steps: the picture of stepwise learning."""
-    config, free = outcome.record["config"], rows_of(outcome, "barlow_twins")["free"]
+    config, free = outcome.record["config"], courses(outcome, "barlow_twins")["free"]
     figure = Figure(figsize=(8.6, 6.2), layout="constrained")
     loss, eigenvalues = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-    time = _time(free)
+    time = free["time"]
     loss.plot(time, outcome.arrays["predicted_loss/barlow_twins/free"], color="black", lw=1, label="theory")
-    _points(loss, time, free["loss"][:, 0], STYLE["free"]["color"], "measured")
+    _points(loss, time, free["first_loss"], STYLE["free"]["color"], "measured")
     loss.set_ylabel("loss ‖C − I‖²")
     loss.legend(frameon=False)
     times = outcome.arrays["predicted_step_times/barlow_twins/free"][0]
@@ -212,9 +208,9 @@ def initialisation_law(outcome: Outcome, law: dict[str, Any]) -> Figure:
     slope = law["predicted_exponent"]
     line = centre[1] * (scales / centre[0]) ** slope
     angle.plot(scales, line, **THEORY, label=f"theory: slope {slope:.3f} (measured {_exponent(law)})")
-    constrained = rows_of(outcome, "barlow_twins").get("grassmann")
+    constrained = courses(outcome, "barlow_twins").get("grassmann")
     if constrained is not None and np.isfinite(constrained["principal_angle"]).all():
-        worst = max(float(constrained["principal_angle"][-1].max()), np.finfo(float).eps)
+        worst = max(float(constrained["principal_angle"][MOST, -1]), np.finfo(float).eps)
         angle.axhline(worst, **STYLE["grassmann"], label=f"grassmann arm, worst seed: {worst:.1e}")
     angle.set(xscale="log", yscale="log", xlabel="initialisation scale α", ylabel="final largest angle [rad]")
     angle.legend(frameon=False, fontsize=8)
@@ -236,9 +232,9 @@ def _step_lines(axes: Axes, times: np.ndarray, whose: str = "") -> None:
         axes.axvline(time, color="0.6", lw=0.8, ls=":", label=f"predicted step times{whose}" if k == 0 else None)
 
 
-def _staircase(axes: Axes, outcome: Outcome, free: Rows) -> None:
+def _staircase(axes: Axes, outcome: Outcome, free: Course) -> None:
     """Eigenvalues of C of the first seed: measured points on the logistic curves of theory."""
-    time, measured = _time(free), free["cross_eigenvalues"][:, 0]
+    time, measured = free["time"], free["first_spectrum"]
     predicted = outcome.arrays["predicted_eigenvalues/barlow_twins/free"]
     shades = np.linspace(0.0, 0.75, measured.shape[-1])
     for k, shade in enumerate(shades):
@@ -252,25 +248,22 @@ def _staircase(axes: Axes, outcome: Outcome, free: Rows) -> None:
 
 
 def _band(axes: Axes, time: np.ndarray, values: np.ndarray, arm: str) -> None:
-    """Median over seeds with the band from the smallest to the largest."""
-    axes.plot(time, np.median(values, axis=1), **STYLE[arm], lw=1.6, label=f"{arm} (median; band: all seeds)")
-    axes.fill_between(time, values.min(1), values.max(1), color=STYLE[arm]["color"], alpha=0.18, lw=0)
+    """Median over seeds with the band from the smallest to the largest, values (3, K)."""
+    axes.plot(time, values[MEDIAN], **STYLE[arm], lw=1.6, label=f"{arm} (median; band: all seeds)")
+    axes.fill_between(time, values[LEAST], values[MOST], color=STYLE[arm]["color"], alpha=0.18, lw=0)
 
 
-def _shared(arms: dict[str, Rows]) -> dict[str, np.ndarray]:
+def _shared(arms: dict[str, Course]) -> dict[str, np.ndarray]:
     """The logged steps of each arm that lie within the time of the shortest."""
-    horizon = min(float(_time(rows)[-1]) for rows in arms.values())
-    return {arm: _time(rows) <= 1.001 * horizon for arm, rows in arms.items()}
+    horizon = min(float(course["time"][-1]) for course in arms.values())
+    return {arm: course["time"] <= 1.001 * horizon for arm, course in arms.items()}
 
 
-def _loss(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Rows], dim: int) -> None:
+def _loss(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> None:
     homogeneous = f"trace_matrix/{name}" in outcome.arrays
     shown = _shared(arms)
-    for arm, rows in arms.items():
-        loss = rows["loss"]
-        if homogeneous:
-            loss = loss * dim / np.square(rows["singular_values"]).sum(-1)
-        _band(axes, _time(rows)[shown[arm]], loss[shown[arm]], arm)
+    for arm, course in arms.items():
+        _band(axes, course["time"][shown[arm]], course["loss"][:, shown[arm]], arm)
     times = outcome.arrays.get(f"predicted_step_times/{name}/free")
     if times is not None:
         _step_lines(axes, np.median(times, axis=0), ", median over seeds")
@@ -278,23 +271,23 @@ def _loss(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Rows], dim: i
     axes.legend(frameon=False, fontsize=8)
 
 
-def _spectrum(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Rows]) -> None:
+def _spectrum(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> None:
     if "free" not in arms:
-        arm, rows = next(iter(arms.items()))
-        axes.plot(_time(rows), rows["covariance_eigenvalues"][:, 0], color=STYLE[arm]["color"], lw=1)
+        arm, course = next(iter(arms.items()))
+        axes.plot(course["time"], course["first_spectrum"], color=STYLE[arm]["color"], lw=1)
         axes.set(title=f"embedding covariance, {arm}, first seed", xlabel=TIME, ylabel="eigenvalues")
         return
     free = arms["free"]
-    time = _time(free)
+    time, spectrum = free["time"], free["first_spectrum"]
     if name == "barlow_twins":
         if f"predicted_eigenvalues/{name}/free" in outcome.arrays:
             _staircase(axes, outcome, free)
         else:
-            axes.plot(time, free["cross_eigenvalues"][:, 0], color=STYLE["free"]["color"], lw=1)
+            axes.plot(time, spectrum, color=STYLE["free"]["color"], lw=1)
             axes.set(ylabel="eigenvalues of C = WᵀΓW")
         axes.set(title="eigenvalues of C, free, first seed", xlabel=TIME)
     elif name == "spectral_contrastive":
-        _points_on_log_time(axes, time, free["covariance_eigenvalues"][:, 0])
+        _points_on_log_time(axes, time, spectrum)
         for k, value in enumerate(outcome.arrays[f"predicted_spectrum/{name}/free"]):
             axes.axhline(
                 value, color="black", lw=0.8, ls="--", label="theory: spectrum of the minimiser" if k == 0 else None
@@ -303,7 +296,7 @@ def _spectrum(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Rows]) ->
         axes.legend(frameon=False, fontsize=8)
     else:
         exact = outcome.arrays[f"predicted_singular_values/{name}/free"]
-        _collapse(axes, time, free["singular_values"][:, 0], exact)
+        _collapse(axes, time, spectrum, exact)
 
 
 def _points_on_log_time(axes: Axes, time: np.ndarray, values: np.ndarray) -> None:
@@ -332,10 +325,10 @@ def _collapse(axes: Axes, time: np.ndarray, measured: np.ndarray, exact: np.ndar
         axes.legend(frameon=False, fontsize=8)
 
 
-def _ranks(axes: Axes, arms: dict[str, Rows], dim: int) -> None:
+def _ranks(axes: Axes, arms: dict[str, Course], dim: int) -> None:
     shown = _shared(arms)
-    for arm, rows in arms.items():
-        _band(axes, _time(rows)[shown[arm]], rows["effective_rank"][shown[arm]], arm)
+    for arm, course in arms.items():
+        _band(axes, course["time"][shown[arm]], course["effective_rank"][:, shown[arm]], arm)
     axes.axhline(dim, color="0.6", lw=0.8, ls=":")
     axes.set(
         title="effective rank of the embedding covariance",
@@ -346,10 +339,10 @@ def _ranks(axes: Axes, arms: dict[str, Rows], dim: int) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _angles(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Rows]) -> None:
-    angles = {arm: rows["principal_angle"] for arm, rows in arms.items() if not np.isnan(rows["principal_angle"]).any()}
+def _angles(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> None:
+    angles = {arm: one["principal_angle"] for arm, one in arms.items() if not np.isnan(one["principal_angle"]).any()}
     for arm, values in angles.items():
-        _band(axes, _time(arms[arm])[1:], np.clip(values[1:], 1e-17, None), arm)
+        _band(axes, arms[arm]["time"][1:], np.clip(values[:, 1:], 1e-17, None), arm)
     if angles:
         scale = "log" if min(values.min() for values in angles.values()) < 0.1 else "linear"
         axes.set(xscale="log", yscale=scale, ylabel="largest principal angle [rad]")

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 import theory
 from grassmann_ssl import cli
 from grassmann_ssl.audit import Rule
+from grassmann_ssl.experiments.linear import judged
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
 from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
 from grassmann_ssl.experiments.linear.summary import table
 from grassmann_ssl.objectives import trace_loss
-from grassmann_ssl.report.linear.compare import rows_of
 from grassmann_ssl.report.terminal import summary
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
@@ -262,6 +262,16 @@ def test_photos_run_too(tmp_path):
     assert set(result["arms"]) == set(OBJECTIVES)
 
 
+def rows_of(outcome, objective):
+    """The metrics of each arm of an objective, over stored steps and seeds."""
+    metrics, arms = outcome.metrics, {}
+    for arm in outcome.record["arms"][objective]:
+        own = (metrics["objective"] == objective) & (metrics["arm"] == arm)
+        seeds = int(metrics["seed"][own].max()) + 1
+        arms[arm] = {name: column[own].reshape(-1, seeds, *column.shape[1:]) for name, column in metrics.items()}
+    return arms
+
+
 @pytest.fixture(scope="module", params=[1, 12])
 def edge(request, tmp_path_factory):
     """A run at the smallest and at the largest dimension: gaussian data have m = 12."""
@@ -500,6 +510,36 @@ def test_an_interrupt_after_one_step_can_be_drawn(tmp_path, objective):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arms", [("free", "grassmann"), ("grassmann",)])
+def test_the_page_draws_all_logged_steps_and_the_metrics_hold_some(tmp_path, arms, monkeypatch):
+    """The same run with all steps in its metrics: its rows are those stored, and the curves are statistics of all rows."""
+    settings = {"objectives": OBJECTIVES, "data": "gaussian", "arms": arms, "seeds": 4}
+    few = run(small(tmp_path / "few", **settings, steps=90), page=False)
+    monkeypatch.setattr(judged, "STORED", 10**6)
+    every = run(small(tmp_path / "every", **settings, steps=90), page=False)
+    assert np.unique(every.metrics["step"]).tolist() == list(range(91))
+    kept = np.isin(every.metrics["step"], range(0, 91, 2))
+    for name, values in every.metrics.items():
+        np.testing.assert_array_equal(few.metrics[name], values[kept])
+    for name in OBJECTIVES:
+        for arm, rows in rows_of(every, name).items():
+            start = f"course/{name}/{arm}/"
+            drawn = {key.removeprefix(start): one for key, one in few.arrays.items() if key.startswith(start)}
+            bands = {part: rows[part] for part in ("loss", "effective_rank", "principal_angle")}
+            if name in TRACE:
+                bands["loss"] = rows["loss"] * (3 / np.square(rows["singular_values"]).sum(-1))
+            for part, values in bands.items():
+                low, one, other, high = np.sort(values, 1).T
+                np.testing.assert_allclose(drawn.pop(part), [low, (one + other) / 2, high], rtol=4 * EPS)
+            spectrum = "covariance_eigenvalues"
+            if arm == "free" and name != "spectral_contrastive":
+                spectrum = "cross_eigenvalues" if name == "barlow_twins" else "singular_values"
+            for part, column in (("time", "time"), ("first_loss", "loss"), ("first_spectrum", spectrum)):
+                np.testing.assert_array_equal(drawn.pop(part), rows[column][:, 0])
+            assert not drawn
+
+
+@pytest.mark.slow
 def test_an_interrupt_before_the_first_step_of_an_arm_leaves_it_out(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(small(tmp_path / "none"), Interrupting(1))
@@ -562,7 +602,7 @@ def test_what_theory_draws_is_in_the_arrays(tmp_path, settings):
     outcome = run(config)
     start, time = config.init_scale * outcome.arrays["weights/initial_draw"], {}
     for name in OBJECTIVES:
-        time[name] = next(iter(rows_of(outcome, name).values()))["time"][:, 0]
+        time[name] = outcome.arrays[f"course/{name}/{next(iter(outcome.record['arms'][name]))}/time"]
     expected = {}
     if "free" in config.arms:
         if config.barlow_lambda == 1:
