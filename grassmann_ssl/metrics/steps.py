@@ -8,20 +8,24 @@ sampling, are as accurate at the two ends, and have a known standard error. nump
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
 Array = NDArray[np.float64]
 
-SIGNIFICANCE = 8.0  # standard errors that a peak of the slope must stand out by, above valleys that are low by chance
+SIGNIFICANCE = 6.0  # standard errors that a peak of the slope must stand out by, above valleys that are low by chance
 PLATEAU = 0.1  # of what the peak slope stands out by: below it a step is over
 # In log t, from a quarter of a rise to three quarters: 1.57 for 1 - e^-t, less for every rise after a plateau.
 LOG_WIDTH = 1.0
-GRID_PER_WIDTH = 10
+GRID_PER_WIDTH = 6
+SCALES = (0.5, 1.0)  # of the resolution: what noise hides from the narrower lines the wider ones find
 LEAST_RECORDS = 8  # of a curve
-NEIGHBOURS = 4  # records in reach of every local line, however sparse they are
+NEIGHBOURS = 2  # records in reach of every local line, however sparse they are
+NEAR = 15  # records whose noise is taken together
 CHUNK = 256
 NORMAL_MEDIAN = 0.6744897501960817  # of |x|, x ~ N(0, 1)
 ROUNDING = 64 * np.finfo(float).eps
@@ -39,6 +43,11 @@ class Steps:
         """Number of steps."""
         return len(self.times)
 
+    @property
+    def highest(self) -> float | None:
+        """The time of the highest step, at which an eigenvalue is learned, since noise makes lower ones; None without steps."""
+        return self.times[int(np.argmax(self.heights))] if self.times else None
+
 
 def detect_steps(
     time: ArrayLike,
@@ -55,11 +64,13 @@ def detect_steps(
     The scale of time is linear, or logarithmic with `log_time`, where records at t <= 0 are left out: steps whose duration grows in
     proportion to their time, as in stepwise learning, have equal widths there. So has 1 - e^{-t}, which has no plateau before it: a rise
     that takes more than a factor e of time from a quarter of its height to three quarters is no step.
-    The curve is fitted by straight lines with Gaussian weights, `resolution` of the whole span wide, wider where records are sparse;
-    steps closer than about three times that are merged. A peak of the slope is a step if on both sides the slope falls to 1 - `contrast` of
-    it, and by 8 standard errors for white noise of the size seen between neighbouring records, and if the curve moves by `min_height`
-    of its whole range while the slope stands out by a tenth of that. A rise whose peak lies at an end of the curve is no step, nor is
-    one with fewer than about five records before or after it.
+    The curve is fitted by straight lines with Gaussian weights, `resolution` of the whole span wide, wider where records are sparse, and
+    by lines half as wide, which tell closer steps apart and see those near the end, but lose more of them in noise: what either finds
+    counts. Steps closer than about three times the narrower width are merged. A peak of the slope is a step if on both sides the slope
+    falls to 1 - `contrast` of it, and by 6 standard errors for white noise of the size seen between neighbouring records, near it or in
+    all, whichever is larger, and if the curve moves by `min_height` of its whole range while the slope stands out by a tenth of that.
+    A rise whose peak lies at an end of the curve is no step, nor is one with fewer than about three records before or after it.
+    Precision and recall on curves whose steps are known: `python -m benchmarks --cases steps`.
     Raises ValueError for other shapes, fewer than 8 records, times that do not increase, values that are not finite, and options outside
     0 < resolution <= 0.2, 0 <= min_height < 1, 0 < contrast <= 1.
     """
@@ -82,7 +93,7 @@ def eigenvalue_steps(
 ) -> tuple[Steps, ...]:
     """The rises of each of d eigenvalues (K, d), every record sorted, as `detect_steps`; `min_height` is of the largest range of all d.
 
-    An eigenvalue of rounding or noise alone then has no steps. The number of modes learned by time t is the number of step times before t.
+    An eigenvalue of rounding or noise alone then has no steps. The number of modes learned by time t is that of `highest` steps before t.
     Raises as `detect_steps`.
     """
     t, y = _checked(time, spectra, log_time)
@@ -109,26 +120,41 @@ def first_crossing(time: NDArray[np.floating], values: NDArray[np.floating], lev
     return np.where(reached, time[after - 1] + fraction * (time[after] - time[after - 1]), np.nan)
 
 
+class _Rise(NamedTuple):
+    """A step on the scale of places: where half of it is done, its height, and where it begins and ends."""
+
+    place: float
+    height: float
+    begin: float
+    end: float
+
+
 def _steps(t: Array, y: Array, log_time: bool, resolution: float, least: float, contrast: float) -> tuple[Steps, ...]:
     """The rises of every column of y (K, d)."""
     place = np.log(t) if log_time else t
-    grid, levels, slopes, errors = _local_lines(place, y, resolution)
-    found = []
-    for k, values in enumerate(y.T):
-        if np.ptp(values) > ROUNDING * np.abs(values).max():
+    moving = np.ptp(y, axis=0) > ROUNDING * np.abs(y).max(0)
+    found: list[list[_Rise]] = [[] for _ in moving]
+    for share in SCALES:
+        grid, levels, slopes, errors = _local_lines(place, y, share * resolution)
+        for k in np.flatnonzero(moving):
             rises = _rises(grid, levels[:, k], slopes[:, k], errors[:, k], least, contrast, log_time)
-            found.append(
-                Steps(tuple(float(np.exp(u)) if log_time else u for u, _ in rises), tuple(h for _, h in rises))
-            )
-        else:
-            found.append(Steps((), ()))
-    return tuple(found)
+            found[k] += [rise for rise in rises if not any(_same(rise, finer) for finer in found[k])]
+    ordered = [sorted(rises) for rises in found]
+    return tuple(
+        Steps(tuple(float(np.exp(r.place)) if log_time else r.place for r in rises), tuple(r.height for r in rises))
+        for rises in ordered
+    )
+
+
+def _same(a: _Rise, b: _Rise) -> bool:
+    """Whether one of two rises is within the other."""
+    return a.begin <= b.place <= a.end or b.begin <= a.place <= b.end
 
 
 def _rises(
     grid: Array, level: Array, slope: Array, error: Array, least: float, contrast: float, log_time: bool
-) -> list[tuple[float, float]]:
-    """Place and height of every step of one curve."""
+) -> list[_Rise]:
+    """Every step of one curve."""
     peaks, found = find_peaks(slope, prominence=0)
     rise = np.minimum(slope[peaks], found["prominences"])
     peaks = peaks[(rise > 0) & (rise >= contrast * slope[peaks]) & (rise >= SIGNIFICANCE * error[peaks])].tolist()
@@ -145,7 +171,7 @@ def _rises(
                 float(first_crossing(grid[part], level[part], level[left] + height * q)) for q in (0.25, 0.5, 0.75)
             )
             if not (log_time and most - quarter > LOG_WIDTH):
-                steps.append((half, height))
+                steps.append(_Rise(half, height, float(grid[left]), float(grid[right])))
     return steps
 
 
@@ -168,16 +194,25 @@ def _local_lines(place: Array, y: Array, resolution: float) -> tuple[Array, Arra
         lever /= (lever * away).sum(1, keepdims=True)
         slope[part] = lever @ y
         level[part] = weights @ y - slope[part] * centre
-        error[part] = np.sqrt((lever**2).sum(1))[:, None] * noise
+        error[part] = np.sqrt(lever**2 @ noise**2)
     return grid, level, slope, error
 
 
 def _noise(place: Array, y: Array) -> Array:
-    """The standard deviation (d,) of white noise: from how far records lie off the line between their neighbours, by the median."""
+    """The standard deviation (K, d) of white noise at every record: from how far records lie off the line between their neighbours.
+
+    By the median, over all records or over those near, whichever is larger: noise may grow with the curve. Of the near ones count those
+    that lie off to the other side than a neighbour does, since bends of the curve lie off to one side.
+    """
     gap = place[2:] - place[:-2]
     after, before = ((place[2:] - place[1:-1]) / gap)[:, None], ((place[1:-1] - place[:-2]) / gap)[:, None]
-    off = y[1:-1] - (after * y[:-2] + before * y[2:])
-    deviation: Array = np.median(np.abs(off) / np.sqrt(1 + after**2 + before**2), axis=0)
+    off = (y[1:-1] - (after * y[:-2] + before * y[2:])) / np.sqrt(1 + after**2 + before**2)
+    turns = off[1:] * off[:-1] < 0
+    alternating = np.zeros(off.shape, dtype=bool)
+    alternating[1:] |= turns
+    alternating[:-1] |= turns
+    near = median_filter(np.where(alternating, np.abs(off), 0.0), size=(NEAR, 1), mode="nearest")
+    deviation = np.maximum(np.median(np.abs(off), axis=0), np.concatenate([near[:1], near, near[-1:]]))
     return deviation / NORMAL_MEDIAN
 
 

@@ -161,7 +161,7 @@ def collect(
     found = eigenvalue_steps(time, spectra, log_time=True) if enough else ()
     loss = values["loss"].double().numpy()
     falls = detect_steps(time[1:], loss[1:], falling=True, log_time=True).times if enough else ()
-    learned = sorted(t for eigenvalue in found for t in eigenvalue.times[:1])
+    learned = sorted(eigenvalue.highest for eigenvalue in found if eigenvalue.highest is not None)
     seen = "directions" if trained.arm.loss.directional else "z"
     record = {
         "verdict": judged.verdict,

@@ -21,7 +21,7 @@ from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
 from grassmann_ssl.experiments.encoders.fitting import fit
 from grassmann_ssl.experiments.encoders.material import Material, material_of
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
-from grassmann_ssl.metrics.steps import LEAST_RECORDS, eigenvalue_steps
+from grassmann_ssl.metrics.steps import LEAST_RECORDS, detect_steps, eigenvalue_steps
 from grassmann_ssl.nn.encoders import ENCODERS
 from grassmann_ssl.nn.ntk import empirical_ntk, not_scalar, scalar_kernel
 from grassmann_ssl.optim.table import OptimizerOptions
@@ -68,8 +68,8 @@ class StepwiseDeepConfig(LoggedConfig):
     """batch size; small eigenvalues of a small batch's moments are noise"""
     steps: int = 600
     """steps of plain gradient descent at a constant learning rate"""
-    records: int = 60
-    """number of recorded spectra"""
+    records: int = 120
+    """number of recorded spectra; a step needs about three before it and after it"""
     pairs: int = 100
     """positive pairs on which the tangent kernel is computed"""
 
@@ -171,7 +171,8 @@ def _objective(
     for seen in ("z", "directions"):
         arrays[seen] = values[seen].numpy()
         steps = eigenvalue_steps(time, arrays[seen], log_time=True)
-        found[seen] = sorted(eigenvalue.times[0] for eigenvalue in steps if eigenvalue.times)
+        found[seen] = sorted(one.highest for one in steps if one.highest is not None)
+    falls = detect_steps(time[1:], arrays["loss"][1:], falling=True, log_time=True)
     pairs = torch.cat([torch.cat(list(material.view(k, config.pairs))) for k in (0, 1)]).double()
     span = arrays["outputs"] = _outputs(trained.arm, pairs)
     kernels = {when: _kernel(arm, pairs) for when, arm in (("before", before), ("after", trained.arm))}
@@ -180,6 +181,7 @@ def _objective(
         "judged": "directions" if trained.arm.loss.directional else "z",
         "steps_of_z": found["z"],
         "steps_of_directions": found["directions"],
+        "steps_of_loss": list(falls.times),
         "overlap": {when: overlap(span, _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
         "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
     }
@@ -228,6 +230,14 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
                 f"{name}: steps of eigenvalues of {seen}",
                 f"one per learned eigenvalue, at most d = {config.dim}",
                 f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
+            )
+        )
+        falls = one["steps_of_loss"]
+        lines.append(
+            Finding(
+                f"{name}: falls of the loss",
+                None,
+                f"{len(falls)}" + (f", at t = {', '.join(f'{t:.3g}' for t in falls)}" if falls else ""),
             )
         )
         lines.append(Finding(f"{name}: collapse", None, evaluation.verdict_in_words(one["verdict"])))

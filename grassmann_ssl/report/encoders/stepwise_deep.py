@@ -22,10 +22,10 @@ def page(outcome: Outcome) -> Page:
         (
             Section(
                 "steps",
-                "Eigenvalues of the embedding over time",
+                "The loss and the eigenvalues of the embedding over time",
                 steps(outcome),
-                "Eigenvalues of cov z on fixed views, and of z / ‖z‖ in the lower row. Dotted: detected steps, at half the rise."
-                + _directional(outcome),
+                "Top: the loss, the mean since the record before. Below: eigenvalues of cov z on fixed views, and of z / ‖z‖. Dotted: "
+                "detected falls of the loss and rises of eigenvalues, at half their height." + _directional(outcome),
             ),
             Section(
                 "kernel",
@@ -47,21 +47,21 @@ def _directional(outcome: Outcome) -> str:
 
 
 def steps(outcome: Outcome) -> Figure:
-    """One column per objective: eigenvalues of cov z, and of cov of directions."""
+    """One column per objective: the loss, eigenvalues of cov z, and of cov of directions."""
     names = list(outcome.record["runs"])
-    figure, axes = panels(2, len(names), width=4.6 * len(names), height=3.4)
+    figure, axes = panels(3, len(names), width=4.6 * len(names), height=3.0)
     for j, name in enumerate(names):
         time = outcome.arrays[f"{name}_time"]
         seen = time > 0
         for i, (kind, label) in enumerate(
-            (("z", "eigenvalues of cov z"), ("directions", "eigenvalues of cov z / ‖z‖"))
+            (("loss", "loss"), ("z", "eigenvalues of cov z"), ("directions", "eigenvalues of cov z / ‖z‖"))
         ):
-            panel, values = axes[i, j], outcome.arrays[f"{name}_{kind}"]
+            panel, values = axes[i, j], outcome.arrays[f"{name}_{kind}"].reshape(len(time), -1)
             for k in range(values.shape[1]):
-                traced(panel, time[seen], np.maximum(values[seen, k], 1e-8), k)
+                traced(panel, time[seen], values[seen, k], k)
             for t in outcome.record["runs"][name][f"steps_of_{kind}"]:
                 panel.axvline(t, color="0.4", lw=0.9, ls=":")
-            panel.set(xscale="log", xlabel=TIME if i else "")
+            panel.set(xscale="log", xlabel=TIME if i == 2 else "")
             if j == 0:
                 panel.set_ylabel(label)
         axes[0, j].set_title(name)
