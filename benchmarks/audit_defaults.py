@@ -63,7 +63,8 @@ def run(
             for name in encoders:
                 collapses, settings = ENCODERS[name]
                 for seed in seeds:
-                    config = TrainConfig.of(data=read, seed=seed, steps=steps, batch=64, records=2, **settings)
+                    given = {"objective": "negative_cosine", **settings}
+                    config = TrainConfig.of(data=read, seed=seed, steps=steps, batch=64, records=2, **given)
                     spread, found = judged(config, split, device)
                     records.append(
                         {

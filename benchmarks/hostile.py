@@ -437,8 +437,9 @@ def json_bomb(random: Random) -> bytes:
          b'{"experiment": "train", "config": {"lr": 1e999, "seed": "x"}}', b'{"experiment": "train", "config": {}, "findings": 3}',
          b'{"experiment": "train", "config": {"encoder": "linear", "dim": 99999999, "hidden": 999999999}, '
          b'"input": {"channels": 3, "size": 9}}',
-         b'{"experiment": "train", "config": {"encoder": "linear"}, "input": {"channels": 3, "size": 99999999}}',
-         b'{"experiment": "train", "config": {"encoder": "linear"}, "input": {"channels": "a", "size": []}}',
+         b'{"experiment": "train", "config": {"encoder": "linear"}, "input": {"shape": [3, 99999999, 1], "dtype": "float32"}, '
+         b'"own": []}',
+         b'{"experiment": "train", "config": {"encoder": "linear"}, "input": {"shape": ["a", []], "dtype": "float32"}, "own": []}',
          b'{"experiment": "train", "config": {"encoder": "linear"}, "input": 3}', b"9" * 10_000)
     )  # fmt: skip
 

@@ -60,7 +60,7 @@ COMBINATIONS: tuple[dict[str, Any], ...] = (
     {"constraint": "geoopt-stiefel", "predictor": "directcopy", "optimizer": "adam", "lr": 0.01},
     {"constraint": "grassmann", "objective": "frossl", "optimizer": "adam", "lr": 0.01, "schedule": "constant"},
 )
-SMALL = {"steps": 20, "batch": 32, "records": 10, "hidden": 16, "dim": 4}
+SMALL = {"steps": 20, "batch": 32, "records": 10, "hidden": 16, "dim": 4, "objective": "negative_cosine"}
 LARGEST = 2**26  # bytes of a disk that is filled
 TIMES = re.compile(
     r'"(date|wall_time_s|seconds_per_step|resumed|unsaved|save_every)":|time per step|This run was resumed|^save_every'

@@ -18,6 +18,7 @@ Where things are, from the ground up:
     audit                 `audit_embeddings`: did embeddings collapse, how, how sure is that; the same over time: `CollapseMonitor`; `judge`
     nn                    `constrain`, `constrain_model`, `constraints`, `GrassmannLinear`; encoders, heads, predictors, `JointEmbedding`
     optim                 `RiemannianSGD`, `RiemannianAdam` and other Riemannian optimizers, `LARS`
+    pretraining           `pretrain`: your own encoder, data and loss, trained with all that the command `train` does
     training              `train_full_batch`, `train_encoder`, `simulate` for many small systems, `save_checkpoint`, `load_checkpoint`
     runs                  the settings of a run, its result as an `Outcome`, the folder that holds it; many as a table: `load_runs`
     experiments           one module per scientific question; `load_encoder`: what a run of `train` trained

@@ -20,6 +20,7 @@ from grassmann_ssl.experiments.encoders.material import Batches
 from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained
+from grassmann_ssl.objectives import Objective
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, RunConfig, setting
@@ -31,7 +32,7 @@ OptimizerOf = Callable[[list[Tensor]], torch.optim.Optimizer | Sequence[torch.op
 def pretrain(
     encoder: nn.Module | str,
     data: Source | str,
-    objective: Callable[..., Tensor] | str = "nt_xent",
+    objective: Callable[..., Tensor] | Objective | str = "nt_xent",
     *,
     views: Pick = None,
     projector: nn.Module | None = None,

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import torch
@@ -14,21 +14,23 @@ from grassmann_ssl.registry import is_own, own
 
 ROWS = 64  # on which it is measured
 SAME = 1e-6  # of its size: between rounding in float64, 1e-13, and what rotations change in losses that see them, 1e-3 and more
-EMBEDDINGS = (("prediction", "target", "projection"), ("prediction", "target"), ("z", "z_positive"))
+PAIR = ("z", "z_positive")
+EMBEDDINGS = (("prediction", "target", "projection"), ("prediction", "target"), PAIR)
+REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+HOOKS = ("renew", "remember")  # what a training calls beside the loss
 
 
-def own_objective(loss: Callable[..., Tensor] | str, *, dim: int, name: str = "") -> Objective:
+def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name: str = "") -> Objective:
     """The objective of the user's loss, a function, a module, or PACKAGE.MODULE:NAME of one; an `Objective` as it is.
 
-    It is called with z and z_positive, or with prediction and target (and projection), by the names of its arguments; any other loss
-    with z and z_positive in this order. Arguments with a default are its options. A class is made first, without arguments.
+    It is called with z and z_positive, or with prediction and target (and projection), by the names of its arguments; any other loss with
+    z and z_positive in this order. Arguments of a function with a default are its options. A class is made first, without arguments. What a
+    module keeps and trains is part of the training.
     Measured, in float64 on 64 rows of dimension `dim`, with the same random numbers each time: `invariance`, whether the value stays under
     rotations z Q; `directional`, whether it stays when every row is scaled. Raises ValueError where the loss cannot be called so, or its
     value is not one finite number.
     """
-    if isinstance(loss, Objective):
-        return loss
-    given: Callable[..., Any] = own(loss) if isinstance(loss, str) else loss
+    given: Any = own(loss) if isinstance(loss, str) else loss
     if isinstance(given, Objective):
         return given
     for known in REGISTRY.values():
@@ -40,22 +42,31 @@ def own_objective(loss: Callable[..., Tensor] | str, *, dim: int, name: str = ""
             given = given()
         except TypeError as error:
             raise ValueError(f"{name}() cannot be made: {error}; give one that is made already") from None
-    function, named, options = _named(given, name)
-    arguments = dict(zip(named, _rows(len(named), dim), strict=True))
-    value = _value(given, function, arguments, name)
+    names, by_name, options = _arguments(given, name)
+    drawn = torch.randn(len(names) + 1, ROWS, dim, dtype=torch.float64, generator=_generator())
+    views = drawn[:1] + 0.5 * drawn[1:]
     turn = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=_generator()))[0]
     lengths = torch.rand(ROWS, 1, dtype=torch.float64, generator=_generator()) + 0.5
 
-    def stays(change: Callable[[Tensor], Tensor]) -> bool:
-        changed = _value(given, function, {key: change(z) for key, z in arguments.items()}, name)
-        return bool(abs(changed - value) <= SAME * max(1.0, abs(value)))
+    def value(views: Tensor) -> float:
+        twin = (
+            copy.deepcopy(given).double() if isinstance(given, nn.Module) else given
+        )  # what it remembers stays as it is
+        return _value(twin if by_name else partial(_by_position, twin), dict(zip(names, views, strict=True)), name)
 
+    def stays(changed: Tensor) -> bool:
+        return bool(abs(value(changed) - value(views)) <= SAME * max(1.0, abs(value(views))))
+
+    if isinstance(given, nn.Module):
+        function: Any = _held(given, names, by_name)
+    else:
+        function = given if by_name else partial(_by_position, given)
     return Objective(
         name,
         function,
         "your own",
-        invariance=stays(lambda z: z @ turn),
-        directional=stays(lambda z: z * lengths),
+        invariance=stays(views @ turn),
+        directional=stays(views * lengths),
         options=options,
     )
 
@@ -65,54 +76,59 @@ def resolved(name: str, *, dim: int) -> Objective:
     return own_objective(name, dim=dim) if is_own(name) else REGISTRY[name]
 
 
-def _named(loss: Callable[..., Tensor], name: str) -> tuple[Callable[..., Tensor], tuple[str, ...], dict[str, Any]]:
-    """The loss as a function of its embeddings by keyword, their names, and its options."""
-    parameters = signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
-    required = [p.name for p in parameters.values() if p.default is Parameter.empty and p.kind not in _REST]
-    options = {p.name: p.default for p in parameters.values() if p.default is not Parameter.empty}
+def _arguments(loss: Any, name: str) -> tuple[tuple[str, ...], bool, dict[str, Any]]:
+    """Names of the embeddings that the loss takes, whether it calls them so, and its options."""
+    module = isinstance(loss, nn.Module)
+    parameters = signature(loss.forward if module else loss).parameters.values()
+    required = [p for p in parameters if p.default is Parameter.empty and p.kind not in REST]
+    options = {} if module else {p.name: p.default for p in parameters if p.default is not Parameter.empty}
     for names in EMBEDDINGS:
-        if set(required) == set(names):
-            return loss, names, options
-    if len(required) != 2 or any(parameters[one].kind is Parameter.KEYWORD_ONLY for one in required):
+        if {p.name for p in required} == set(names):
+            return names, True, options
+    if len(required) != 2 or any(p.kind is Parameter.KEYWORD_ONLY for p in required):
+        takes = ", ".join(p.name for p in required) or "nothing"
         raise ValueError(
-            f"{name} must take the embeddings of two views: z and z_positive, or prediction and target; it takes "
-            f"{', '.join(required) or 'nothing'}"
+            f"{name} must take the embeddings of two views: z and z_positive, or prediction and target; it takes {takes}"
         )
-    return partial(_by_position, loss), ("z", "z_positive"), options
+    return PAIR, False, options
 
 
-_REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+def _by_position(loss: Any, *, z: Tensor, z_positive: Tensor, **options: Any) -> Any:
+    return loss(z, z_positive, **options)
 
 
-def _by_position(loss: Callable[..., Tensor], *, z: Tensor, z_positive: Tensor, **options: Any) -> Tensor:
-    value: Tensor = loss(z, z_positive, **options)
-    return value
+def _held(loss: nn.Module, names: tuple[str, ...], by_name: bool) -> type[nn.Module]:
+    """A class of modules that hold the user's: it is registered, and so are its parameters and buffers."""
+
+    class Own(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.own = loss
+            for hook in HOOKS:
+                if hasattr(loss, hook):
+                    setattr(self, hook, getattr(loss, hook))
+
+        def forward(self, **embeddings: Tensor) -> Any:
+            chosen = {key: embeddings[key] for key in names}
+            return self.own(**chosen) if by_name else self.own(*chosen.values())
+
+    forward: Any = Own.forward
+    forward.__signature__ = Signature([Parameter(key, Parameter.POSITIONAL_OR_KEYWORD) for key in ("self", *names)])
+    return Own
 
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def _rows(count: int, dim: int) -> Tensor:
-    """Embeddings of views that are alike, (count, ROWS, dim)."""
-    drawn = torch.randn(count + 1, ROWS, dim, dtype=torch.float64, generator=_generator())
-    return drawn[:1] + 0.5 * drawn[1:]
-
-
-def _value(
-    loss: Callable[..., Tensor], function: Callable[..., Tensor], arguments: dict[str, Tensor], name: str
-) -> float:
-    """Its value, by a copy, so that what it remembers stays as it is."""
-    if isinstance(loss, nn.Module):
-        twin = copy.deepcopy(loss).double()
-        function = twin if function is loss else partial(_by_position, twin)
+def _value(function: Callable[..., Any], embeddings: dict[str, Tensor], name: str) -> float:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            value = function(**arguments)
+            value = function(**embeddings)
         except Exception as error:  # whatever a loss raises
             reason = (str(error).splitlines() or [""])[0]
-            shape = " x ".join(map(str, next(iter(arguments.values())).shape))
+            shape = " x ".join(map(str, next(iter(embeddings.values())).shape))
             raise ValueError(f"{name} fails on embeddings of {shape}: {type(error).__name__}: {reason}") from None
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

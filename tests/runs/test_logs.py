@@ -15,7 +15,7 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, LoggedConfig
 from grassmann_ssl.runs.logs import LOGS, Logs, Open
 
-QUICK = {"steps": 6, "batch": 32, "records": 4, "hidden": 16, "dim": 4}
+QUICK = {"steps": 6, "batch": 32, "records": 4, "hidden": 16, "dim": 4, "objective": "negative_cosine"}
 FAKE = "json"  # a log is called as the package that it needs, and this one is always there
 
 

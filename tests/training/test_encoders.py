@@ -94,7 +94,8 @@ def test_a_step_of_four_parts_is_the_step_of_their_rows(predictor, teacher):
     """Predictors, running covariances and teachers see all 256 rows of a step, once, however many parts they come in."""
 
     def trained(accumulate):
-        config = TrainConfig(predictor=predictor, teacher=teacher, constraint="feature-orthonormal", batch=256 // accumulate,
+        config = TrainConfig(objective="negative_cosine",
+                             predictor=predictor, teacher=teacher, constraint="feature-orthonormal", batch=256 // accumulate,
                              encoder="linear", accumulate=accumulate, steps=3, records=2)  # fmt: skip
         arm = assemble(config, torch.zeros(2, 1, 6, 6), Process(0, 1, CPU))
         arm.method.double()

@@ -55,10 +55,10 @@ class CompareEncodersConfig(LoggedConfig):
     """images, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     arms: tuple[str, ...] = (
-        "constraint=none",
-        "constraint=grassmann",
-        "constraint=feature-orthonormal",
-        "predictor=directpred",
+        "objective=negative_cosine",
+        "objective=negative_cosine,constraint=grassmann",
+        "objective=negative_cosine,constraint=feature-orthonormal",
+        "objective=negative_cosine,predictor=directpred",
         "objective=vicreg,lr=0.005",
     )
     """arms, each a comma-separated list of NAME=VALUE settings of `train` that differ from the defaults; the first is the baseline of the

@@ -34,7 +34,7 @@ class Given:
 
     encoder: nn.Module | None = None
     data: Source | None = None
-    objective: Callable[..., Any] | None = None
+    objective: Callable[..., Any] | Objective | None = None
     projector: nn.Module | None = None
     constraint: geoopt.Manifold | None = None
     predictor: nn.Module | None = None

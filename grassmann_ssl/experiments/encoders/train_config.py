@@ -46,12 +46,13 @@ class TrainConfig(LoggedConfig):
     NAME: ClassVar[str] = "train"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
-    """images: digits or photos (bundled with scikit-learn), or FORMAT:PATH to read files"""
+    """images: digits or photos (bundled with scikit-learn), FORMAT:PATH to read files, or PACKAGE.MODULE:NAME, a function of your own that
+    returns batches of views"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
     """augmentation preset; auto: digits for digits, simclr otherwise"""
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
-    """backbone; timm:NAME for a model of timm"""
+    """backbone; timm:NAME for a model of timm, PACKAGE.MODULE:NAME for a function of your own that makes one"""
     stem: Annotated[str, choice(CHOICES["stem"])] = "cifar"
     """stem of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
     hidden: int = 64
@@ -61,8 +62,9 @@ class TrainConfig(LoggedConfig):
     head: Annotated[str, choice(CHOICES["head"])] = "auto"
     """projection head: standard (linear, batch norm, relu, linear), centred (batch norm without gain before a last layer without bias), or
     auto: centred if its last layer is constrained"""
-    objective: Annotated[str, choice(CHOICES["objective"])] = "negative_cosine"
-    """objective; see docs/objectives.md"""
+    objective: Annotated[str, choice(CHOICES["objective"])] = "nt_xent"
+    """objective, by name (docs/objectives.md) or PACKAGE.MODULE:NAME of your own; negative_cosine without predictor and constraint
+    collapses, on purpose"""
     temperature: float | None = None
     """temperature of the objective, if it has one; default: the published value"""
     predictor: Annotated[str, choice(CHOICES["predictor"])] = "none"

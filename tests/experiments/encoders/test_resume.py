@@ -24,7 +24,15 @@ from tests.experiments.progress import Interrupting
 from tests.processes import start
 
 ALONE = Process(0, 1, torch.device("cpu"))
-QUICK = {"steps": 6, "batch": 32, "records": 4, "hidden": 16, "dim": 4, "constraint": "grassmann"}
+QUICK = {
+    "steps": 6,
+    "batch": 32,
+    "records": 4,
+    "hidden": 16,
+    "dim": 4,
+    "constraint": "grassmann",
+    "objective": "negative_cosine",
+}
 TIMES = ("date", "wall_time_s", "seconds_per_step", "resumed")
 
 

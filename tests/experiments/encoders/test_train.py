@@ -42,7 +42,7 @@ from tests.readme import BIN, ROOT
 
 ALONE = Process(0, 1, torch.device("cpu"))
 LIKE = torch.zeros(2, 1, 8, 8)
-QUICK = {"steps": 4, "batch": 32, "records": 4}
+QUICK = {"steps": 4, "batch": 32, "records": 4, "objective": "negative_cosine"}
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +441,12 @@ def test_unlabelled_images_have_no_probes(tmp_path, monkeypatch, split):
 
 @pytest.mark.slow
 def test_arms_side_by_side(tmp_path, few):
-    arms = ("constraint=none", "constraint=grassmann,dim=4", "objective=vicreg,lr=1e9", "predictor=linear")
+    arms = (
+        "constraint=none",
+        "constraint=grassmann,dim=4",
+        "objective=vicreg,lr=1e9",
+        "objective=negative_cosine,predictor=linear",
+    )
     arms = tuple(f"{arm},batch=32" for arm in arms)
     outcome = run(CompareEncodersConfig(out=tmp_path / "run", arms=arms, seeds=2, steps=3, records=3))
     summaries = {one["arm"]: one for one in outcome.record["arms"]}
@@ -598,10 +603,10 @@ def test_directions_of_lejepa_are_those_of_the_step(split):
 def arms_on_digits(tmp_path_factory):
     """What the project claims of collapse on digits: all images, fewer steps and smaller batches than by default."""
     arms = {
-        "free": "constraint=none",
-        "grassmann": "constraint=grassmann",
-        "feature": "constraint=feature-orthonormal",
-        "directpred": "predictor=directpred",
+        "free": "objective=negative_cosine",
+        "grassmann": "objective=negative_cosine,constraint=grassmann",
+        "feature": "objective=negative_cosine,constraint=feature-orthonormal",
+        "directpred": "objective=negative_cosine,predictor=directpred",
         "vicreg": "objective=vicreg,lr=0.005",
     }
     given = tuple(f"{arm},batch=64" for arm in arms.values())
@@ -651,7 +656,7 @@ def test_the_command_line_says_the_nearest_in_one_line(monkeypatch, capsys):
 
 
 def test_options_have_one_name_in_arms_records_and_checkpoints():
-    arm = "predictor=directset,predictor_rho=0.4,predictor.alpha=0.7,momentum=0.5"
+    arm = "objective=negative_cosine,predictor=directset,predictor_rho=0.4,predictor.alpha=0.7,momentum=0.5"
     config = CompareEncodersConfig(arms=("penalty=2,constraint=penalty", arm)).train_config(arm, 3)
     assert config.predictor_options == PredictorOptions(rho=0.4, alpha=0.7) and config.optimizer_options.momentum == 0.5
     values = config.values()

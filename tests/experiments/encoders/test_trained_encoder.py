@@ -57,7 +57,9 @@ def kept(monkeypatch, split):
 
 def trained(folder, progress=None, **settings):
     """A training and its files, without the page."""
-    config = TrainConfig.of(**{"steps": 4, "batch": 32, "records": 4, "out": folder} | settings)
+    config = TrainConfig.of(
+        **{"steps": 4, "batch": 32, "records": 4, "objective": "negative_cosine", "out": folder} | settings
+    )
     outcome = experiment.train(config, progress)
     folder.mkdir()
     outcome.write(folder)
