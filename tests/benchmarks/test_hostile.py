@@ -1,8 +1,6 @@
 """The campaign of hostile files, in short, and whether it notices what breaks its rules."""
 
 import os
-import subprocess
-import sys
 import time
 import zipfile
 
@@ -12,6 +10,7 @@ from PIL import Image
 
 from benchmarks import hostile
 from benchmarks.hostile import Case, Loader, campaign, run_case
+from tests.commands import command
 
 
 @pytest.mark.slow
@@ -137,10 +136,8 @@ def test_html_and_control_characters_in_names_are_text_on_page_and_terminal(tmp_
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
         (path.parent / f"x.{name}").write_text("")
-    command = f"train --data folder:{name} --steps 2 --batch 4 --records 2 --dim 2 --hidden 4 --encoder linear --out {name}.run"
-    done = subprocess.run(
-        [sys.executable, "-m", "grassmann_ssl.cli", *command.split()], capture_output=True, text=True, check=False
-    )
+    line = f"train --data folder:{name} --steps 2 --batch 4 --records 2 --dim 2 --hidden 4 --encoder linear --out {name}.run"
+    done = command(*line.split())
     assert not done.returncode, done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "passed over" in done.stdout
     page = (tmp_path / f"{name}.run" / "report.html").read_text()

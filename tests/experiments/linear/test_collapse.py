@@ -196,7 +196,7 @@ def test_judging():
 
 
 @pytest.mark.slow
-def test_the_folder(outcome, tmp_path):
+def test_the_folder(outcome):
     folder = outcome.folder
     record = json.loads((folder / "run.json").read_text())
     assert {"verdicts.png", "ranks.png", "report.html", "metrics.parquet", "arrays.safetensors"} <= {
@@ -206,8 +206,7 @@ def test_the_folder(outcome, tmp_path):
     pairs = 6 * 7 + 1
     assert len(record["cells"]) == 2 * pairs and len(table) == 2 * pairs * 3
     assert load_file(folder / "arrays.safetensors")["gamma"].shape == (2, 4)
-    again = run(CollapseConfig(out=tmp_path / "again", **(SMALL | {"steps": 20})))
-    same = run(CollapseConfig(out=tmp_path / "same", **(SMALL | {"steps": 20})))
+    again, same = (experiment.collapse(CollapseConfig(**(SMALL | {"steps": 20}))) for _ in range(2))
     assert again.record["cells"] == same.record["cells"]
     assert len(outcome.findings) == 8
     assert record["collapse_rule"] == str(Rule()) and str(Rule()) in unescape((folder / "report.html").read_text())
