@@ -17,7 +17,7 @@ from tests import readme
 # geoopt, the package does: it filters the warnings of that import.
 if os.environ.get("JAXTYPING_DISABLE") != "1":  # as where coverage is traced, whose lines these checks are not
     install_import_hook("grassmann_ssl", "tests.typecheck.check")
-import grassmann_ssl.manifolds  # noqa: E402, F401
+import grassmann_ssl.manifolds  # noqa: F401
 
 torch.set_num_threads(1)
 
