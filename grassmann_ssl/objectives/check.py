@@ -8,16 +8,20 @@
 
 import copy
 import math
+import pickle
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor, multiprocessing, nn
 
 from grassmann_ssl.manifolds.checks import check_rotation_invariance
-from grassmann_ssl.objectives.registry import Objective, objective
+from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective
 from grassmann_ssl.registry import is_own, own
 
 VIEWS = "z", "z_positive"
@@ -74,6 +78,7 @@ def check_objective(
     *,
     n: int = 24,
     d: int = 6,
+    processes: int = 1,
     raises: bool = False,
     generator: torch.Generator | None = None,
 ) -> ObjectiveCheck:
@@ -85,12 +90,16 @@ def check_objective(
     gradient      in z and in z', relative to differences of the value
     float32       relative error of the gradient in float32; bfloat16, float16: that for views of that type, fails where not finite
     equal views, duplicate rows, zero rows: 1 where value and gradient are finite there, else 0
+    processes     if more than one: relative error of the mean value and of the gradient where so many processes (gloo, on the CPU) share
+                  the rows, as DistributedDataParallel takes them
 
     Takes a registered name, PACKAGE.MODULE:NAME, an `Objective`, or a callable (z, z_positive) or (z=..., z_positive=...) that returns a
     scalar. A module is copied and put in its evaluation mode, so that a state that it keeps stays as it is. Raises ValueError for a
-    registered loss of other arguments, and for a loss that is not finite, not a scalar or not deterministic on the views; AssertionError
-    with what failed if `raises`.
+    registered loss of other arguments, for processes that cannot share n rows equally or cannot import the loss, and for a loss that is
+    not finite, not a scalar or not deterministic on the views; AssertionError with what failed if `raises`.
     """
+    if processes < 1 or n % processes:
+        raise ValueError(f"processes must be at least 1 and divide n = {n}, got {processes}")
     measured = _Loss(loss, d)
     generator = generator or torch.Generator().manual_seed(0)
     views = _views(n, d, generator)
@@ -103,6 +112,7 @@ def check_objective(
         *(_gradient(measured, views, k, generator) for k in range(2)),
         *(_precision(measured, views, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
         *(_finite(measured, name, hostile) for name, hostile in _hostile(views).items()),
+        *((_processes(measured, loss, views, processes),) if processes > 1 else ()),
     )
     manifold = "Grassmann" if invariant else "Stiefel"
     why = (
@@ -268,6 +278,40 @@ def _finite(loss: _Loss, name: str, views: Tensor) -> Finding:
     parts = [what for what, x in (("value", value), ("gradient", gradient)) if not bool(x.isfinite().all())]
     says = "value and gradient are finite" if not parts else f"{' and '.join(parts)} not finite"
     return Finding(name, float(not parts), not parts, says)
+
+
+def _processes(loss: _Loss, given: Any, views: Tensor, count: int) -> Finding:
+    """Every process has its rows: their values have the mean L, and their gradients over `count` are those of L."""
+    whole, gradient = loss.gradient(views)
+    if isinstance(given, Objective) and given.name in REGISTRY:
+        given = given.name, dict(given.options)
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            start: Any = multiprocessing.start_processes  # type: ignore[attr-defined]  # public, but not in torch's stubs
+            start(_share, (given, views, count, folder), nprocs=count, start_method=method)
+        except (AttributeError, TypeError, pickle.PicklingError) as refusal:
+            raise ValueError(f"{loss.name} must be a loss that other processes can import: {refusal}") from None
+        parts = [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(count)]
+    value = sum(float(part["value"]) for part in parts) / count
+    together = torch.cat([part["gradient"] for part in parts], dim=1) / count
+    error = max(
+        abs(value - float(whole)) / (1 + abs(float(whole))), float((together - gradient).norm() / gradient.norm())
+    )
+    right = error <= GRADIENT
+    says = f"{count} processes train as one" if right else f"{count} processes do not train as one on all rows"
+    return Finding("processes", error, right, says)
+
+
+def _share(rank: int, given: Any, views: Tensor, count: int, folder: str) -> None:
+    """What one process computes of its rows."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
+    loss = objective(given[0], **given[1]) if isinstance(given, tuple) else given
+    value, gradient = _Loss(loss, views.shape[2]).gradient(views.chunk(count, dim=1)[rank])
+    torch.save({"value": value, "gradient": gradient}, Path(folder, f"{rank}.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _change(loss: _Loss, views: Tensor, value: float) -> float:

@@ -1,13 +1,16 @@
 """`check_objective`: every registered loss of two views passes, and each kind of fault is named."""
 
 import math
+import multiprocessing
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, check_objective, objective
+from tests.processes import IMPORTS
 
 TWO_VIEWS = [
     name
@@ -153,6 +156,34 @@ def test_a_module_is_left_as_it_is():
     module = Running()
     assert check_objective(module).ok
     assert module.training and module.seen.dtype == torch.float32 and not module.seen.any()
+
+
+def summed_without_a_gradient(z, z_positive):
+    """The cross-moment by a sum over processes that autograd does not see: the gradient is 1/W of it."""
+    c = z.T @ z_positive
+    if dist.is_initialized():
+        every = c.detach().clone()
+        dist.all_reduce(every)
+        c, n = c + every - c.detach(), dist.get_world_size() * len(z)
+    else:
+        n = len(z)
+    return (c / n - torch.eye(len(c), dtype=c.dtype)).square().sum()
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_rows():
+    multiprocessing.set_forkserver_preload(list(IMPORTS))
+    assert check_objective(objective("dcl", temperature=0.5), processes=2, raises=True)["processes"].value < 1e-12
+    report = check_objective(summed_without_a_gradient, processes=2)
+    assert [one.name for one in report.findings if not one.ok] == ["processes"]
+    assert report["processes"].value == pytest.approx(0.5) and "do not train as one" in report["processes"].says
+
+
+def test_processes_need_a_loss_that_they_can_import_and_equal_shares():
+    with pytest.raises(ValueError, match="<lambda> must be a loss that other processes can import"):
+        check_objective(lambda a, b: cross(a, b), processes=2)
+    with pytest.raises(ValueError, match="processes must be at least 1 and divide n = 24, got 5"):
+        check_objective("vicreg", processes=5)
 
 
 def test_what_cannot_be_measured_is_refused():
