@@ -15,6 +15,7 @@ from benchmarks import (
     choices,
     closed_forms,
     encoder_step,
+    long_runs,
     losses,
     main_job,
     momentum_step,
@@ -44,6 +45,7 @@ CASES = {
         audit_defaults,
         monitor,
         sweep,
+        long_runs,
     )
 }
 

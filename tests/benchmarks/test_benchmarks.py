@@ -14,6 +14,7 @@ from benchmarks import (
     closed_forms,
     encoder_step,
     harness,
+    long_runs,
     losses,
     main_job,
     momentum_step,
@@ -109,6 +110,7 @@ def small(case):
         ),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
         sweep: lambda: sweep.run(CPU, 1, count=2, steps=5, data="gaussian"),
+        long_runs: lambda: long_runs.run(CPU, 1, steps=400),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 
@@ -138,6 +140,29 @@ def test_a_solver_that_misses_is_not_reported(monkeypatch):
     monkeypatch.setattr(solvers, "ours", lambda kind, cost, start: (start, 1))
     with pytest.raises(RuntimeError, match="off the eigenspace"):
         solvers.run(CPU, 1, shapes=((40, 3),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("leak", "growth is"),
+        ("drift", r"(first|last) is .*, at most 64"),
+        ("record", "the record of compare is not whole"),
+    ],
+)
+def test_a_long_run_that_grows_or_lacks_a_step_is_not_reported(fault, said, monkeypatch):
+    kept = []
+    if fault == "leak":
+        monkeypatch.setattr(long_runs.RiemannianSGD, "step", lambda self: kept.append(torch.ones(2**15)))
+    if fault == "drift":
+        monkeypatch.setattr(
+            long_runs.RiemannianSGD, "step", lambda self: self.param_groups[0]["params"][0].data.add_(1e-6)
+        )
+    if fault == "record":
+        monkeypatch.setattr(long_runs, "evenly_spaced", lambda steps, every: range(steps))
+    with pytest.raises(RuntimeError, match=said):
+        long_runs.run(CPU, 1, steps=400)
 
 
 @pytest.mark.slow
