@@ -28,6 +28,7 @@ ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
 OBJECTIVES = (ROOT / "docs" / "objectives.md").read_text()
 AUDIT = (ROOT / "docs" / "audit.md").read_text()
 RUNS = (ROOT / "docs" / "runs.md").read_text()
+YOUR_OWN = (ROOT / "docs" / "your_own.md").read_text()
 
 
 def blocks(language, page=README):
@@ -41,7 +42,8 @@ def blocks(language, page=README):
     + blocks("python", CHOOSING)
     + blocks("python", OBJECTIVES)
     + blocks("python", AUDIT)
-    + blocks("python", RUNS),
+    + blocks("python", RUNS)
+    + blocks("python", YOUR_OWN),
 )
 def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -613,7 +613,9 @@ def arms_on_digits(tmp_path_factory):
     given = tuple(f"{arm},batch=64" for arm in arms.values())
     folder = tmp_path_factory.mktemp("arms") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "logistic_probe", ridge_probe)  # a fifth of the time, and nothing is claimed of it here
+        patch.setattr(
+            evaluation, "logistic_probe", ridge_probe
+        )  # a fifth of the time, and nothing is claimed of it here
         outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=300, records=10))
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
@@ -717,7 +719,9 @@ def test_options_of_data_reach_it_and_are_refused_elsewhere(pictures, tmp_path):
         outcome.findings[-1].measured == "40 to train on (1 x 6 x 6), 6 to test on"
         and outcome.record["config"]["size"] == 6
     )
-    with pytest.raises(ConfigError, match=r"^size = 6 has no effect with data digits: it is an option of folder$"):
+    with pytest.raises(
+        ConfigError, match=r"^size = 6 has no effect with data digits: it is an option of folder, emoji$"
+    ):
         quick(size=6)
     with pytest.raises(
         ConfigError, match=r"^labels = y.csv has no effect with data folder: it is an option of arrays$"
