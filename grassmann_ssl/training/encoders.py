@@ -75,9 +75,9 @@ def train_encoder(
             group["lr"] = group["initial_lr"] * rate(step)
         for part in range(accumulate):
             with nullcontext() if part == accumulate - 1 else one_sum():
-                with torch.autocast(device.type, half, enabled=half is not None):
+                with nullcontext() if half is None else torch.autocast(device.type, half):
                     loss = method(*views(step, part))
-                scaler.scale(loss / accumulate).backward()
+                scaler.scale(loss if accumulate == 1 else loss / accumulate).backward()
             watch.note(step, loss.detach())
         watch.note_gradients(step, method, scaler.scale(one) if scaler.is_enabled() else None)
         scaler.step(together)

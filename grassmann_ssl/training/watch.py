@@ -1,5 +1,6 @@
 """Detection of the first loss or gradient that is not finite, without a device synchronisation in every step."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -24,17 +25,29 @@ class FiniteWatch:
         self._first = torch.full((), NEVER, dtype=torch.int64, device=device)
         self._gradient = self._first.clone()
         self._skipped = torch.zeros_like(self._first)
-        self._sum = torch.zeros((), dtype=torch.float64, device=device)
+        # Numbers of Python on a CPU: a handful of operations on tensors would take as long as the step of a small model.
+        self._sum: Tensor | float = 0.0 if self._host else torch.zeros((), dtype=torch.float64, device=device)
         self._count = 0
+        self._model: nn.Module | None = None
+        self._parameters: list[nn.Parameter] = []
+
+    @property
+    def _host(self) -> bool:
+        return self.device.type == "cpu"
 
     def note(self, step: int, loss: Tensor) -> None:
         """Take the loss of a step. Raises Diverged on a CPU where it is not finite."""
+        self._count += 1
+        if self._host:
+            value = float(loss)
+            self._sum += value
+            if not math.isfinite(value):
+                self._first.clamp_(max=step)
+                self.check()
+            return
         now = torch.full_like(self._first, step)
         self._first = torch.where(torch.isfinite(loss), self._first, torch.minimum(self._first, now))
         self._sum += loss
-        self._count += 1
-        if self.device.type == "cpu":
-            self.check()
 
     def note_gradients(self, step: int, model: nn.Module, scale: Tensor | None = None) -> None:
         """Take the gradients of a step, before the step of the optimizers; `scale` (): what the loss was multiplied with.
@@ -42,16 +55,21 @@ class FiniteWatch:
         A norm that is not finite at a scale above 1 is skipped and counted. Otherwise, as the losses were finite, it raises Diverged on a
         CPU, which names the parameters.
         """
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if self._model is not model:  # going through the modules takes as long as the step of a small model
+            self._model, self._parameters = model, list(model.parameters())
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         if not gradients:
             return
         # Ten times as fast as the largest entry. Constrained optimizers skip a step whose norm overflows, too.
-        bad = ~torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
+        norms = torch.stack(torch._foreach_norm(gradients))
+        if self._host and scale is None and math.isfinite(float(norms.sum(dtype=torch.float64))):
+            return
+        bad = ~torch.isfinite(norms).all()
         again = torch.zeros_like(bad) if scale is None else scale > 1
         now = torch.full_like(self._first, step)
         self._gradient = torch.where(bad & ~again, torch.minimum(self._gradient, now), self._gradient)
         self._skipped += bad & again
-        if self.device.type == "cpu":
+        if self._host:
             self.check(model)
 
     @property
@@ -76,15 +94,17 @@ class FiniteWatch:
 
     def state(self) -> dict[str, Tensor]:
         """The sum of the loss since it was last read, and of how many, and the skipped steps, for a checkpoint."""
-        return {"sum": self._sum, "count": torch.tensor(self._count), "skipped": self._skipped}
+        return {"sum": torch.as_tensor(self._sum, dtype=torch.float64), "count": torch.tensor(self._count), "skipped": self._skipped}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`."""
-        self._sum, self._count = state["sum"].to(self.device), int(state["count"])
+        total = state["sum"].to(self.device)
+        self._sum, self._count = float(total) if self._host else total, int(state["count"])
         self._skipped = state["skipped"].to(self.device)
 
     def mean(self) -> Tensor:
         """The mean loss since the last call, nan where there was none."""
-        mean = self._sum / self._count if self._count else torch.full_like(self._sum, float("nan"))
-        self._sum, self._count = torch.zeros_like(self._sum), 0
+        total = torch.as_tensor(self._sum, dtype=torch.float64)
+        mean = total / self._count if self._count else torch.full_like(total, math.nan)
+        self._sum, self._count = 0.0 if self._host else torch.zeros_like(total), 0
         return mean
