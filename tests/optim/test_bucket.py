@@ -82,6 +82,7 @@ EVENTS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 @examples(40)
 @given(events=st.lists(st.sampled_from(EVENTS), min_size=2, max_size=8))
