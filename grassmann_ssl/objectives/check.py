@@ -8,7 +8,6 @@
 
 import copy
 import math
-import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -290,7 +289,9 @@ def _processes(loss: _Loss, given: Any, views: Tensor, count: int) -> Finding:
         try:
             start: Any = multiprocessing.start_processes  # type: ignore[attr-defined]  # public, but not in torch's stubs
             start(_share, (given, views, count, folder), nprocs=count, start_method=method)
-        except (AttributeError, TypeError, pickle.PicklingError) as refusal:
+        except multiprocessing.ProcessException:  # type: ignore[attr-defined]  # the loss fails in one of them
+            raise
+        except Exception as refusal:  # whatever hinders that it is sent to them
             raise ValueError(f"{loss.name} must be a loss that other processes can import: {refusal}") from None
         parts = [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(count)]
     value = sum(float(part["value"]) for part in parts) / count
