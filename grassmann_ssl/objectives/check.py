@@ -8,7 +8,6 @@
 
 import copy
 import math
-import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import Tensor, multiprocessing, nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from grassmann_ssl.manifolds.checks import check_rotation_invariance
 from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective
@@ -288,11 +289,12 @@ def _processes(loss: _Loss, given: Any, views: Tensor, count: int) -> Finding:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            start: Any = multiprocessing.start_processes  # type: ignore[attr-defined]  # public, but not in torch's stubs
-            start(_share, (given, views, count, folder), nprocs=count, start_method=method)
-        except (AttributeError, TypeError, pickle.PicklingError) as refusal:
+            start_processes(_share, (given, views, count, folder), nprocs=count, start_method=method)  # type: ignore[no-untyped-call]  # torch gives it no types
+        except (ProcessExitedException, ProcessRaisedException):
+            raise  # the loss fails in one of them
+        except Exception as refusal:  # whatever hinders that it is sent to them
             raise ValueError(f"{loss.name} must be a loss that other processes can import: {refusal}") from None
-        parts = [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(count)]
+        parts = [load_file(Path(folder, f"{rank}.safetensors")) for rank in range(count)]
     value = sum(float(part["value"]) for part in parts) / count
     together = torch.cat([part["gradient"] for part in parts], dim=1) / count
     error = max(
@@ -309,7 +311,7 @@ def _share(rank: int, given: Any, views: Tensor, count: int, folder: str) -> Non
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
     loss = objective(given[0], **given[1]) if isinstance(given, tuple) else given
     value, gradient = _Loss(loss, views.shape[2]).gradient(views.chunk(count, dim=1)[rank])
-    torch.save({"value": value, "gradient": gradient}, Path(folder, f"{rank}.pt"))
+    save_file({"value": value, "gradient": gradient.contiguous()}, Path(folder, f"{rank}.safetensors"))
     dist.barrier()
     dist.destroy_process_group()
 

@@ -46,7 +46,7 @@ class Moco(nn.Module):
     """`moco` with the queue of the targets of past batches.
 
     The targets are those of a momentum teacher. Not rotation-invariant: the queue holds coordinates of past embeddings. It is where the
-    queue is turned too, so that trainings from W and from W Q, Q orthogonal, with queues r and r Q are the same up to Q.
+    queue is turned too.
     Source: He et al. 2020, arXiv 1911.05722, eq. (1) and algorithm 1. Deviations: all views are predictions and targets, as in the
     authors' code for small images, from which the length of the queue is, too (65,536 for ImageNet).
     """

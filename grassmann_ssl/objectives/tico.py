@@ -18,7 +18,7 @@ def tico(
     prediction: Float[Tensor, " n d"],
     target: Float[Tensor, " n d"],
     moment: Float[Tensor, " d d"],
-    rho: float = 20.0,
+    rho: float = 8.0,
 ) -> Float[Tensor, ""]:
     """Distance of predictions from their targets, and their energy under a second moment C of embeddings.
 
@@ -40,7 +40,7 @@ def moment_of_directions(*, z: Float[Tensor, " n d"]) -> Float[Tensor, " d d"]:
 
 @declare(
     name="tico",
-    source="Zhu et al. 2022, arXiv 2206.10698",
+    source="Zhu et al. 2022, arXiv 2206.10698, eq. (4)",
     rotation_invariant=False,
     directional=True,
     checks={"beta": share, "rho": not_negative},
@@ -49,13 +49,14 @@ class Tico(nn.Module):
     """`tico` with the running moment C <- beta C + (1 - beta) B, at first 0, B that of the predictions, without a gradient.
 
     Targets are embeddings of the encoder, or of a teacher, as in the source. Not rotation-invariant: C holds coordinates. It is where C
-    becomes Q^T C Q with z Q, and so is its first step. Source: Zhu et al. 2022, arXiv 2206.10698. Deviation: all views are predictions;
-    the B of a loss is that of its own view, what is remembered that of all of them.
+    becomes Q^T C Q with z Q, and so is its first step.
+    Source: Zhu et al. 2022, arXiv 2206.10698, eq. (4), with the rho of lightly. Deviations: all views are predictions; the B of a loss is
+    that of its own view, what is remembered that of all of them.
     """
 
     moment: Tensor
 
-    def __init__(self, *, dim: int, beta: float = 0.9, rho: float = 20.0) -> None:
+    def __init__(self, *, dim: int, beta: float = 0.9, rho: float = 8.0) -> None:
         super().__init__()
         self.beta, self.rho = beta, rho
         self.register_buffer("moment", torch.zeros(dim, dim))

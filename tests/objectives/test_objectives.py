@@ -202,7 +202,7 @@ def test_bad_names_and_settings_are_refused():
             objective("barlow_twins", lambda_=bad)
     with pytest.raises(ValueError, match="beta must not be negative, got -1"):
         objective("squared_vicreg", beta=-1)
-    with pytest.raises(ValueError, match="beta is a setting of squared_vicreg; barlow_twins has none"):
+    with pytest.raises(ValueError, match="beta is a setting of squared_vicreg, tico; barlow_twins has none"):
         objective("barlow_twins", beta=2.0)
     with pytest.raises(
         ValueError, match=r"nt_xent has no setting 'temprature': it has temperature; did you mean temperature\?"
