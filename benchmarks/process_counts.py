@@ -20,11 +20,11 @@ from grassmann_ssl.runs import toml
 NAME = "process_counts"
 PAGE = "docs/encoders.md"
 SETTINGS: tuple[dict[str, Any], ...] = (
-    {},
-    {"constraint": "grassmann", "objective": "nt_xent"},
-    {"constraint": "stiefel", "where": "conv", "predictor": "mlp"},
-    {"constraint": "feature-orthonormal"},
-    {"constraint": "grassmann", "predictor": "directpred", "teacher": 0.9},
+    {"objective": "negative_cosine"},
+    {"objective": "nt_xent", "constraint": "grassmann"},
+    {"objective": "negative_cosine", "constraint": "stiefel", "where": "conv", "predictor": "mlp"},
+    {"objective": "negative_cosine", "constraint": "feature-orthonormal"},
+    {"objective": "negative_cosine", "constraint": "grassmann", "predictor": "directpred", "teacher": 0.9},
     {"objective": "vicreg", "lr": 0.005},
 )
 SMALL = {"batch": 64, "records": 12, "hidden": 32, "dim": 8}
@@ -125,7 +125,7 @@ def markdown(results: list[dict[str, Any]]) -> list[str]:
     ]
     for result in results:
         for row in result["records"]:
-            words = ", ".join(f"{name} {value}" for name, value in row["settings"].items()) or "defaults"
+            words = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
             for who, ends in (
                 (f"{row['processes']} processes", [row["apart"]]),
                 ("1e-7 of the weights", row["changed"]),
