@@ -22,6 +22,7 @@ from benchmarks import (
     monitor,
     optimizer_steps,
     precision,
+    process_counts,
     solvers,
     sweep,
     table,
@@ -46,6 +47,7 @@ CASES = {
         monitor,
         sweep,
         long_runs,
+        process_counts,
     )
 }
 

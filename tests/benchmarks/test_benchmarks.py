@@ -21,6 +21,7 @@ from benchmarks import (
     monitor,
     optimizer_steps,
     precision,
+    process_counts,
     solvers,
     sweep,
     table,
@@ -111,6 +112,9 @@ def small(case):
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
         sweep: lambda: sweep.run(CPU, 1, count=2, steps=5, data="gaussian"),
         long_runs: lambda: long_runs.run(CPU, 1, steps=400),
+        process_counts: lambda: process_counts.run(
+            CPU, 1, settings=process_counts.SETTINGS[:1], steps=4, processes=1, tries=1
+        ),
     }
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 
@@ -140,6 +144,14 @@ def test_a_solver_that_misses_is_not_reported(monkeypatch):
     monkeypatch.setattr(solvers, "ours", lambda kind, cost, start: (start, 1))
     with pytest.raises(RuntimeError, match="off the eigenspace"):
         solvers.run(CPU, 1, shapes=((40, 3),))
+
+
+@pytest.mark.slow
+def test_the_same_training_is_not_apart_and_a_changed_one_is():
+    (row,) = process_counts.run(CPU, 1, settings=process_counts.SETTINGS[1:2], steps=4, processes=1, tries=1)
+    assert row["apart"]["weights"] == 0 and set(row["apart"]["eigenvalues"]) == {0.0}
+    (changed,) = row["changed"]
+    assert 1e-8 < changed["weights"] < 1e-4 and 0 < max(changed["eigenvalues"]) < 1e-4
 
 
 @pytest.mark.slow

@@ -130,10 +130,10 @@ def test_a_log_that_fails_is_said_once_and_not_asked_again(at, step, told, tmp_p
 
 @pytest.mark.slow
 def test_every_training_of_a_comparison_has_a_log(few, told, tmp_path):
-    arms = ("batch=32", "batch=32,predictor=directpred")
+    arms = ("batch=32", "batch=32,constraint=grassmann")
     config = CompareEncodersConfig.of(arms=arms, seeds=1, steps=2, log=(FAKE,), out=tmp_path / "two")
     outcome = run(config, page=False)
-    ends = ("-seed-1-batch=32", "-seed-1-batch=32,predictor=directpred")
+    ends = ("-seed-1-batch=32", "-seed-1-batch=32,constraint=grassmann")
     assert all(name.endswith(end) for name, end in zip(told.trainings, ends, strict=True))
     assert len(outcome.record["logs"][FAKE]) == 2 and told.closed == list(told.trainings)
 
