@@ -23,6 +23,7 @@ from benchmarks import (
     optimizer_steps,
     precision,
     solvers,
+    steps,
     sweep,
     table,
 )
@@ -46,6 +47,7 @@ CASES = {
         monitor,
         sweep,
         long_runs,
+        steps,
     )
 }
 

@@ -613,7 +613,9 @@ def arms_on_digits(tmp_path_factory):
     given = tuple(f"{arm},batch=64" for arm in arms.values())
     folder = tmp_path_factory.mktemp("arms") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "logistic_probe", ridge_probe)  # a fifth of the time, and nothing is claimed of it here
+        patch.setattr(
+            evaluation, "logistic_probe", ridge_probe
+        )  # a fifth of the time, and nothing is claimed of it here
         outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=300, records=10))
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
