@@ -24,6 +24,7 @@ from benchmarks import (
     precision,
     process_counts,
     solvers,
+    steps,
     sweep,
     table,
 )
@@ -48,6 +49,7 @@ CASES = {
         sweep,
         long_runs,
         process_counts,
+        steps,
     )
 }
 

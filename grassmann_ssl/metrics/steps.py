@@ -212,7 +212,7 @@ def _noise(place: Array, y: Array) -> Array:
     alternating[1:] |= turns
     alternating[:-1] |= turns
     near = median_filter(np.where(alternating, np.abs(off), 0.0), size=(NEAR, 1), mode="nearest")
-    deviation = np.maximum(np.median(np.abs(off), axis=0), np.concatenate([near[:1], near, near[-1:]]))
+    deviation: Array = np.maximum(np.median(np.abs(off), axis=0), np.concatenate([near[:1], near, near[-1:]]))
     return deviation / NORMAL_MEDIAN
 
 

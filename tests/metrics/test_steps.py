@@ -101,6 +101,33 @@ def test_uneven_records():
     np.testing.assert_allclose(detect_steps(t, y).times, [20, 70], atol=0.5)
 
 
+def test_a_jump_among_few_records_is_found_with_three_after_it():
+    """As the last eigenvalue of a deep run that is recorded 46 times."""
+    t = np.geomspace(0.1, 8, 46)
+    y = np.where(t < t[-3], 0.05, 1.0) + 0.02 * np.sin(40 * t)
+    (found,) = detect_steps(t, y, log_time=True).times
+    assert t[-4] < found < t[-3]
+
+
+def test_noise_that_grows_with_the_curve_makes_no_steps():
+    """Of 20 plateaus with 10 % of noise at most one has a step; with the noise of all records alone, most of which are at 0, it was 50."""
+    rng = np.random.default_rng(1)
+    t = np.geomspace(0.01, 10, 60)
+    more = 0
+    for _ in range(20):
+        y = staircase(t, [1.0], [0.05], [1]) * np.exp(0.1 * rng.standard_normal(60)) + 1e-6 * rng.standard_normal(60)
+        found = detect_steps(t, y, log_time=True)
+        assert found.highest == pytest.approx(1, abs=0.08)
+        more += found.count - 1
+    assert more <= 1
+
+
+def test_the_highest_step_is_told():
+    y = staircase(LINEAR, [30, 60], [0.5, 1], [1, 2])
+    assert detect_steps(LINEAR, y).highest == pytest.approx(60, abs=0.1)
+    assert detect_steps(LINEAR, -y).highest is None
+
+
 def test_eigenvalues_have_their_own_steps():
     rng = np.random.default_rng(0)
     times = [20.0, 45.0, 70.0]

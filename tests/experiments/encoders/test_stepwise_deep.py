@@ -11,6 +11,7 @@ from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.experiments.encoders import material
 from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
+from grassmann_ssl.report.encoders.stepwise_deep import steps as drawn
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 from grassmann_ssl.training.schedules import log_spaced
@@ -33,8 +34,11 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     one = outcome.record["runs"]["barlow_twins"]
     times = one["steps_of_z"]
     assert len(times) >= 3 and all(b > 1.05 * a for a, b in itertools.pairwise(times))
+    # The loss falls where an eigenvalue rises.
+    falls = np.array(one["steps_of_loss"])
+    assert len(falls) >= 2 and sum(np.abs(np.log(falls / t)).min() < 0.1 for t in times) >= 2
     assert one["overlap"]["after"] > max(0.6, one["overlap"]["before"]) and outcome.record["chance"] == 4 / 48
-    verdict, said = one["verdict"], outcome.findings[1]
+    verdict, said = one["verdict"], outcome.findings[2]
     assert verdict["rows"] == 256 and verdict["dimensions"] == 4 and verdict["kind"] == "none"
     assert said.quantity == "barlow_twins: collapse" and said.predicted is None
     assert (
@@ -92,7 +96,14 @@ def test_the_fewest_records_that_are_accepted_are_enough(tmp_path, few):
     steps = min(n for n in range(8, 100) if len(log_spaced(n, 10)) == 9)
     with pytest.raises(ConfigError, match="leave 7 records"):
         StepwiseDeepConfig(steps=steps - 1, **given)
-    run(StepwiseDeepConfig(steps=steps, out=tmp_path / "run", **given))
+    outcome = run(StepwiseDeepConfig(steps=steps, out=tmp_path / "run", **given))
+    # The loss is drawn above the eigenvalues, over the same times.
+    loss, eigenvalues, _ = drawn(outcome).axes
+    (line,) = loss.lines
+    assert loss.get_ylabel() == "loss" and line.get_ydata() == pytest.approx(outcome.arrays["barlow_twins_loss"][1:])
+    assert line.get_xdata() == pytest.approx(eigenvalues.lines[0].get_xdata())
+    falls = next(one for one in outcome.findings if one.quantity == "barlow_twins: falls of the loss")
+    assert falls.measured == "0" and outcome.record["runs"]["barlow_twins"]["steps_of_loss"] == []
 
 
 def test_more_pairs_than_images_are_refused_before_training(tmp_path, few, monkeypatch):
