@@ -94,7 +94,11 @@ class FiniteWatch:
 
     def state(self) -> dict[str, Tensor]:
         """The sum of the loss since it was last read, and of how many, and the skipped steps, for a checkpoint."""
-        return {"sum": torch.as_tensor(self._sum, dtype=torch.float64), "count": torch.tensor(self._count), "skipped": self._skipped}
+        return {
+            "sum": torch.as_tensor(self._sum, dtype=torch.float64),
+            "count": torch.tensor(self._count),
+            "skipped": self._skipped,
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state`."""
