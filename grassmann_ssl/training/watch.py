@@ -29,7 +29,7 @@ class FiniteWatch:
         self._sum: Tensor | float = 0.0 if self._host else torch.zeros((), dtype=torch.float64, device=device)
         self._count = 0
         self._model: nn.Module | None = None
-        self._parameters: list[nn.Parameter] = []
+        self._listed: list[nn.Parameter] = []
 
     @property
     def _host(self) -> bool:
@@ -56,8 +56,8 @@ class FiniteWatch:
         CPU, which names the parameters.
         """
         if self._model is not model:  # going through the modules takes as long as the step of a small model
-            self._model, self._parameters = model, list(model.parameters())
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+            self._model, self._listed = model, list(model.parameters())
+        gradients = [p.grad for p in self._listed if p.grad is not None]
         if not gradients:
             return
         # Ten times as fast as the largest entry. Constrained optimizers skip a step whose norm overflows, too.
