@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor, nn
 
+import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
+
+import geoopt  # isort: skip
 from grassmann_ssl.audit import CollapseMonitor
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.loaded import Loaded, Pick, Source

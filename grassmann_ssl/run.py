@@ -3,12 +3,13 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from grassmann_ssl.audit import Audit
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.encoders.audit import AuditConfig, audit_of, outcome_of
 from grassmann_ssl.interrupt import Terminated, patience
-from grassmann_ssl.report import draw
+from grassmann_ssl.report import draw, page_of
 from grassmann_ssl.runs import ConfigError, Outcome, Progress, RunConfig, RunFolder, unfinished
 
 DONE = "while it was compared and written, which is done"
@@ -82,6 +83,11 @@ def drawn(outcome: Outcome) -> Path:
     if not (outcome.folder / "run.json").exists():
         raise ConfigError(f"{outcome.folder} holds no run: outcome.save(folder) writes one, with its page")
     return draw(outcome.folder)
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """The figures of the page of an outcome, by name: `Outcome.plot`."""
+    return {section.name: section.figure for section in page_of(outcome).sections}
 
 
 def save_audit(audit: Audit, folder: Path, overwrite: bool = False) -> None:

@@ -16,6 +16,7 @@ from grassmann_ssl.data.presets import preset
 from grassmann_ssl.data.stored import Pixels, StoredImages, subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.registry import nearest
+from grassmann_ssl.shown import Shown
 
 TESTED = 1 / 3  # held-out share of data without a test part
 PHOTOS, PHOTO_SIZE = 2400, 32
@@ -23,8 +24,8 @@ HASHED = 4096  # images that are on the host at once
 AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the data, and that preset for files
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(Shown):
     """Train and test images (n, c, h, w) uint8 and their labels, on the device; labels may be None. `notes`: what to know of them.
 
     Images that stay in their file are read from there, and what is read goes to the device.

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from grassmann_ssl.data.stored import StoredImages
 from grassmann_ssl.registry import Registry
+from grassmann_ssl.shown import Shown
 
 
-@dataclass(frozen=True)
-class Images:
+@dataclass(frozen=True, repr=False)
+class Images(Shown):
     """Images as bytes, with one class per image or none: labels[i] is the index into `classes` of the class of images[i].
 
     images (n, c, h, w) uint8 with c = 1 (grey) or 3 (red, green, blue), in memory or in their file; labels (n,) int64 or None; classes is

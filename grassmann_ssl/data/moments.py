@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.data.views import Triplets
+from grassmann_ssl.shown import Shown
 
 
 def cross_moment(x: Float[Tensor, " n m"], y: Float[Tensor, " n m"]) -> Float[Tensor, " m m"]:
@@ -15,8 +16,8 @@ def cross_moment(x: Float[Tensor, " n m"], y: Float[Tensor, " n m"]) -> Float[Te
     return (moment + moment.T) / 2
 
 
-@dataclass(frozen=True)
-class Moments:
+@dataclass(frozen=True, repr=False)
+class Moments(Shown):
     """Second moments of triplets (x, x+, x-), each (..., m, m) and symmetric, and the mean (..., m); leading axes are data sets.
 
     cross           Gamma = cross_moment(x, x+), what positive pairs share (may be indefinite)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from grassmann_ssl.shown import Shown
+
 
 @dataclass(frozen=True)
 class View:
@@ -41,8 +43,8 @@ class View:
         return F.grid_sample(images[:, None], grid, align_corners=False)[:, 0] + noise
 
 
-@dataclass(frozen=True)
-class Triplets:
+@dataclass(frozen=True, repr=False)
+class Triplets(Shown):
     """x, a second view x+ of the same sample, and a view x- of another sample: three (n, m) arrays, one row a sample.
 
     Raises ValueError naming the array that is empty, not finite or of another shape than x.

@@ -10,10 +10,11 @@ from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import householder_qr, refined
 from grassmann_ssl.manifolds.tall import inner_products, norm
 from grassmann_ssl.precision import FULL, no_autocast
+from grassmann_ssl.shown import Shown
 
 
-@dataclass(frozen=True)
-class Mean:
+@dataclass(frozen=True, repr=False)
+class Mean(Shown):
     """The result of `frechet_mean`: a basis of the mean, and how well it converged.
 
     gradient_norm is the length of sum_i w_i Log_X(Y_i), 0 at a mean; converged where it is within the tolerance; variance is

@@ -53,6 +53,8 @@ from pymanopt.autodiff import Function
 from pymanopt.manifolds import Product
 from pymanopt.manifolds.manifold import Manifold
 
+from grassmann_ssl.shown import Shown
+
 
 class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
     """A geoopt manifold as a manifold of pymanopt: points X (shape) and vectors torch tensors, every number a Python float.
@@ -212,8 +214,8 @@ def torch_function(manifold: TorchManifold | Product) -> Callable[[Callable[...,
     return decorated
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Shown):
     """The result of `solve`: `point` (a tensor like the start), the loss and the norm of its Riemannian gradient there.
 
     `iterations` as pymanopt counts them, `evaluations` the forward passes made, `seconds` of the whole run, `stopping` pymanopt's reason.

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.orthonormal import householder_qr, refined
 from grassmann_ssl.manifolds.tall import double, inner_products
+from grassmann_ssl.shown import Shown
 
 STOPS = 4
 """Points of the geodesic at which the gap is projected on its way back."""
 TOLERANCE = 1e-13
 
 
-@dataclass(frozen=True)
-class Logarithm:
+@dataclass(frozen=True, repr=False)
+class Logarithm(Shown):
     """The result of shooting from X to Y: a tangent vector at X, and how well the search for it converged.
 
     `gap` is the distance in the Frobenius norm from Y at which the geodesic ends; `converged` where it is within the tolerance.

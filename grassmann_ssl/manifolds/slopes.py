@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from grassmann_ssl.shown import Shown
+
 PER_DECADE = 6  # steps per decade
 CLEAR = 30.0  # a residual says something where it is this many times the rounding: then it is known to 3 %
 STRAIGHT = 0.03  # decades by which the points of a straight stretch may leave their line
@@ -15,8 +17,8 @@ SHORTFALL = (0.1, 0.3)
 MARGIN = 1e4  # rounding tolerance of identities, in eps
 
 
-@dataclass(frozen=True, eq=False)
-class Slope:
+@dataclass(frozen=True, eq=False, repr=False)
+class Slope(Shown):
     """How fast a residual falls with the step t: |residual| ~ t^slope.
 
     `steps`, `residuals`: what was measured, steps increasing, of the length of the direction 1. `slope` is that of the straight stretch

@@ -39,6 +39,9 @@ class SecondMoments:
         moments.update(z)
         return moments
 
+    def __repr__(self) -> str:
+        return f"SecondMoments({self.count:,} rows of {self.dimension} dimensions, total variance {float(self.covariance.trace()):.4g})"
+
     @property
     def dimension(self) -> int:
         """Number d of dimensions."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.shown import Shown
 
 # Rounding errors that the last layers of an encoder add up to, in units of the machine epsilon of their dtype.
 ROUNDINGS = 4
@@ -44,8 +45,8 @@ def participation_ratio(spectrum: Float[Tensor, " *b d"]) -> Float[Tensor, " *b"
     return scaled.sum(-1).square() / torch.where(square > 0, square, 1)
 
 
-@dataclass(frozen=True)
-class SpectralSummary:
+@dataclass(frozen=True, repr=False)
+class SpectralSummary(Shown):
     """Metrics of the spectrum l_1 >= ... >= l_d of embeddings. No field is ever NaN; a spectrum of zeros has all ranks 0.
 
     center             whether l are eigenvalues of the centred covariance or of the second moment about 0

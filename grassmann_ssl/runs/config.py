@@ -107,6 +107,14 @@ class RunConfig:
     resume: bool = True
     """continue an unfinished run of the same settings that the folder holds; --no-resume starts it anew"""
 
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = RunConfig.__repr__  # type: ignore[method-assign]  # or each dataclass would have one of its own
+
+    def __repr__(self) -> str:
+        """The code that makes it: what differs from the defaults."""
+        given = [one for one in fields(self) if one.repr and getattr(self, one.name) != _default(one)]
+        return f"{type(self).__name__}({', '.join(f'{one.name}={getattr(self, one.name)!r}' for one in given)})"
+
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
@@ -151,8 +159,7 @@ class RunConfig:
         with setting():
             given = cls._by_field(settings)
         for one in fields(cls):
-            default = one.default_factory() if one.default_factory is not MISSING else one.default
-            object.__setattr__(config, one.name, given.get(one.name, default))
+            object.__setattr__(config, one.name, given.get(one.name, _default(one)))
         return config
 
     @classmethod
@@ -187,6 +194,11 @@ class RunConfig:
                     bounds = [f">= {least:g}"] * (least > -math.inf) + [f"> {above:g}"] * (above > -math.inf)
                     bounds += [f"<= {most:g}"] * (most < math.inf)
                     raise ConfigError(f"{name} must be {' and '.join(['finite', *bounds])}, got {one}")
+
+
+def _default(one: Any) -> Any:
+    """The default of a field."""
+    return one.default_factory() if one.default_factory is not MISSING else one.default
 
 
 def _declared(kind: Any) -> list[Setting]:

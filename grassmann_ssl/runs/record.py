@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -67,7 +68,7 @@ class Table:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """The result of an experiment.
 
@@ -83,6 +84,25 @@ class Outcome:
     metrics: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
     files: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        verdict = self.record.get("verdict")
+        said = f"{verdict['judgement']}; " if isinstance(verdict, dict) else ""
+        stopped = f", interrupted {self.interrupted}" if self.interrupted else ""
+        return f"{type(self).__name__}({self.name}: {said}{len(self.findings)} findings{stopped}; {self.folder})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the findings as a table."""
+        header = ("quantity", "predicted", "measured", "agreement")
+        rows = [[getattr(line, name) or "" for name in header] for line in self.findings]
+        cells = ["".join(f"<td style='text-align: left'>{escape(text)}</td>" for text in row) for row in rows]
+        head = "".join(f"<th style='text-align: left'>{name}</th>" for name in header)
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+    @property
+    def plot(self) -> Figures:
+        """The figures of its page, each a function that draws it: `outcome.plot.training()`; `dir(outcome.plot)` names them."""
+        return Figures(self)
 
     @property
     def name(self) -> str:
@@ -233,6 +253,29 @@ def _column(column: Any) -> np.ndarray:
         return rows.reshape(len(column), -1)
     values: np.ndarray = column.to_numpy()
     return values.astype(str) if values.dtype == object and column.type == "string" else values
+
+
+class Figures:
+    """The figures of an outcome by name: functions without arguments, each draws one and returns it, a figure of matplotlib."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def __dir__(self) -> list[str]:
+        from grassmann_ssl.run import figures
+
+        return [name.replace("-", "_") for name in figures(self._outcome)]
+
+    def __getattr__(self, name: str) -> Callable[[], Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in dir(self):
+            raise AttributeError(
+                f"the page of {self._outcome.name} has no figure {name!r}; it has {', '.join(dir(self))}"
+            )
+        from grassmann_ssl.run import figures
+
+        return lambda: {key.replace("-", "_"): figure for key, figure in figures(self._outcome).items()}[name]
 
 
 class Run:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from grassmann_ssl.interrupt import Interrupted
+from grassmann_ssl.shown import Shown
 from grassmann_ssl.training.recorder import Recorder
 
 State = dict[str, Tensor]
@@ -21,8 +22,8 @@ LIVE_COPIES = 16  # of the state, alive at once in a step: the stages of Runge-K
 CACHE = 2**18  # bytes of state in a chunk beyond which a CPU waits for its memory
 
 
-@dataclass(frozen=True)
-class Simulation:
+@dataclass(frozen=True, repr=False)
+class Simulation(Shown):
     """States (K, N, ...) at the K logged steps, on the host, and their times (K,)."""
 
     step: Tensor

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grassmann_ssl.shown import Shown
 
-@dataclass(frozen=True)
-class Trajectory:
+
+@dataclass(frozen=True, repr=False)
+class Trajectory(Shown):
     """The recorded steps of a batch of runs: K logged steps, leading batch dimensions *b of the weights.
 
     The true weights are exp(log_norm) * weights; log_norm is 0 unless `train_full_batch` rescaled the weights, and `loss` and
