@@ -20,13 +20,19 @@ class SpectraRecorder:
 
     Recorded: `loss`; `z`, eigenvalues (d,) of the covariance of the embeddings, `directions` the same of z / ||z||, and `h` of the
     representations, all decreasing, float64, on `images`, or chunks of them, with the model in evaluation mode. Nothing is copied to
-    the host before `stacked`, but the watch is checked. Raises Diverged where the loss or an embedding is not finite.
+    the host before `stacked`, but the watch is checked. `probes()`: more numbers by name, of the weights as they are; what it draws and
+    trains leaves the training as it is. Raises Diverged where the loss or an embedding is not finite.
     """
 
     def __init__(
-        self, method: JointEmbedding, images: Tensor | Iterable[Tensor], steps: Collection[int], watch: FiniteWatch
+        self,
+        method: JointEmbedding,
+        images: Tensor | Iterable[Tensor],
+        steps: Collection[int],
+        watch: FiniteWatch,
+        probes: Callable[[], dict[str, float]] = dict,
     ) -> None:
-        self.method, self.images, self.watch = method, images, watch
+        self.method, self.images, self.watch, self.probes = method, images, watch, probes
         self._recorder = Recorder(steps)
 
     def __call__(self, step: int) -> None:
@@ -40,7 +46,8 @@ class SpectraRecorder:
                     f"{NAMES[name]} are not finite at step {step}: the weights have grown beyond the range of their dtype"
                 )
             values[name] = torch.linalg.eigvalsh(SecondMoments.of(rows).covariance).flip(-1).clamp_min(0)
-        self._recorder.record(step, **values)
+        probed = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.probes().items()}
+        self._recorder.record(step, **values, **probed)
 
     def telling(self, log: Callable[[int, dict[str, float]], object]) -> Callable[[int], None]:
         """An observer, for after this one: tells `log` step and numbers of every record, those before a checkpoint first.

@@ -189,6 +189,7 @@ def collect(
         "parameters": sum(p.numel() for p in trained.arm.method.parameters()),
     }
     metrics: dict[str, np.ndarray] = {"step": steps.numpy(), "time": time, "loss": loss}
+    metrics |= {f"probe_{name}": values[name].numpy() for name in ("knn", "ridge") if name in values}
     for name in ("z", "directions"):
         for k, column in enumerate(values[name].double().numpy().T):
             metrics[f"{name}_{k + 1}"] = column

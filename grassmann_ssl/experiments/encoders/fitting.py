@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.randomness import GlobalRandomness
+from grassmann_ssl.data.stored import subset
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, output_width
 from grassmann_ssl.experiments.encoders.material import Material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
-from grassmann_ssl.nn.joint_embedding import floating
+from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
+from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings, floating
 from grassmann_ssl.runs import ConfigError, Tell
 from grassmann_ssl.runs.folder import binding
 from grassmann_ssl.streams import say
@@ -26,6 +29,7 @@ from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise, refuse_differences
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
+PROBED = 1024  # most images of each part that are probed during a training
 TIMED = 0.2  # initial share of the steps excluded from the time per step
 SHARE, FIRST_COST = 0.01, 0.01  # of the time that checkpoints take, and seconds that the first one is expected to take
 Steps = Callable[[int, int], tuple[Tensor, ...]]
@@ -41,6 +45,21 @@ class Trained:
     done: int
     start: int
     unsaved: str | None
+
+
+def online_probes(method: JointEmbedding, split: Split | None) -> Callable[[], dict[str, float]]:
+    """What probes the representation of some labelled images. Raises ConfigError where there are none."""
+    if split is None or split.train_labels is None or split.test_labels is None:
+        raise ConfigError("online_probes: the data have no labels to probe with")
+    parts = [subset(images, slice(PROBED)) for images in (split.train, split.test)]
+    labels = split.train_labels[:PROBED], split.test_labels[:PROBED]
+
+    def probe() -> dict[str, float]:
+        train, test = (embeddings(method, images)["h"] for images in parts)
+        given = (train, labels[0], test, labels[1])
+        return {"knn": knn_accuracy(*given, k=min(20, len(train))), "ridge": ridge_probe(*given).accuracy}
+
+    return probe
 
 
 def prepare(config: TrainConfig, material: Material, process: Process) -> tuple[Steps, Arm]:
@@ -91,7 +110,8 @@ def _fit(
 ) -> Trained:
     views, arm = prepare(config, material, process)
     watch = FiniteWatch(process.device)
-    recorder = SpectraRecorder(arm.method, material.watched(), log_spaced(config.steps, config.records), watch)
+    probes = online_probes(arm.method, material.labelled) if config.online_probes else dict
+    recorder = SpectraRecorder(arm.method, material.watched(), log_spaced(config.steps, config.records), watch, probes)
     scaler = grad_scaler(config.precision, process.device)
     path = checkpoint()
     notes = {} if path is None else _notes(config, material)

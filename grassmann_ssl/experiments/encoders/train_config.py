@@ -104,6 +104,9 @@ class TrainConfig(LoggedConfig):
     """scale of the initial weights of the head's unconstrained last layer; small for stepwise learning"""
     records: int = 60
     """number of recorded spectra, log-spaced in the step"""
+    online_probes: bool = False
+    """also probe the representation h by its labels at every record, by k nearest neighbours and ridge regression on at most 1024 images of
+    each part; the training is the same to the bit"""
     embeddings: bool = False
     """also store the representations h and embeddings z of all images, with labels, in embeddings.safetensors"""
     save_every: int | None = None

@@ -45,10 +45,11 @@ def page(outcome: Outcome) -> Page:
 
 def training(outcome: Outcome) -> Figure:
     """Loss, eigenvalues of cov z, and of cov of directions."""
-    figure, axes = panels(1, 3, width=13.5)
+    probes = {name: values for name, values in outcome.metrics.items() if name.startswith("probe_")}
+    figure, axes = panels(1, 4 if probes else 3, width=18.0 if probes else 13.5)
     time = outcome.metrics["time"]
     seen = time > 0
-    loss, z, directions = axes[0]
+    loss, z, directions = axes[0][:3]
     loss.plot(time[seen], outcome.metrics["loss"][seen], color="black", lw=1.2, marker="o", ms=3, mfc="none")
     loss.set(title="loss", ylabel="mean since the last record")
     for panel, name, title in (
@@ -63,6 +64,11 @@ def training(outcome: Outcome) -> Figure:
     for t in outcome.record["steps_detected"]["times"]:
         z.axvline(t, color="0.4", lw=0.9, ls=":")
     z.legend(**LEGEND, ncols=2, loc="lower right")
+    for k, (name, values) in enumerate(probes.items()):
+        traced(axes[0][3], time[seen], values[seen], k, name.removeprefix("probe_"))
+    if probes:
+        axes[0][3].set(title="probes of h", ylabel="share of test images that are right")
+        axes[0][3].legend(**LEGEND)
     for panel in axes[0]:
         panel.set(xscale="log", xlabel=TIME)
     return figure

@@ -774,3 +774,21 @@ def test_an_environment_that_torchrun_did_not_make_is_one_line(environment, mess
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
         run(quick(out=tmp_path / "run"))
+
+
+def test_probes_during_a_training_leave_it_as_it_is(few, tmp_path):
+    plain = run(quick(out=tmp_path / "plain"))
+    probed = run(quick(out=tmp_path / "probed", online_probes=True))
+    assert (tmp_path / "plain/weights.safetensors").read_bytes() == (
+        tmp_path / "probed/weights.safetensors"
+    ).read_bytes()
+    assert all(np.array_equal(probed.metrics[name], values, equal_nan=True) for name, values in plain.metrics.items())
+    last = {name: probed.metrics[f"probe_{name}"][-1] for name in ("knn", "ridge")}
+    assert last == {name: probed.record["probes"][name]["accuracy"] for name in last}  # all images are among the 1024
+    assert (tmp_path / "probed/training.png").read_bytes() != (tmp_path / "plain/training.png").read_bytes()
+
+
+def test_probes_during_a_training_need_labels(split, tmp_path, monkeypatch):
+    monkeypatch.setattr(material, "load_split", lambda *_, **__: Split(split.train, None, split.test, None))
+    with pytest.raises(ConfigError, match="online_probes: the data have no labels to probe with"):
+        run(quick(out=tmp_path / "run", online_probes=True))
