@@ -220,8 +220,12 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         (("@ _exponential(-a)", "@ _exponential(a)"), ("keepdim=keepdim) - along / 2", "keepdim=keepdim) - along")),
     ),
     "grassmann_ssl/manifolds/orthonormal.py": (
-        "tests/manifolds/test_grassmann.py tests/manifolds/test_tall.py",
-        (("-3 / 8, -10 / 8)", "-3 / 8, -9 / 8)"), ("scale = 1 / (1 + length**2 / 2)", "scale = 1 / (1 + length**2)")),
+        "tests/manifolds/test_orthonormal.py tests/manifolds/test_grassmann.py tests/manifolds/test_tall.py",
+        (
+            ("-3 / 8, -10 / 8)", "-3 / 8, -9 / 8)"),
+            ("scale = 1 / (1 + length**2 / 2)", "scale = 1 / (1 + length**2)"),
+            ("middle = 1 + spread / 2", "middle = 1 + spread"),
+        ),
     ),
     "grassmann_ssl/manifolds/means.py": (
         "tests/manifolds/test_means.py",
