@@ -38,7 +38,7 @@ import grassmann_ssl.report.page  # noqa: F401
 from benchmarks import table
 from benchmarks.harness import environment, write
 from grassmann_ssl.data.batches import Split, load_split
-from grassmann_ssl.experiments.encoders import fitting, train
+from grassmann_ssl.experiments.encoders import fitting, material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.run import Unwritten, run
 from grassmann_ssl.runs import ConfigError, Outcome, unfinished
@@ -61,6 +61,7 @@ COMBINATIONS: tuple[dict[str, Any], ...] = (
     {"constraint": "grassmann", "objective": "frossl", "optimizer": "adam", "lr": 0.01, "schedule": "constant"},
 )
 SMALL = {"steps": 20, "batch": 32, "records": 10, "hidden": 16, "dim": 4, "objective": "negative_cosine"}
+SIGNALS = {"kill": signal.SIGKILL, "pages": signal.SIGKILL, "term": signal.SIGTERM, "full": None}
 LARGEST = 2**26  # bytes of a disk that is filled
 TIMES = re.compile(
     r'"(date|wall_time_s|seconds_per_step|resumed|unsaved|save_every)":|time per step|This run was resumed|^save_every'
@@ -111,9 +112,11 @@ def child(config: TrainConfig, page: bool) -> None:
     os._exit(code)
 
 
-def ended(config: TrainConfig, after: float | None = None, number: int = signal.SIGKILL) -> int:
+def ended(config: TrainConfig, pages: bool, after: float | None = None, number: int = signal.SIGKILL) -> int:
     """The exit code of a run that gets a signal after so many seconds; negative where that killed it. The first combination has a page."""
-    page = config.constraint == "none" and config.predictor == "none" and config.objective == "negative_cosine"
+    page = pages or (
+        config.constraint == "none" and config.predictor == "none" and config.objective == "negative_cosine"
+    )
     process = multiprocessing.get_context("fork").Process(target=child, args=(config, page))
     process.start()
     process.join(after)
@@ -133,6 +136,7 @@ class Campaign:
     wholes: dict[int, tuple[dict[str, bytes], float]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
+    pages: bool = False  # of all combinations, not of the first alone
 
     def config(self, k: int) -> TrainConfig:
         return TrainConfig.of(**{**SMALL, **COMBINATIONS[k], "out": self.folder / "run"})
@@ -141,7 +145,7 @@ class Campaign:
         """The files of the run that nothing stops, and its seconds."""
         if k not in self.wholes:
             begin = time.perf_counter()
-            if code := ended(self.config(k)):
+            if code := ended(self.config(k), self.pages):
                 raise RuntimeError(f"{COMBINATIONS[k]} ends with exit code {code}")
             self.wholes[k] = content(self.folder / "run"), time.perf_counter() - begin
             shutil.rmtree(self.folder / "run")
@@ -155,7 +159,7 @@ class Campaign:
         stopped = 0
         while True:
             config = replace(self.config(k), save_every=self.draw.choice((1, 3, 10)))
-            code = ended(config) if stopped and self.draw.random() < 2 / 3 else stop(config, seconds)
+            code = ended(config, self.pages) if stopped and self.draw.random() < 2 / 3 else stop(config, seconds)
             if code == 0:
                 if stopped:
                     break
@@ -181,7 +185,7 @@ class Campaign:
 
     def kill(self, config: TrainConfig, seconds: float) -> int:
         assert self.number is not None
-        return ended(config, self.draw.uniform(0, seconds), self.number)
+        return ended(config, self.pages, self.draw.uniform(0, seconds), self.number)
 
     def fill(self, config: TrainConfig, seconds: float) -> int:
         ballast = self.folder / "ballast"
@@ -192,7 +196,7 @@ class Campaign:
         with ballast.open("wb") as file:
             file.write(bytes(max(0, left)))
         try:
-            return ended(config)
+            return ended(config, self.pages)
         finally:
             ballast.unlink()
 
@@ -205,9 +209,7 @@ def campaign(folder: Path, rounds: int, how: str, seed: int = 1, jobs: int = 1) 
     def share(job: int) -> None:
         own = folder / str(job)
         own.mkdir()
-        found = Campaign(
-            own, random.Random(seed + job), {"kill": signal.SIGKILL, "term": signal.SIGTERM, "full": None}[how]
-        )
+        found = Campaign(own, random.Random(seed + job), SIGNALS[how], pages=how == "pages")
         try:
             for k in (k % len(COMBINATIONS) for k in range(rounds)):
                 if k % jobs == job:
@@ -262,8 +264,8 @@ class Config:
 
     rounds: int = 100
     """runs, each stopped at least once"""
-    how: tuple[Literal["kill", "term", "full", "share"], ...] = ("kill", "term", "share")
-    """SIGKILL, SIGTERM, a full disk; share: of the time that checkpoints take"""
+    how: tuple[Literal["kill", "pages", "term", "full", "share"], ...] = ("kill", "term", "share")
+    """SIGKILL, the same with a page for every combination, SIGTERM, a full disk; share: of the time that checkpoints take"""
     folder: Path | None = None
     """where the runs are: for a full disk a small one, such as a tmpfs of 2 MiB"""
     out: Path = table.RESULTS / "kills-cpu.json"
@@ -282,7 +284,9 @@ def main() -> int:
     bad = 0
     few_images()
     for how in config.how:
-        data = mock.patch.object(train, "load_split", load_split if how == "share" else lambda *_, **__: few_images())
+        data = mock.patch.object(
+            material, "load_split", load_split if how == "share" else lambda *_, **__: few_images()
+        )
         with data, tempfile.TemporaryDirectory(dir=config.folder) as folder:
             found = (
                 {"how": how, **checkpoint_share(600)}

@@ -23,6 +23,7 @@ from benchmarks import (
     precision,
     process_counts,
     solvers,
+    steps,
     sweep,
     table,
 )
@@ -110,6 +111,7 @@ def small(case):
             CPU, 1, (3, 4), 2, ("digits", "folder of photos"), ("negative cosine alone", "VICReg"), FEW_MODELS
         ),
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
+        steps: lambda: steps.run(CPU, 1, seeds=1),
         sweep: lambda: sweep.run(CPU, 1, count=2, steps=5, data="gaussian"),
         long_runs: lambda: long_runs.run(CPU, 1, steps=400),
         process_counts: lambda: process_counts.run(
