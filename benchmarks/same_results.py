@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 SMALL: dict[str, str] = {
     "compare": "--objectives barlow_twins spectral_contrastive linear_contrastive squared_noncontrastive "
     "--seeds 2 --steps 200 --dim 3 --init-scales 1e-3 1e-5",
-    "train": "--steps 6 --batch 64 --records 4 --constraint grassmann --predictor directpred",
+    "train": "--steps 6 --batch 64 --records 4 --constraint grassmann --objective negative_cosine --predictor directpred",
     "compare-encoders": "--arms constraint=none constraint=grassmann objective=vicreg,lr=0.005 --seeds 2 --steps 3 --records 3",
     "stepwise-deep": "--objectives barlow_twins vicreg --dim 4 --batch 64 --steps 30 --records 20 --pairs 12",
     "stepwise": "--seeds 3 --dim 3 --share 0.05",

@@ -314,7 +314,10 @@ def test_a_full_disk_at_the_end_loses_no_training(at, tmp_path, whole, monkeypat
         assert_same(folder, whole)
 
 
-ARMS = ("constraint=grassmann,dim=4,batch=32", "predictor=directpred,dim=4,batch=32", "lr=1e30,dim=4,batch=32")
+ARMS = tuple(
+    f"objective=negative_cosine,{arm},dim=4,batch=32"
+    for arm in ("constraint=grassmann", "predictor=directpred", "lr=1e30")
+)
 
 
 def comparison(folder, **settings):

@@ -298,8 +298,8 @@ def test_two_processes_are_one(tmp_path):
     options = (
         "--constraint feature-orthonormal",
         "--objective nt_xent --constraint grassmann",
-        "--predictor directpred --teacher 0.9",
-        "--predictor mlp",
+        "--objective negative_cosine --predictor directpred --teacher 0.9",
+        "--objective negative_cosine --predictor mlp",
     )
 
     def ends(count):
@@ -344,7 +344,9 @@ def test_the_folder(tmp_path, few):
     outcome = run(config)
     folder = tmp_path / "run"
     record = json.loads((folder / "run.json").read_text())
-    assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == ["1.4"]
+    assert record["verdict"] == json.loads(json.dumps(outcome.record["verdict"])) and record["constrained"] == [
+        "projector.4"
+    ]
     assert record["verdict"]["guaranteed"][0] == "W has rank 8 by construction (64 features in)"
     assert outcome.findings[0].predicted == "; ".join(record["verdict"]["guaranteed"])
     assert outcome.findings[0].measured == "; ".join([record["verdict"]["judgement"], *record["verdict"]["observed"]])
