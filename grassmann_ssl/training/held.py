@@ -18,12 +18,10 @@ class HeldLayers:
 
     def __init__(self, where: str, manifold: geoopt.Manifold) -> None:
         self.where, self.manifold = where, manifold
-        self.names: list[str] = []
 
     def put(self, model: nn.Module) -> None:
-        """Constrain the model, unless it already is. Raises ValueError or TypeError as `constrain_model`."""
-        if not constraints(model):
-            self.names = constrain_model(model, self.manifold, where=self.where)
+        """Constrain the model; layers that already are stay as they are. Raises ValueError or TypeError as `constrain_model`."""
+        constrain_model(model, self.manifold, where=self.where)
 
     def check(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Raise ValueError, naming the weight, where an optimizer would take one off its manifold."""

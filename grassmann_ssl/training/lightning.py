@@ -15,9 +15,9 @@ class LightningConstraint(Callback):  # type: ignore[misc]  # one of two package
 
         Trainer(callbacks=[LightningConstraint("last", Grassmann()), LightningCollapse("projector")])
 
-    They are constrained before `configure_optimizers`, which has to return a Riemannian optimizer for them. A module that has constrained
-    layers of its own, by `constrain` in its __init__, is left as it is and checked alone; its manifolds come back with
-    `load_from_checkpoint` too. Raises ValueError, before the first step, as `constrain_model`, and for a constrained weight under an
+    They are constrained before `configure_optimizers`, which has to return a Riemannian optimizer for them. Layers that the module
+    constrains itself, by `constrain` in its __init__, stay as they are and are checked too; their manifolds come back with
+    `load_from_checkpoint`. Raises ValueError, before the first step, as `constrain_model`, and for a constrained weight under an
     optimizer that would take it off its manifold.
     """
 

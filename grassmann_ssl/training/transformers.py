@@ -15,7 +15,7 @@ class TrainerConstraint(TrainerCallback):  # type: ignore[misc, unused-ignore]  
 
         Trainer(model, ..., optimizer_cls_and_kwargs=(RiemannianAdam, {"lr": 1e-3}), callbacks=[TrainerConstraint("last", Grassmann())])
 
-    They are constrained when the Trainer is made. A model that has constrained layers of its own is left as it is and checked alone.
+    They are constrained when the Trainer is made. Layers that the model constrains itself stay as they are and are checked too.
     Raises ValueError then as `constrain_model`, and before the first step for a constrained weight under an optimizer that would take it
     off its manifold, such as the Trainer's own.
     """
