@@ -11,7 +11,7 @@ from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.predictors import PREDICTORS
 from grassmann_ssl.objectives.registry import REGISTRY
-from grassmann_ssl.optim.table import OPTIMIZERS
+from grassmann_ssl.optim.table import OPTIMIZERS, RIEMANNIAN
 from grassmann_ssl.registry import Registry
 from grassmann_ssl.runs import Outcome
 
@@ -135,6 +135,7 @@ LITERATURE = (
           "Muon: An optimizer for hidden layers in neural networks", url="https://kellerjordan.github.io/posts/muon/"),
 )  # fmt: skip
 OWN = ("", "this project", "your own")  # sources that are no papers
+FREE = ("none", "penalty", "parametrization")  # constraints under which sgd and adam are torch's own
 
 
 def cited(source: str) -> list[Entry]:
@@ -168,7 +169,9 @@ def _sources(record: dict[str, Any]) -> Iterator[str]:
             several = (*settings.get(f"{setting}s", ()), *settings.get("arms", ()))  # of `compare` and `collapse`
             for name in (settings.get(setting), settings.get("loss"), *several):
                 if setting not in record.get("own", ()) and name in registry:
-                    yield registry[name].source
+                    source = registry[name].source
+                    if source != RIEMANNIAN or settings.get("constraint") not in FREE:
+                        yield source
 
 
 def _of_arm(arm: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from grassmann_ssl.citation import LITERATURE, OWN, SOURCED, cite, cited
+from grassmann_ssl.citation import FREE, LITERATURE, OWN, SOURCED, cite, cited
+from grassmann_ssl.nn.constrain import constraints
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.runs import Outcome
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +60,17 @@ def test_a_run_cites_its_parts_and_the_tools_with_their_versions():
     assert "eprint = {1911.05722},\n  archivePrefix = {arXiv}\n}" in text
     assert keys(cite(run_of(objective="barlow_twins", own=["objective"]))) == tools  # a name of the user's own
     assert keys(cite(run_of(objective="barlow_twins"))) == ["zbontar2021barlow", "simon2023stepwise", *tools]
+
+
+def test_riemannian_optimizers_are_cited_where_something_is_on_a_manifold():
+    for name, constraint in CONSTRAINTS.items():
+        model = nn.Sequential(nn.Linear(4, 2))
+        constraint.put(model, "last")
+        assert (name in FREE) == (not constraints(model))
+        assert ("becigneul2019riemannian" in keys(cite(run_of(constraint=name, optimizer="adam")))) == (
+            name not in FREE
+        )
+        assert "you2017large" in keys(cite(run_of(constraint=name, optimizer="lars")))
 
 
 def test_comparisons_cite_all_their_arms():
