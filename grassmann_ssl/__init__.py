@@ -23,6 +23,7 @@ Where things are, from the ground up:
     runs                  the settings of a run, its result as an `Outcome`, the folder that holds it; many as a table: `load_runs`
     experiments           one module per scientific question; `load_encoder`: what a run of `train` trained
     report                figures and the page of a stored run: `draw`
+    citation              `cite`: BibTeX of the papers and tools that a run used
     run                   `run`: an experiment from its settings to its folder and page
 
 The closed-form theory is a package beside this one: `import theory`. Everything is imported when it is first used.
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 # Module -> the names of it that are found here; a module's own name stands for the module.
 _HOMES = {
     "audit": ("Audit", "CollapseError", "CollapseMonitor", "audit", "audit_embeddings", "judge"),
+    "citation": ("cite",),
     "data": ("data", "image_folder"),
     "experiments": ("experiments", "load_encoder"),
     "manifolds": ("GeneralizedGrassmann", "Grassmann", "Stiefel", "manifolds"),
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from grassmann_ssl.audit import CollapseMonitor as CollapseMonitor
     from grassmann_ssl.audit import audit_embeddings as audit_embeddings
     from grassmann_ssl.audit import judge as judge
+    from grassmann_ssl.citation import cite as cite
     from grassmann_ssl.data import image_folder as image_folder
     from grassmann_ssl.experiments import load_encoder as load_encoder
     from grassmann_ssl.manifolds import GeneralizedGrassmann as GeneralizedGrassmann

@@ -59,6 +59,7 @@ def test_the_map_of_the_docstring_is_right():
         assert all(hasattr(module, one) for one in re.findall(r"`(\w+)`", line)), name
     rooms = {path.parent.name for path in ROOMS if path.parent.parent.name == "grassmann_ssl"}
     assert {name for name, _ in rows} == rooms | {
+        "citation",
         "manifolds.checks",
         "manifolds.pymanopt",
         "objectives.penalties",

@@ -36,6 +36,7 @@ def blocks(language, page=README):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::Warning:lightning")  # about workers, SLURM and the folder of checkpoints
 @pytest.mark.parametrize(
     "code",
     blocks("python")

@@ -8,7 +8,7 @@ from grassmann_ssl.audit.callback import AttachedMonitor
 from grassmann_ssl.audit.monitor import CollapseMonitor
 
 try:
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback as TrainerCallback
 except ImportError as error:
     raise ImportError(
         "grassmann_ssl.audit.transformers needs transformers; to get it: pip install 'grassmann_ssl[transformers]'"

@@ -6,7 +6,8 @@ import geoopt
 from torch import Tensor, nn
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
-from grassmann_ssl.nn.constrain import CONVOLUTIONS, constrain
+from grassmann_ssl.manifolds.layout import WeightLayout
+from grassmann_ssl.nn.constrain import CONVOLUTIONS, constrain, constraints
 from grassmann_ssl.registry import nearest
 
 PLACES = ("last", "linear", "conv")
@@ -53,6 +54,7 @@ def constrain_model(model: nn.Module, manifold: geoopt.Manifold, *, where: str =
     """Put the weights of the layers at `where` on a manifold by `constrain`; returns the names of the constrained layers.
 
     On the Grassmannian, where a square matrix is a single point, `linear` and `conv` leave square layers free (`square_layers` names them).
+    Layers that are on an equal manifold stay as they are.
     Parameter names are those of the layers with `.weight` appended, the keys of `constraints(model)`.
     Raises as `layers_at` and, naming the layer, as `constrain`; ValueError where all layers are square and would be left free.
     """
@@ -60,8 +62,12 @@ def constrain_model(model: nn.Module, manifold: geoopt.Manifold, *, where: str =
     square = square_layers(model, where) if where != "last" and isinstance(manifold, Grassmann) else []
     done = [name for name in names if name not in square]
     for name in done:
+        layer = model.get_submodule(name)
+        layout = constraints(layer).get("weight")
+        if isinstance(layout, WeightLayout) and layout.manifold == manifold:
+            continue
         try:
-            constrain(model.get_submodule(name), manifold=manifold)
+            constrain(layer, manifold=manifold)
         except (ValueError, TypeError) as error:
             raise type(error)(f"layer {name}, weight {tuple(_weight(model, name).shape)}: {error}") from None
     if not done:

@@ -134,9 +134,17 @@ def check_stepped(
         raise ValueError(
             "the optimizer steps parameters that are not of this training: make it from those that it gets"
         )
+    refuse_plain(made, parameters, held)
+
+
+def refuse_plain(
+    made: Sequence[torch.optim.Optimizer], parameters: Mapping[str, Tensor], held: Collection[str]
+) -> None:
+    """Raise ValueError, naming it, for a parameter `held` by a manifold that one of these optimizers would take off it."""
+    stepping = {id(p): optimizer for optimizer in made for group in optimizer.param_groups for p in group["params"]}
     for name in parameters.keys() & set(held):
-        optimizer = stepped[id(parameters[name])][0]
-        if not isinstance(optimizer, (RiemannianOptimizer, geoopt.optim.mixin.OptimMixin)):
+        optimizer = stepping.get(id(parameters[name]))
+        if optimizer is not None and not isinstance(optimizer, (RiemannianOptimizer, geoopt.optim.mixin.OptimMixin)):
             raise ValueError(
                 f"{name} is on a manifold, and torch's {type(optimizer).__name__} would take it off: use a Riemannian optimizer, such as "
                 "grassmann_ssl.RiemannianSGD or RiemannianAdam"

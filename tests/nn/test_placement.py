@@ -68,14 +68,28 @@ def test_square_layers_are_no_matter_on_the_stiefel_manifold():
     assert constrain_model(model, Stiefel(), where="linear") == ["0", "1"]
 
 
+def test_layers_that_are_on_it_already_stay_as_they_are():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    assert constrain_model(model, Grassmann()) == ["2"]
+    weight = model[2].weight.detach().clone()
+    for _ in range(2):
+        assert constrain_model(model, Grassmann(), where="linear") == ["0", "2"]
+        assert torch.equal(model[2].weight, weight) and len(constraints(model)) == 2
+
+
 @pytest.mark.parametrize(
     ("model", "where", "message"),
     [
         (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), "last", r"layer 1, weight \(2, 2\): .* square matrix"),
         (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "linear", "are square, and .* single point: 0, 1"),
-        (nn.Sequential(constrain(nn.Linear(3, 2))), "last", r"layer 0, weight \(2, 3\): .* already on a manifold"),
+        (
+            nn.Sequential(constrain(nn.Linear(3, 2), manifold=Stiefel())),
+            "last",
+            r"layer 0, weight \(2, 3\): .* already on a manifold",
+        ),
         (nn.Sequential(nn.Conv2d(2, 2, 3, groups=2)), "conv", "no layer for where = 'conv'"),
-        (nn.Sequential(nn.Linear(3, 2)), "first", "where must be one of last, linear, conv, got 'first'"),
+        (nn.Sequential(nn.Linear(3, 2)), "first", "where must be one of last, linear, conv, or a pattern .*'first'"),
     ],
 )
 def test_what_cannot_be_constrained_is_named(model, where, message):
