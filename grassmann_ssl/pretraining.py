@@ -61,7 +61,7 @@ def pretrain(
     constraint  a manifold, or a name of docs/encoders.md; on the layers of `where`: last, linear, conv, or a pattern as "encoder.layer4.*"
     predictor   a module (n, d) -> (n, d), for objectives of prediction and target; `teacher` = 0.99 targets an average of the encoder
     optimizer   a function from the list of all parameters to an optimizer, such as `lambda p: RiemannianAdam(p, lr=1e-3)`; a constrained
-                weight is refused under one that would take it off its manifold
+                weight is refused under one that would take it off its manifold; `schedule` multiplies its learning rates
     epochs      in place of `steps`
     probe       labelled inputs of the encoder (x, y, x_test, y_test): its representation is probed at the end
     monitor     sees the embeddings of every step, and acts as it was told where they collapse
@@ -75,6 +75,13 @@ def pretrain(
     """
     given: dict[str, Any] = {"encoder": encoder, "data": data, "objective": objective, "projector": projector}
     given |= {"constraint": constraint, "predictor": predictor, "optimizer": optimizer}
+    for name, value in given.items():
+        if value is None and name != "projector":
+            raise ConfigError(f"{name} must be a name or a value of your own, got None")
+    if monitor is not None and not isinstance(monitor, CollapseMonitor):
+        raise ConfigError(f"monitor must be a CollapseMonitor, got {type(monitor).__name__}")
+    if isinstance(settings.get("log"), str):
+        settings["log"] = (settings["log"],)
     names = {
         name: value if isinstance(value, str) else described(value)
         for name, value in given.items()
@@ -145,4 +152,10 @@ def _probed(probe: Sequence[Tensor]) -> Split:
             raise ConfigError(
                 f"probe: {name} must be as many inputs as labels (n,), got {tuple(inputs.shape)} and {tuple(labels.shape)}"
             )
+    for inputs, labels, name in ((x, y, "x and y"), (x_test, y_test, "x_test and y_test")):
+        if labels.is_floating_point() or (inputs.is_floating_point() and not bool(inputs.isfinite().all())):
+            raise ConfigError(f"probe: labels must be integers and inputs finite, got {name} that are not")
+    unknown = sorted(set(y_test.tolist()) - set(y.tolist()))
+    if unknown:
+        raise ConfigError(f"probe: y_test has the class {unknown[0]}, which y has not")
     return Split(x, y, x_test, y_test)

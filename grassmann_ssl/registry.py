@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, TypeVar
@@ -44,10 +44,10 @@ def is_own(name: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
 
 
-def own(name: str) -> Callable[..., Any]:
-    """The callable of a name PACKAGE.MODULE:NAME, from a module that Python finds, or that lies in the working directory.
+def own(name: str, needed: bool = True) -> Any:
+    """What a name PACKAGE.MODULE:NAME stands for, in a module that Python finds, or that lies in the working directory.
 
-    Raises ValueError where there is no such module or name, where importing it fails, and where it cannot be called.
+    Raises ValueError where there is no such module or name, where importing it fails, and where it cannot be called and that is `needed`.
     """
     module, _, attribute = name.partition(":")
     here = os.getcwd()
@@ -64,7 +64,6 @@ def own(name: str) -> Callable[..., Any]:
             known = [one for one in vars(found) if not one.startswith("_")]
             raise ValueError(f"{name}: {module} has no {attribute!r}{nearest(attribute, known)}")
         found = getattr(found, part)
-    if not callable(found):
+    if needed and not callable(found):
         raise ValueError(f"{name} must be callable, got {type(found).__name__}")
-    made: Callable[..., Any] = found
-    return made
+    return found

@@ -35,8 +35,9 @@ def command(*arguments):
 if __name__ == "__main__":
     first = int(os.environ.get("MASTER_PORT", "0"))
     for number, line in enumerate(sys.argv[1:], 1):
-        # Each line meets the other processes anew, in a store of its own.
-        os.environ |= {"MASTER_PORT": str(first + number), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+        # Each line meets the other processes anew, in a store of its own, at a port that the system gives to nobody unasked.
+        port = 20_000 + (first + 97 * number) % 10_000
+        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
         done = command(*shlex.split(line))
         sys.stdout.write(done.stdout)
         sys.stderr.write(done.stderr)

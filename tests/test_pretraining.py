@@ -286,7 +286,33 @@ BAD = [
     ({"constraint": "stiefel", "where": "nothing.*"}, "constraint: the model has no layer for where = 'nothing.*'"),
     ({"probe": (X, X[:, 0], X, X)}, "probe: x_test and y_test must be as many inputs as labels"),
     ({"epochs": 2, "steps": 3}, "epochs and steps are both given"),
+    ({"objective": lambda a, b: (a - b).detach().sum()}, "objective: <lambda> passes no gradient to the embeddings"),
+    ({"optimizer": lambda p: torch.optim.SGD(p, lr=0.1), "lr": 0.1}, "lr = 0.1 has no effect with an optimizer of your own"),
+    ({"data": [(X * torch.nan, X)]}, "data: the views of its first batch are not finite"),
+    ({"data": [{"input_ids": X, "attention_mask": X}]}, "attention_mask may be no view: say which are, views=(NAME, NAME)"),
+    ({"data": [(X, X, X[:, :3])]}, "and all where rows are vectors, got (float32 (48, 12), float32 (48, 12), float32 (48, 3))"),
+    ({"data": DataLoader(TensorDataset(X[:33], X[:33]), 16)}, "data: the last batch of an epoch has 1 row, which no loss compares"),
+    ({"probe": (X, X[:, 0], X, X[:, 0])}, "probe: labels must be integers and inputs finite, got x and y that are not"),
+    ({"probe": (X, torch.zeros(48).long(), X, torch.ones(48).long())}, "probe: y_test has the class 1, which y has not"),
+    ({"projector": nn.Sequential(nn.Linear(16, 4), nn.ReLU()), "constraint": "grassmann"},
+     "constraint: grassmann is for the layer that makes z, and z is not the output of projector.0, the last linear layer"),
 ]  # fmt: skip
+
+
+@pytest.mark.slow  # without the checks of types, which would see them first
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": None}, "objective must be a name or a value of your own, got None"),
+        ({"monitor": True}, "monitor must be a CollapseMonitor, got bool"),
+        ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+    ],
+)
+def test_other_types_are_refused_by_name(change, message):
+    settings = {"encoder": net(), "data": loader(), "objective": pull, **QUICK, **change}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        pretrain(**settings)
 
 
 @pytest.mark.parametrize(("change", "message"), BAD)
@@ -301,6 +327,62 @@ def test_what_does_not_fit_is_refused_before_training_in_one_line(change, messag
     with pytest.raises(ConfigError, match=re.escape(message)) as refused:
         pretrain(**settings)
     assert "\n" not in str(refused.value)
+
+
+class Crossed(nn.Module):
+    """A head whose layers are not used in the order in which they are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.first, self.unused = nn.Linear(8, 4, bias=False), nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, h):
+        return self.last(torch.relu(self.first(h)))
+
+
+def test_the_last_layer_is_the_one_that_makes_z():
+    settings = {"steps": 3, "records": 2, "progress": False}
+    outcome = pretrain(net(), loader(), pull, projector=Crossed(), constraint="grassmann", **settings)
+    last = outcome.model.projector.last.weight.detach()
+    assert outcome.record["constrained"] == ["projector.last"] and (last @ last.T - torch.eye(4)).abs().max() < 1e-6
+    assert outcome.findings[0].predicted.startswith("W has rank 4 by construction (8 features in)")
+    outcome = pretrain(net(), loader(), pull, projector=nn.Linear(16, 4), constraint="grassmann", **settings)
+    assert outcome.record["constrained"] == ["projector"]
+
+
+def test_what_is_constrained_already_is_said_and_stays(capsys):
+    settings = {"steps": 3, "records": 2, "progress": False}
+    head = nn.Linear(16, 4, bias=False)
+    for constraint in ("grassmann", "grassmann", "none"):  # a second call finds it where the first one left it
+        outcome = pretrain(
+            net(),
+            loader(),
+            pull,
+            projector=head,
+            constraint=constraint,
+            optimizer=lambda p: RiemannianAdam(p, lr=0.01),
+            **settings,
+        )
+        assert outcome.record["constrained"] == ["projector"]
+        assert ("constrained already, and stays so: projector" in capsys.readouterr().err) == (constraint == "none")
+
+
+def test_a_last_layer_that_widens_guarantees_nothing():
+    outcome = pretrain(
+        net(),
+        loader(),
+        pull,
+        projector=nn.Linear(16, 20, bias=False),
+        constraint="stiefel",
+        steps=3,
+        records=2,
+        progress=False,
+    )
+    assert outcome.record["verdict"]["guaranteed"] == [] and outcome.record["constrained"] == ["projector"]
+
+
+def test_more_records_than_steps_cost_nothing():
+    assert len(pretrain(net(), loader(), pull, **{**QUICK, "records": 10**9}).history) == 8
 
 
 def test_epochs():

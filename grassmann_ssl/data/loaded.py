@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from grassmann_ssl.data.augment import keyed_generator
 from grassmann_ssl.data.randomness import GlobalRandomness
 from grassmann_ssl.distributed import Process
 
+NO_VIEWS = ("mask", "label", "target", "type_ids")  # in the keys of what dicts hold beside views
 EPOCH_KEY, LOOKED_AT = 3, 2**40  # of the order of an epoch; the number of the pass that is looked at, beyond all epochs
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 Pick = Callable[[Any], Sequence[Tensor]] | Sequence[int | str] | None
@@ -48,6 +49,21 @@ class Loaded:
         if type(getattr(iterable, "sampler", None)).__name__ == "DistributedSampler":
             raise ValueError(
                 "it has a DistributedSampler, and every batch is divided among the processes here: leave it out"
+            )
+        self._check_last_batch(iterable)
+
+    def _check_last_batch(self, loader: Any) -> None:
+        """Raise ValueError for a DataLoader whose last batch is one row, or cannot be shared by the processes."""
+        size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+        if not size or getattr(loader, "drop_last", True) or not isinstance(rows, Sized):
+            return
+        last = len(rows) % size
+        if last == 1 or last % self.process.count:
+            reason = (
+                "which no loss compares" if last == 1 else f"which {self.process.count} processes cannot share equally"
+            )
+            raise ValueError(
+                f"the last batch of an epoch has {last} row{'s' * (last > 1)}, {reason}: give the DataLoader drop_last=True"
             )
 
     def __len__(self) -> int:
@@ -136,6 +152,16 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
     """The views of a batch, tensors of equally many rows. Raises ValueError, saying what the batch holds, for fewer than two."""
     if pick is None:
         entries = list(batch.values()) if isinstance(batch, Mapping) else batch
+        if isinstance(batch, Mapping):
+            unclear = [
+                str(key)
+                for key, x in batch.items()
+                if _is_view(x) and any(word in str(key).lower() for word in NO_VIEWS)
+            ]
+            if unclear:
+                raise ValueError(
+                    f"a batch holds {described(batch)}, and {', '.join(unclear)} may be no view: say which are, views=(NAME, NAME)"
+                )
         if isinstance(entries, (list, tuple)) and entries and isinstance(entries[0], (list, tuple)):
             entries = entries[0]
         found = [x for x in entries if _is_view(x)] if isinstance(entries, (list, tuple)) else []
@@ -156,9 +182,10 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             raise ValueError(
                 f"the views of a batch must be tensors (n, ...) of one n and one type, got {described(found)}; `views` says which they are"
             )
-    if found[1].shape != found[0].shape:
+    if any(x.shape != found[0].shape for x in (found if found[0].ndim == 2 else found[1:2])):
         raise ValueError(
-            f"the first two views must have one shape, got {described(found)}; smaller crops come after two whole views"
+            f"the first two views must have one shape, and all where rows are vectors, got {described(found)}; smaller crops come after "
+            "whole views; `views` says which they are"
         )
     return tuple(found)
 

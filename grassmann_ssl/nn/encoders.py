@@ -44,6 +44,8 @@ def architecture(name: str) -> Architecture:
     if not is_own(name):
         return ENCODERS[name]
     make = own(name)
+    if isinstance(make, nn.Module):
+        return Architecture(name, lambda: make, ())
     return Architecture(name, make, tuple(one for one in signature(make).parameters if one in _SIZES))
 
 

@@ -57,6 +57,10 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     def stays(changed: Tensor) -> bool:
         return bool(abs(value(changed) - value(views)) <= SAME * max(1.0, abs(value(views))))
 
+    value(views)
+    _check_gradient(
+        lambda: copy.deepcopy(given).double() if isinstance(given, nn.Module) else given, by_name, names, views, name
+    )
     if isinstance(given, nn.Module):
         function: Any = _held(given, names, by_name)
     else:
@@ -115,6 +119,18 @@ def _held(loss: nn.Module, names: tuple[str, ...], by_name: bool) -> type[nn.Mod
     forward: Any = Own.forward
     forward.__signature__ = Signature([Parameter(key, Parameter.POSITIONAL_OR_KEYWORD) for key in ("self", *names)])
     return Own
+
+
+def _check_gradient(loss: Callable[[], Any], by_name: bool, names: tuple[str, ...], views: Tensor, name: str) -> None:
+    """Raise ValueError for a loss whose value has no gradient in any of the embeddings."""
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        leaves = [x.clone().requires_grad_() for x in views]
+        twin = loss()
+        function = twin if by_name else partial(_by_position, twin)
+        value = function(**dict(zip(names, leaves, strict=True)))
+        found = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if value.requires_grad else [None]
+    if all(one is None for one in found):
+        raise ValueError(f"{name} passes no gradient to the embeddings: is it detached, or a constant?")
 
 
 def _generator() -> torch.Generator:

@@ -184,9 +184,11 @@ class RunConfig:
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
         """Raises ConfigError unless the settings, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""
-        values = self.values()
+        values, types = self.values(), {one.name: one.type for one in self.known()}
         for name in names:
-            value = values[name]
+            value, whole = values[name], types[name] in (int, int | None)
+            if isinstance(value, bool) or not isinstance(value, (int, tuple) if whole else (int, float, tuple)):
+                raise ConfigError(f"{name} must be a {'whole ' * whole}number, got {value!r}")
             if isinstance(value, tuple) and not value:
                 raise ConfigError(f"{name} must not be empty")
             for one in value if isinstance(value, tuple) else (value,):

@@ -21,5 +21,6 @@ def evenly_spaced(steps: int, every: int) -> frozenset[int]:
 
 def log_spaced(steps: int, count: int) -> frozenset[int]:
     """About `count` log-spaced steps from 0 to `steps`, inclusive; every step where the spacing is below 1."""
+    count = min(count, 100 * steps + 2)  # more would find no further step
     exponents = (k / max(1, count - 2) for k in range(count - 1))
     return frozenset({0, steps, *(round(steps**exponent) for exponent in exponents if steps)})

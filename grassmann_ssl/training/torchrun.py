@@ -1,5 +1,6 @@
 """Distributed data-parallel training under torchrun."""
 
+import gc
 import hashlib
 import inspect
 import os
@@ -84,4 +85,7 @@ def processes(device: str) -> Iterator[Process]:
     try:
         yield Process(dist.get_rank(), count, own)
     finally:
+        # A DistributedDataParallel lies in a circle of references. Freed after the group it would be the last that holds it, and its end
+        # waits, with the lock of the interpreter, for a thread of the group that may be waiting for that lock.
+        gc.collect()
         dist.destroy_process_group()

@@ -206,7 +206,7 @@ def test_places():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layers_at(model_of_layers(), "all"), "where must be one of last, linear, conv, got 'all'"),
+        (lambda: layers_at(model_of_layers(), "all"), "where must be one of last, linear, conv, or a pattern"),
         (lambda: layers_at(nn.Sequential(nn.Linear(3, 2)), "conv"), "no layer for where = 'conv'"),
         (
             lambda: constrain_model(nn.Sequential(nn.Linear(3, 3)), Grassmann()),

@@ -18,12 +18,13 @@ from grassmann_ssl.nn.encoders import made
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.heads import projector
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, evaluating
-from grassmann_ssl.nn.placement import layers_at
+from grassmann_ssl.nn.placement import PLACES, is_pattern, layers_at
 from grassmann_ssl.nn.predictors import DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective
 from grassmann_ssl.optim.table import optimizers
 from grassmann_ssl.runs import ConfigError, setting
+from grassmann_ssl.streams import say
 
 
 @dataclass
@@ -51,6 +52,10 @@ class Arm:
         if not self.held_last:
             return None, None
         last: Any = self.method.online.get_submodule(self.constrained[-1])
+        if (
+            last.weight.shape[0] > last.weight.shape[1]
+        ):  # its columns are orthonormal: z cannot use all of its dimensions
+            return None, None
         return last.weight, last.metric if self.feature_layer is not None else None
 
     def time_of(self, steps: np.ndarray, config: TrainConfig) -> np.ndarray:
@@ -86,11 +91,23 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
         loss = config.loss()
         head = _projector(config, body, example)
         online = nn.Sequential(OrderedDict(encoder=body, projector=head))
+        output_width(body, example, f"encoder {config.encoder}")
+        last, makes_z = _last_linear(online, example)
+        held_before = [name.removesuffix(".weight") for name in constraints(online)]
         with setting("constraint"):
-            constrained = constraint.put(online, config.where)
-            last = _last_linear(online)
+            where = last if config.where == "last" and last and last != layers_at(online, "last")[0] else config.where
+            constrained = constraint.put(online, where if is_pattern(where) or where in PLACES else f"{where}*")
             constraint.check_layers(config.where, constrained, last)
-        held_last = constraint.rank_of_w and constrained[-1:] == [last]
+            if constraint.subspace and not makes_z:
+                raise ConfigError(
+                    f"constraint: {constraint.name} is for the layer that makes z, and z is not the output of {last or 'any'}, the "
+                    "last linear layer: what follows it is not rotation-invariant; end your projector with a linear layer, or use stiefel"
+                )
+        stays = [name for name in held_before if name not in constrained]
+        if stays:
+            say(f"constrained already, and stays so: {', '.join(stays)}")
+            constrained = [*stays, *constrained]
+        held_last = constraint.rank_of_w and constrained[-1:] == [last] and makes_z
         if not constraint.rank_of_w and config.init_scale != 1:
             with torch.no_grad():
                 for parameter in online.get_submodule(last).parameters():
@@ -164,10 +181,29 @@ def _projector(config: TrainConfig, body: nn.Module, example: Tensor) -> nn.Modu
     return projector(features, (config.hidden, config.dim), kind)
 
 
-def _last_linear(online: nn.Module) -> str:
-    """The name of the last linear layer, "" where there is none."""
-    names = [name for name, m in online.named_modules() if isinstance(m, nn.Linear)]
-    return names[-1] if names else ""
+def _last_linear(online: nn.Module, example: Tensor) -> tuple[str, bool]:
+    """The name of the linear layer that was called last on the example, "" where none is, and whether its output is that of the whole."""
+    called: list[tuple[str, Tensor]] = []
+    handles = [
+        m.register_forward_hook(lambda _, inputs, out, name=name: called.append((name, out)))
+        for name, m in online.named_modules()
+        if isinstance(m, nn.Linear)
+    ]
+    place = next((p.device for p in online.parameters()), example.device)
+    try:
+        with torch.no_grad(), evaluating(online):
+            z = online(example.to(place))
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(
+            f"encoder and projector cannot take the views: {(str(error).splitlines() or [''])[0]}"
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not called:
+        return "", False
+    name, out = called[-1]
+    return name, out.shape == z.shape and torch.equal(out, z)
 
 
 def _predictor(config: TrainConfig) -> nn.Module | None:

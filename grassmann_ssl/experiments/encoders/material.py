@@ -192,6 +192,8 @@ class Batches(Material):
     def first(self) -> tuple[Tensor, ...]:
         """The views of the first batch."""
         for views in self.loaded.looked_at(SEEN):
+            if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in views):
+                raise ValueError("the views of its first batch are not finite")
             return views
         raise ValueError("there is no batch in it")
 
@@ -225,7 +227,10 @@ class Batches(Material):
 
     def watched(self) -> list[Tensor]:
         most = HELD // max(1, self.first[0][0].numel() * self.first[0].element_size())
-        return list(self.view(0, max(2, min(SEEN, most))))
+        chunks_of = list(self.view(0, max(2, min(SEEN, most))))
+        if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in chunks_of):
+            raise ConfigError("data: the views of an epoch are not finite")
+        return chunks_of
 
     def finding(self) -> Finding:
         try:
@@ -243,7 +248,7 @@ def material_of(config: TrainConfig, process: Process, progress: Progress | None
             return Batches(Loaded(config.given.data, config.seed, process, config.given.views), probed)
     if config.own_data:
         with setting("data"):
-            return Batches(Loaded(own(config.data), config.seed, process))
+            return Batches(Loaded(own(config.data, needed=False), config.seed, process))
     generator = torch.Generator().manual_seed(config.seed)
     with setting("data"):
         split = load_split(config.data, generator, progress, **asdict(config.data_options)).to(process.device)

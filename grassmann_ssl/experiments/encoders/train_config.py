@@ -145,6 +145,8 @@ class TrainConfig(LoggedConfig):
             and f"with constraint {self.constraint}",
             "init_scale": constraint.rank_of_w and f"with constraint {self.constraint}",
             **{name: "projector" in self.own and "with a projector of your own" for name in ("hidden", "head")},
+            "lr": "optimizer" in self.own
+            and "with an optimizer of your own, which has its own; the schedule multiplies it",
             "augmentation": self.own_data and f"with data {self.data}, which are views already",
         }
         data = FORMATS.get(self.data.partition(":")[0])
