@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import grassmann_ssl
 from grassmann_ssl import RiemannianAdam, RiemannianCG, load_encoder, pretrain
 from grassmann_ssl.audit import CollapseError, CollapseMonitor
+from grassmann_ssl.distributed import Process
+from grassmann_ssl.experiments.encoders.encoder_arms import assemble
+from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.objectives import objective
@@ -348,6 +351,14 @@ def test_the_last_layer_is_the_one_that_makes_z():
     assert outcome.findings[0].predicted.startswith("W has rank 4 by construction (8 features in)")
     outcome = pretrain(net(), loader(), pull, projector=nn.Linear(16, 4), constraint="grassmann", **settings)
     assert outcome.record["constrained"] == ["projector"]
+
+
+def test_muon_steps_the_layer_that_makes_z():
+    given = Given(encoder=net(), projector=Crossed())
+    config = PretrainConfig.of(encoder="net", given=given, dim=4, optimizer="muon")
+    arm = assemble(config, X[:2], Process(0, 1, torch.device("cpu")))
+    (lifted,) = arm.optimizers[-1].param_groups[0]["params"]
+    assert lifted is arm.method.projector.last.weight
 
 
 def test_what_is_constrained_already_is_said_and_stays(capsys):

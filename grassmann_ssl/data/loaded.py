@@ -151,17 +151,7 @@ class Steps:
 def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
     """The views of a batch, tensors of equally many rows. Raises ValueError, saying what the batch holds, for fewer than two."""
     if pick is None:
-        entries = list(batch.values()) if isinstance(batch, Mapping) else batch
-        if isinstance(batch, Mapping):
-            unclear = [
-                str(key)
-                for key, x in batch.items()
-                if _is_view(x) and any(word in str(key).lower() for word in NO_VIEWS)
-            ]
-            if unclear:
-                raise ValueError(
-                    f"a batch holds {described(batch)}, and {', '.join(unclear)} may be no view: say which are, views=(NAME, NAME)"
-                )
+        entries = _values_of(batch) if isinstance(batch, Mapping) else batch
         if isinstance(entries, (list, tuple)) and entries and isinstance(entries[0], (list, tuple)):
             entries = entries[0]
         found = [x for x in entries if _is_view(x)] if isinstance(entries, (list, tuple)) else []
@@ -188,6 +178,18 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             "whole views; `views` says which they are"
         )
     return tuple(found)
+
+
+def _values_of(batch: Mapping[Any, Any]) -> list[Any]:
+    """What a dict holds. Raises ValueError where its keys say that a tensor may be no view."""
+    unclear = [
+        str(key) for key, x in batch.items() if _is_view(x) and any(word in str(key).lower() for word in NO_VIEWS)
+    ]
+    if unclear:
+        raise ValueError(
+            f"a batch holds {described(batch)}, and {', '.join(unclear)} may be no view: say which are, views=(NAME, NAME)"
+        )
+    return list(batch.values())
 
 
 def described(batch: Any) -> str:

@@ -55,17 +55,23 @@ class Constraint:
     options: tuple[str, ...] = ()
     source: str = ""
 
+    @property
+    def _use(self) -> str:
+        return f"; use --constraint {self.instead}" if self.instead else ""
+
+    def _elsewhere(self, where: str) -> str:
+        return f"constraint {self.name} {self.elsewhere.format(where=where)}{self._use}"
+
     def check_layers(self, where: str, names: list[str], last: str) -> None:
         """Raise ValueError, with the reason, where it is for the last linear layer only, and is put on others; `names` of them all."""
         if self.places == ("last",) and names and names != [last]:
-            use = f"; use --constraint {self.instead}" if self.instead else ""
-            raise ValueError(f"constraint {self.name} {self.elsewhere.format(where=where)}{use}")
+            raise ValueError(self._elsewhere(where))
 
     def check(self, *, where: str, objective: str, invariant: bool, predictor: str, equivariant: bool) -> None:
         """Raise ValueError, with the reason, for an incompatible place, objective or predictor."""
-        use = f"; use --constraint {self.instead}" if self.instead else ""
+        use = self._use
         if where not in self.places and not is_pattern(where):
-            raise ValueError(f"constraint {self.name} {self.elsewhere.format(where=where)}{use}")
+            raise ValueError(self._elsewhere(where))
         if self.subspace and not invariant:
             raise ValueError(
                 f"constraint {self.name}: {objective} is not rotation-invariant, so it is no {self.subspace}{use}"

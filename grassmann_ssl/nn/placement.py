@@ -16,18 +16,21 @@ PLACES = ("last", "linear", "conv")
 def layers_at(model: nn.Module, where: str) -> list[str]:
     """Names of the layers to constrain, in module order: last, the last nn.Linear; linear, all; conv, all convolutions with groups = 1.
 
-    Or, where it has a dot or a star, those linear layers and convolutions whose name fits a pattern, as encoder.layer4.*; a star stands
-    for any letters. Raises ValueError for an unknown place, and, naming what there is, where the model has no such layer.
+    Or the layer of that name; or, where it has a dot or a star, those linear layers and convolutions whose name fits a pattern, as
+    encoder.layer4.*; a star stands for any letters. Raises ValueError for an unknown place, and, naming what there is, where the model has
+    no such layer.
     """
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    conv = [name for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS) and m.groups == 1]
+    own = {*linear, *conv}
+    if where not in PLACES and where in own:
+        return [where]
     if where not in PLACES and not is_pattern(where):
         raise ValueError(
             f"where must be one of {', '.join(PLACES)}, or a pattern of layers' names such as 'encoder.*', got "
             f"{where!r}{nearest(where, PLACES)}"
         )
-    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    conv = [name for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS) and m.groups == 1]
     if is_pattern(where):
-        own = {*linear, *conv}
         names = [name for name, _ in model.named_modules() if name in own and fnmatchcase(name, where)]
     else:
         names = conv if where == "conv" else linear

@@ -48,19 +48,20 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     turn = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=_generator()))[0]
     lengths = torch.rand(ROWS, 1, dtype=torch.float64, generator=_generator()) + 0.5
 
+    def twin() -> Callable[..., Any]:
+        """The loss by the names of its embeddings; of a module a copy, so that what it remembers stays as it is."""
+        one = copy.deepcopy(given).double() if isinstance(given, nn.Module) else given
+        return one if by_name else partial(_by_position, one)
+
     def value(views: Tensor) -> float:
-        twin = (
-            copy.deepcopy(given).double() if isinstance(given, nn.Module) else given
-        )  # what it remembers stays as it is
-        return _value(twin if by_name else partial(_by_position, twin), dict(zip(names, views, strict=True)), name)
+        return _value(twin(), dict(zip(names, views, strict=True)), name)
+
+    usual = value(views)
 
     def stays(changed: Tensor) -> bool:
-        return bool(abs(value(changed) - value(views)) <= SAME * max(1.0, abs(value(views))))
+        return abs(value(changed) - usual) <= SAME * max(1.0, abs(usual))
 
-    value(views)
-    _check_gradient(
-        lambda: copy.deepcopy(given).double() if isinstance(given, nn.Module) else given, by_name, names, views, name
-    )
+    _check_gradient(twin(), names, views, name)
     if isinstance(given, nn.Module):
         function: Any = _held(given, names, by_name)
     else:
@@ -121,12 +122,10 @@ def _held(loss: nn.Module, names: tuple[str, ...], by_name: bool) -> type[nn.Mod
     return Own
 
 
-def _check_gradient(loss: Callable[[], Any], by_name: bool, names: tuple[str, ...], views: Tensor, name: str) -> None:
+def _check_gradient(function: Callable[..., Any], names: tuple[str, ...], views: Tensor, name: str) -> None:
     """Raise ValueError for a loss whose value has no gradient in any of the embeddings."""
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         leaves = [x.clone().requires_grad_() for x in views]
-        twin = loss()
-        function = twin if by_name else partial(_by_position, twin)
         value = function(**dict(zip(names, leaves, strict=True)))
         found = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if value.requires_grad else [None]
     if all(one is None for one in found):

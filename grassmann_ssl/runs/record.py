@@ -262,20 +262,22 @@ class Figures:
         self._outcome = outcome
 
     def __dir__(self) -> list[str]:
-        from grassmann_ssl.run import figures
-
-        return [name.replace("-", "_") for name in figures(self._outcome)]
+        return list(self._drawn())
 
     def __getattr__(self, name: str) -> Callable[[], Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in dir(self):
+        found = self._drawn()
+        if name not in found:
             raise AttributeError(
-                f"the page of {self._outcome.name} has no figure {name!r}; it has {', '.join(dir(self))}"
+                f"the page of {self._outcome.name} has no figure {name!r}; it has {', '.join(sorted(found))}"
             )
+        return lambda: found[name]
+
+    def _drawn(self) -> dict[str, Any]:
         from grassmann_ssl.run import figures
 
-        return lambda: {key.replace("-", "_"): figure for key, figure in figures(self._outcome).items()}[name]
+        return {name.replace("-", "_"): figure for name, figure in figures(self._outcome).items()}
 
 
 class Run:

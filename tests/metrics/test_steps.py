@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.steps import SMOOTH as BENCHED
 from grassmann_ssl.metrics.steps import detect_steps, eigenvalue_steps, first_crossing
 from tests.oracles.metrics import staircase
 from tests.profiles import examples
@@ -52,17 +53,7 @@ def test_times_and_heights_take_the_units_of_the_curve():
     assert detect_steps(LINEAR, -y).count == 0
 
 
-SMOOTH = {
-    "flat": lambda u: 0 * u,
-    "offset": lambda u: 0 * u + 1e3,
-    "ramp": lambda u: u,
-    "decay": lambda u: 1 - np.exp(-4 * u),
-    "fast decay": lambda u: 1 - np.exp(-300 * u),
-    "root": np.sqrt,
-    "square": np.square,
-    "power": lambda u: 1 - (u + 1e-3) ** -0.5 / 30,
-    "logarithm": lambda u: np.log1p(100 * u) / 5,
-}
+SMOOTH = {**BENCHED, "flat": lambda u: 0 * u, "offset": lambda u: 0 * u + 1e3}
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from grassmann_ssl.nn.encoders import made
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.heads import projector
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, evaluating
-from grassmann_ssl.nn.placement import PLACES, is_pattern, layers_at
+from grassmann_ssl.nn.placement import layers_at
 from grassmann_ssl.nn.predictors import DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective
@@ -87,16 +87,19 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         body = _encoder(config, example)
+        features = output_width(body, example, f"encoder {config.encoder}")
         constraint = config.constraint_used()
         loss = config.loss()
-        head = _projector(config, body, example)
+        head = _projector(config, features)
         online = nn.Sequential(OrderedDict(encoder=body, projector=head))
-        output_width(body, example, f"encoder {config.encoder}")
+        width = output_width(online, example, "encoder and projector")
+        if width != config.dim:
+            raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
         last, makes_z = _last_linear(online, example)
         held_before = [name.removesuffix(".weight") for name in constraints(online)]
+        where = last if config.where == "last" and last and last != layers_at(online, "last")[0] else config.where
         with setting("constraint"):
-            where = last if config.where == "last" and last and last != layers_at(online, "last")[0] else config.where
-            constrained = constraint.put(online, where if is_pattern(where) or where in PLACES else f"{where}*")
+            constrained = constraint.put(online, where)
             constraint.check_layers(config.where, constrained, last)
             if constraint.subspace and not makes_z:
                 raise ConfigError(
@@ -127,7 +130,7 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
         body, head, objective,
         predictor=q, teacher=teacher, stop_gradient=loss.predictive, orthogonality=(config.constraint_options.penalty, soft),
     ).to(device)  # fmt: skip
-    arm = Arm(method, loss, _optimizers(config, method), constrained, held_last, feature_layer)
+    arm = Arm(method, loss, _optimizers(config, method, where), constrained, held_last, feature_layer)
     if hasattr(objective, "renew"):
         arm.observers.append(objective.renew)
     if feature_layer is not None:
@@ -154,28 +157,29 @@ def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
 
 def output_width(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> int:
     """k of a module's output (n, k) for the example, in evaluation mode. Raises ConfigError for any other output, and where it fails."""
-    place = next((p.device for p in module.parameters()), example.device)
-    try:
-        with torch.no_grad(), evaluating(module):
-            out = module(example.to(place))
-    except Exception as error:  # whatever the user's module raises
-        shape = " x ".join(map(str, example.shape[1:]))
-        raise ConfigError(f"{name} cannot take the {kind} of {shape}: {(str(error).splitlines() or [''])[0]}") from None
+    out = _output(module, example, name, kind)
     if not isinstance(out, Tensor) or out.ndim != 2:
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise ConfigError(f"{name} must return a tensor (n, k), one row a view, got {got}; pool what is more")
     return out.shape[1]
 
 
-def _projector(config: TrainConfig, body: nn.Module, example: Tensor) -> nn.Module:
+def _output(module: nn.Module, example: Tensor, name: str, kind: str) -> Any:
+    """What a module returns for the example, in evaluation mode, on its own device. Raises ConfigError where it fails."""
+    place = next((p.device for p in module.parameters()), example.device)
+    try:
+        with torch.no_grad(), evaluating(module):
+            return module(example.to(place))
+    except Exception as error:  # whatever the user's module raises
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise ConfigError(f"{name} cannot take the {kind} of {shape}: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def _projector(config: TrainConfig, features: int) -> nn.Module:
     """The projection head; centred before a last layer that is constrained as such, unless the settings say otherwise."""
     given = config.projector_used()
     if given is not None:
-        width = output_width(nn.Sequential(body, given), example, "encoder and projector")
-        if width != config.dim:
-            raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
         return given
-    features = getattr(body, "out_features", None) or output_width(body, example, f"encoder {config.encoder}")
     held = config.constraint_used().rank_of_w and config.where == "last"
     kind = ("centred" if held else "standard") if config.head == "auto" else config.head
     return projector(features, (config.hidden, config.dim), kind)
@@ -189,14 +193,8 @@ def _last_linear(online: nn.Module, example: Tensor) -> tuple[str, bool]:
         for name, m in online.named_modules()
         if isinstance(m, nn.Linear)
     ]
-    place = next((p.device for p in online.parameters()), example.device)
     try:
-        with torch.no_grad(), evaluating(online):
-            z = online(example.to(place))
-    except Exception as error:  # whatever the user's module raises
-        raise ConfigError(
-            f"encoder and projector cannot take the views: {(str(error).splitlines() or [''])[0]}"
-        ) from None
+        z = _output(online, example, "encoder and projector", "views")
     finally:
         for handle in handles:
             handle.remove()
@@ -213,9 +211,9 @@ def _predictor(config: TrainConfig) -> nn.Module | None:
     return chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
 
 
-def _optimizers(config: TrainConfig, method: JointEmbedding) -> list[torch.optim.Optimizer]:
+def _optimizers(config: TrainConfig, method: JointEmbedding, where: str) -> list[torch.optim.Optimizer]:
     chosen = config.optimizer_used()
-    lifted = layers_at(method.online, config.where) if chosen.comparator else []
+    lifted = layers_at(method.online, where) if chosen.comparator else []
     with setting("optimizer"):
         return optimizers(
             chosen,

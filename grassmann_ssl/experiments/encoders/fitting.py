@@ -65,9 +65,7 @@ def online_probes(method: JointEmbedding, split: Split | None) -> Callable[[], d
 def prepare(config: TrainConfig, material: Material, process: Process) -> tuple[Steps, Arm]:
     """The views of the steps and the untrained arm of a training run. Raises ConfigError for settings that do not fit the data."""
     views = material.steps(config)
-    example = material.example
-    arm = assemble(config, example, process)
-    output_width(arm.method.encoder, example, f"encoder {config.encoder}")
+    arm = assemble(config, material.example, process)
     labelled = material.labelled
     if labelled is not None and (
         labelled.train_labels is not None or config.embeddings

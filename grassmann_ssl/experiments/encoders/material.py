@@ -192,7 +192,7 @@ class Batches(Material):
     def first(self) -> tuple[Tensor, ...]:
         """The views of the first batch."""
         for views in self.loaded.looked_at(SEEN):
-            if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in views):
+            if not _finite(views):
                 raise ValueError("the views of its first batch are not finite")
             return views
         raise ValueError("there is no batch in it")
@@ -228,7 +228,7 @@ class Batches(Material):
     def watched(self) -> list[Tensor]:
         most = HELD // max(1, self.first[0][0].numel() * self.first[0].element_size())
         chunks_of = list(self.view(0, max(2, min(SEEN, most))))
-        if any(x.is_floating_point() and not bool(x.isfinite().all()) for x in chunks_of):
+        if not _finite(chunks_of):
             raise ConfigError("data: the views of an epoch are not finite")
         return chunks_of
 
@@ -238,6 +238,10 @@ class Batches(Material):
         except TypeError:
             epoch = "epochs of unknown length"
         return Finding("data", measured=f"{len(self.first)} views of a batch, {described(self.first)}; {epoch}")
+
+
+def _finite(views: Iterable[Tensor]) -> bool:
+    return all(bool(x.isfinite().all()) for x in views if x.is_floating_point())
 
 
 def material_of(config: TrainConfig, process: Process, progress: Progress | None) -> Material:
