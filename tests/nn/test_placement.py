@@ -71,7 +71,7 @@ def test_square_layers_are_no_matter_on_the_stiefel_manifold():
 def test_a_layer_by_its_whole_name():
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     assert layers_at(model, "0") == ["0"] and constrain_model(model, Grassmann(), where="0") == ["0"]
-    with pytest.raises(ValueError, match="where must be one of last, linear, conv, or a pattern .*'1'"):
+    with pytest.raises(ValueError, match=r"where must be one of last, linear, conv, or a pattern .*'1'"):
         layers_at(model, "1")
 
 
