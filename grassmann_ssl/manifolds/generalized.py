@@ -38,6 +38,7 @@ class GeneralizedGrassmann(Grassmann):
         Sets `b` and its Cholesky factor `factor` = L. Waits for the device. Raises as the class.
         """
         _check(b)
+        b = hermitian(b)
         self.register_buffer("b", b, persistent=False)
         self.register_buffer("factor", torch.linalg.cholesky(b), persistent=False)
 
@@ -46,6 +47,7 @@ class GeneralizedGrassmann(Grassmann):
 
         Nothing is checked; where B has no Cholesky factor (also for NaN entries) the present one stays.
         """
+        b = hermitian(b)
         factor, failed = torch.linalg.cholesky_ex(b)
         good = ((failed == 0) & torch.isfinite(factor).all(-1).all(-1))[..., None, None]
         self.b, self.factor = torch.where(good, b, self.b), torch.where(good, factor, self.factor)
@@ -140,6 +142,14 @@ class GeneralizedGrassmann(Grassmann):
         if good and shape[-2] != n:
             return False, f"{name} must have shape (..., {n}, p) to go with B of order {n}, got {tuple(shape)}"
         return good, reason
+
+
+def hermitian(b: Tensor) -> Tensor:
+    """The Hermitian part of B, B itself to the bit where that is Hermitian.
+
+    Products such as A A^T are symmetric up to rounding only, on some processors exactly; their Cholesky factor is that of one triangle.
+    """
+    return 0.5 * b + 0.5 * b.mH
 
 
 def _check(b: Tensor) -> None:

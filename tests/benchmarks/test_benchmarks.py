@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,10 +151,11 @@ def test_a_solver_that_misses_is_not_reported(monkeypatch):
 
 @pytest.mark.slow
 def test_the_same_training_is_not_apart_and_a_changed_one_is():
-    (row,) = process_counts.run(CPU, 1, settings=process_counts.SETTINGS[1:2], steps=4, processes=1, tries=1)
+    (row,) = process_counts.run(CPU, 1, settings=process_counts.SETTINGS[1:2], steps=4, processes=1, tries=3)
     assert row["apart"]["weights"] == 0 and set(row["apart"]["eigenvalues"]) == {0.0}
-    (changed,) = row["changed"]
-    assert 1e-8 < changed["weights"] < 1e-4 and 0 < max(changed["eigenvalues"]) < 1e-4
+    # The middle one of three: one of them may put a relu on its other side, which then shows in three digits.
+    weights, eigenvalues = (sorted(np.max(one[of]) for one in row["changed"])[1] for of in ("weights", "eigenvalues"))
+    assert 1e-8 < weights < 1e-4 and 0 < eigenvalues < 1e-4
 
 
 @pytest.mark.slow

@@ -221,3 +221,15 @@ def test_b_follows_the_dtype_of_a_constrained_layer():
     optimizer.step()
     assert layer.weight.manifold.manifold.b.dtype == torch.float64
     assert layer.weight.manifold.check_point_on_manifold(layer.weight.detach(), atol=1e-13)
+
+
+def test_b_is_hermitian_to_the_last_bit():
+    """Products are so up to rounding: 16 eps of float32 are no longer rounding once a module is float64."""
+    a = torch.randn(6, 60, generator=torch.Generator().manual_seed(0))
+    b = a @ a.mT / 60
+    b[0, 1] *= 1 + 4 * torch.finfo(torch.float32).eps
+    manifold = GeneralizedGrassmann(b)
+    assert torch.equal(manifold.b, manifold.b.mT) and manifold.double().b.dtype == torch.float64
+    manifold.float().follow(b)
+    assert torch.equal(manifold.b, manifold.b.mT)
+    assert torch.equal(GeneralizedGrassmann(manifold.b).b, manifold.b)

@@ -673,8 +673,13 @@ class Written:
 @pytest.mark.parametrize("batch", [(), (3,)])
 def test_a_loss_may_bring_its_derivatives(method, batch):
     a, start = hermitian(12), point(*batch, 12, 3)
-    by_hand, by_autograd = (solve(loss, Grassmann(), start, method=method) for loss in (Written(a), rayleigh(a)))
-    assert abs(by_hand.iterations - by_autograd.iterations) <= 3  # decided by rounding, at the end
+    by_hand, by_autograd = (
+        [solve(loss, Grassmann(), start, method=method, min_gradient_norm=norm) for norm in (1e-3, 1e-6)]
+        for loss in (Written(a), rayleigh(a))
+    )
+    # Nearer to the minimum, where the loss no longer changes, rounding decides how many steps its line searches take.
+    assert by_hand[0].iterations == by_autograd[0].iterations
+    by_hand, by_autograd = by_hand[1], by_autograd[1]
     assert abs(by_hand.cost - by_autograd.cost) <= 1e-11 and by_hand.gradient_norm < 1e-5
 
 

@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from grassmann_ssl.runs import Outcome
+from grassmann_ssl.runs.folder import CHECKPOINT
 from tests.commands import command
 from tests.dying import two_processes
 
@@ -36,11 +37,17 @@ def test_processes_that_are_started_again_end_with_the_same_bits(whole, tmp_path
 def test_one_process_goes_on_where_two_were_killed(whole, tmp_path):
     folder = tmp_path / "run"
     assert not two_processes(f"{LINE} {folder}", step=KILLED, restarts=0, said=tmp_path / "said")
+    middle = load_file(folder / CHECKPOINT)
     done = command(*f"{LINE} {folder}".split())
     assert done.returncode == 0 and "resumed at step 4 of 8" in done.stderr, done.stderr
     alone, together = (load_file(path / "weights.safetensors") for path in (folder, whole))
     assert alone.keys() == together.keys()
-    for name, value in alone.items():
-        if value.dtype.kind == "f":
-            # float32, four steps of momentum and batch norms, whose sums over two halves are rounded otherwise
-            assert np.abs(together[name] - value).max() < 2e-4 * (1 + np.abs(value).max()), name
+    names = [name for name, value in alone.items() if value.dtype.kind == "f"]
+
+    def apart(one, other):
+        return np.sqrt(sum(np.square(one[name] - other[name]).sum() for name in names))
+
+    # Sums over two halves are rounded otherwise, and rounding puts a relu on its other side: 0.002 of the way from step 4 to 8. Without
+    # the momentum that was kept it is 0.16, with the batches of the step after 0.06.
+    way = apart({name: middle[f"model/online.{name}"] for name in names}, together)
+    assert way > 0 and apart(alone, together) < 0.02 * way
