@@ -1,5 +1,7 @@
 """geoopt's Markov chains on the Grassmannian, against importance sampling from the uniform distribution."""
 
+from functools import cache
+
 import geoopt
 import numpy as np
 import pytest
@@ -24,6 +26,15 @@ def moment(x):
     return x.detach().as_subclass(torch.Tensor) @ x.detach().mT
 
 
+@cache
+def mean_projector():
+    """E[X X^T] of the density, by importance sampling from the uniform one."""
+    torch.manual_seed(0)
+    uniform = M.random(1_000_000, 4, 2, dtype=torch.float64)
+    weights = log_density(uniform.as_subclass(torch.Tensor)).exp()
+    return (weights[:, None, None] * moment(uniform)).sum(0) / weights.sum()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "chains", "steps"),
@@ -35,11 +46,9 @@ def moment(x):
     ids=["RSGLD", "RHMC", "SGRHMC"],
 )
 def test_samplers_find_the_mean_projector_of_a_bingham_density(make, chains, steps):
+    expected = mean_projector()
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  # the accept step of RHMC
-    uniform = M.random(1_000_000, 4, 2, dtype=torch.float64)
-    weights = log_density(uniform.as_subclass(torch.Tensor)).exp()
-    expected = (weights[:, None, None] * moment(uniform)).sum(0) / weights.sum()
     x = geoopt.ManifoldParameter(M.random(chains, 4, 2, dtype=torch.float64), manifold=M)
     sampler, found, burn = make([x]), torch.zeros(4, 4, dtype=torch.float64), steps // 5
     for step in range(steps):

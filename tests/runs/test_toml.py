@@ -47,7 +47,7 @@ def read(tmp_path, text, config_type):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@examples(20)
+@examples(8)
 @given(data=st.data())
 def test_settings_that_are_written_are_read_again(name, data, tmp_path_factory):
     config_type = NAMES[name]
