@@ -168,7 +168,7 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             "they are"
         )
     for x in found:
-        if not _is_view(x) or len(x) != len(found[0]) or x.dtype != found[0].dtype:
+        if not _is_view(x) or x.shape[0] != found[0].shape[0] or x.dtype != found[0].dtype:
             raise ValueError(
                 f"the views of a batch must be tensors (n, ...) of one n and one type, got {described(found)}; `views` says which they are"
             )
@@ -214,4 +214,4 @@ def fingerprint_of(views: Iterable[tuple[Tensor, ...]]) -> str:
 
 
 def _is_view(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.ndim >= 2 and len(x) > 0
+    return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[0] > 0

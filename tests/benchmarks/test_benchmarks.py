@@ -21,6 +21,7 @@ from benchmarks import (
     momentum_step,
     monitor,
     optimizer_steps,
+    overhead,
     precision,
     process_counts,
     solvers,
@@ -114,6 +115,7 @@ def small(case):
         monitor: lambda: monitor.run(CPU, 1, batch=4, size=8, target=1e-3),
         steps: lambda: steps.run(CPU, 1, seeds=1),
         sweep: lambda: sweep.run(CPU, 1, count=2, steps=5, data="gaussian"),
+        overhead: lambda: overhead.run(CPU, 1, steps={"linear": 8}),
         long_runs: lambda: long_runs.run(CPU, 1, steps=400),
         process_counts: lambda: process_counts.run(
             CPU, 1, settings=process_counts.SETTINGS[:1], steps=4, processes=1, tries=1
