@@ -17,7 +17,7 @@ from grassmann_ssl.audit import CollapseMonitor
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.loaded import Loaded, Pick, Source
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders.encoder_arms import output_width
+from grassmann_ssl.experiments.encoders.encoder_arms import output
 from grassmann_ssl.experiments.encoders.material import Batches
 from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train import train
@@ -132,7 +132,7 @@ def _of_data(values: dict[str, Any], views: Pick, settings: dict[str, Any], epoc
         if "dim" in settings:
             raise ConfigError("dim: that of your projector is seen, give none")
         whole = nn.Sequential(values["encoder"], values["projector"])
-        found["dim"] = output_width(whole, batches.example, "encoder and projector")
+        found["dim"] = output(whole, batches.example, "encoder and projector").shape[1]
     if epochs is not None:
         if "steps" in settings:
             raise ConfigError("epochs and steps are both given: give one of them")

@@ -475,3 +475,36 @@ def test_two_processes_share_every_batch(tmp_path):
 
 def test_it_is_found_at_the_top():
     assert grassmann_ssl.pretrain is pretrain and signal.getsignal(signal.SIGINT) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"constraint": Grassmann(), "objective": coordinate}, "rotation-invariant"),
+        ({"constraint": "feature-orthonormal", "optimizer": lambda p: torch.optim.SGD(p, lr=0.1)}, "optimizer"),
+        ({"constraint": "parametrization", "online_probes": True}, "online_probes"),
+        ({"constraint": "stiefel", "online_probes": True, "predictor": nn.Linear(4, 4)}, "."),
+    ],
+)
+def test_a_refused_call_leaves_the_modules_as_they_were(settings, message):
+    encoder, head = net(), nn.Linear(16, 4)
+    head.register_forward_hook(lambda *_: None)
+    head.weight.grad = torch.ones_like(head.weight)
+    before = {name: value.clone() for name, value in [*encoder.state_dict().items(), *head.state_dict().items()]}
+    weight, gradient = head.weight, head.weight.grad
+    with pytest.raises(ConfigError, match=message):
+        pretrain(encoder, loader(), **{"objective": pull, **settings}, projector=head, steps=3, progress=False)
+    assert type(head) is nn.Linear and type(weight) is nn.Parameter and head.weight is weight
+    assert weight.grad is gradient and len(head._forward_hooks) == 1 and not head._forward_pre_hooks
+    after = dict([*encoder.state_dict().items(), *head.state_dict().items()])
+    assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+    assert list(head.__dict__) == list(nn.Linear(16, 4).__dict__)
+    pretrain(encoder, loader(), pull, projector=head, steps=3, records=2, progress=False)
+
+
+def test_an_encoder_in_float64_gets_a_head_in_float64():
+    x = X.double()
+    outcome = pretrain(net().double(), [(x, x + 0.1 * torch.rand_like(x))], "vicreg", predictor="none", **QUICK)
+    assert {p.dtype for p in outcome.model.parameters()} == {torch.float64}
+    outcome = pretrain(net().double(), [(x, x + 0.1)], "negative_cosine", predictor="mlp", **QUICK)
+    assert {p.dtype for p in outcome.model.parameters()} == {torch.float64}

@@ -57,7 +57,7 @@ class Constraint:
 
     @property
     def _use(self) -> str:
-        return f"; use --constraint {self.instead}" if self.instead else ""
+        return f"; use constraint = {self.instead}" if self.instead else ""
 
     def _elsewhere(self, where: str) -> str:
         return f"constraint {self.name} {self.elsewhere.format(where=where)}{self._use}"
@@ -144,7 +144,7 @@ for _constraint in (
         rank_of_z=True,
         subspace="function of a subspace",
         places=("last",),
-        elsewhere="is for the last layer of the head: use --where last",
+        elsewhere="is for the last layer of the head: use where = last",
         source="this project",
     ),
     Constraint(

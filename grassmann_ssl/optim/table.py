@@ -79,7 +79,7 @@ class Optimizer:
             others = " or ".join(constraint.optimizers)
             raise ValueError(f"constraint {constraint.name} is stepped by {others}, not by {self.name}")
         if where not in self.places and not is_pattern(where):
-            raise ValueError(f"optimizer {self.name} is for matrices: use --where {' or '.join(self.places)}")
+            raise ValueError(f"optimizer {self.name} is for matrices: use where = {' or '.join(self.places)}")
 
 
 def optimizers(

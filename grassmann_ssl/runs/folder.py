@@ -165,7 +165,9 @@ class RunFolder:
         else:
             return
         if not self.config.overwrite:
-            raise ConfigError(f"out: {path} holds {holds}; replace it with --overwrite or give another folder")
+            raise ConfigError(
+                f"out: {path} holds {holds}; replace it with overwrite = True (--overwrite), or give another folder"
+            )
 
     def keep(self, name: str) -> Path | None:
         """Where the run keeps what makes it go on: CHECKPOINT or PARTS. From the first call on it is an unfinished run.

@@ -83,12 +83,14 @@ def _load(at: Path, notes: Mapping[str, str]) -> Part:
         content = json.loads(text)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ConfigError(
-            f"out: {at} cannot be read: {str(error).splitlines()[0]}; --no-resume starts the run anew"
+            f"out: {at} cannot be read: {str(error).splitlines()[0]}; resume = False (--no-resume) starts the run anew"
         ) from None
     for key in sorted({*notes, *content["notes"]}):
         then, now = content["notes"].get(key), notes.get(key)
         if then != now:
-            raise ConfigError(f"out: {at} is of other {key}: {then} then, {now} now; --no-resume starts the run anew")
+            raise ConfigError(
+                f"out: {at} is of other {key}: {then} then, {now} now; resume = False (--no-resume) starts the run anew"
+            )
     return content["record"], arrays
 
 

@@ -113,5 +113,5 @@ def finished(cell: Cell) -> bool:
     for name, value in binding(cell.config).items():
         if stored.get(name) != value:
             held = f"{name} = {stored.get(name)!r}, not {value!r}"
-            raise ConfigError(f"cell {cell.name}: {cell.config.folder} holds another run: {held}; give another --out")
+            raise ConfigError(f"cell {cell.name}: {cell.config.folder} holds another run: {held}; give another out")
     return record.get("interrupted") is None

@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_refused(config, monkeypatch):
 def test_a_run_is_replaced_only_when_asked(config):
     write(config, 1)
     before = content(config.out)
-    with pytest.raises(ConfigError, match="holds another run; replace it with --overwrite"):
+    with pytest.raises(ConfigError, match="holds another run; replace it with overwrite = True"):
         write(AnyConfig(out=config.out), 2)
     assert content(config.out) == before
 

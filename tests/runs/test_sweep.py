@@ -115,7 +115,7 @@ def test_a_folder_is_finished_by_what_it_holds(tmp_path):
         ({"experiment": "train"}, "experiment = 'train', not 'compare'"),
     ):
         hold(**other)
-        with pytest.raises(ConfigError, match=f"cell seed=3: .* holds another run: {message}; give another --out"):
+        with pytest.raises(ConfigError, match=f"cell seed=3: .* holds another run: {message}; give another out"):
             finished(cell)
     at.write_text("{}")
     with pytest.raises(ConfigError, match="holds another run"):

@@ -87,12 +87,12 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         body = _encoder(config, example)
-        features = output_width(body, example, f"encoder {config.encoder}")
+        features = output(body, example, f"encoder {config.encoder}")
         constraint = config.constraint_used()
         loss = config.loss()
         head = _projector(config, features)
         online = nn.Sequential(OrderedDict(encoder=body, projector=head))
-        width = output_width(online, example, "encoder and projector")
+        width = output(online, example, "encoder and projector").shape[1]
         if width != config.dim:
             raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
         last, makes_z = _last_linear(online, example)
@@ -115,7 +115,7 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
             with torch.no_grad():
                 for parameter in online.get_submodule(last).parameters():
                     parameter.mul_(config.init_scale)
-        q = _predictor(config)
+        q = _predictor(config, features.dtype)
         objective: Any = loss.new(config.dim)
     if process.count > 1:
         for part in (online, q):
@@ -155,13 +155,13 @@ def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
     return body
 
 
-def output_width(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> int:
-    """k of a module's output (n, k) for the example, in evaluation mode. Raises ConfigError for any other output, and where it fails."""
+def output(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> Tensor:
+    """A module's output (n, k) for the example, in evaluation mode. Raises ConfigError for any other output, and where it fails."""
     out = _output(module, example, name, kind)
     if not isinstance(out, Tensor) or out.ndim != 2:
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise ConfigError(f"{name} must return a tensor (n, k), one row a view, got {got}; pool what is more")
-    return out.shape[1]
+    return out
 
 
 def _output(module: nn.Module, example: Tensor, name: str, kind: str) -> Any:
@@ -175,14 +175,17 @@ def _output(module: nn.Module, example: Tensor, name: str, kind: str) -> Any:
         raise ConfigError(f"{name} cannot take the {kind} of {shape}: {(str(error).splitlines() or [''])[0]}") from None
 
 
-def _projector(config: TrainConfig, features: int) -> nn.Module:
-    """The projection head; centred before a last layer that is constrained as such, unless the settings say otherwise."""
+def _projector(config: TrainConfig, features: Tensor) -> nn.Module:
+    """The projection head of features (n, k), in their dtype.
+
+    Centred before a last layer that is constrained as such, unless the settings say otherwise.
+    """
     given = config.projector_used()
     if given is not None:
         return given
     held = config.constraint_used().rank_of_w and config.where == "last"
     kind = ("centred" if held else "standard") if config.head == "auto" else config.head
-    return projector(features, (config.hidden, config.dim), kind)
+    return projector(features.shape[1], (config.hidden, config.dim), kind).to(features.dtype)
 
 
 def _last_linear(online: nn.Module, example: Tensor) -> tuple[str, bool]:
@@ -204,11 +207,12 @@ def _last_linear(online: nn.Module, example: Tensor) -> tuple[str, bool]:
     return name, out.shape == z.shape and torch.equal(out, z)
 
 
-def _predictor(config: TrainConfig) -> nn.Module | None:
+def _predictor(config: TrainConfig, dtype: torch.dtype) -> nn.Module | None:
     chosen = config.predictor_used()
     if chosen is None:
         return None
-    return chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
+    made = chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
+    return made if "predictor" in config.own else made.to(dtype)
 
 
 def _optimizers(config: TrainConfig, method: JointEmbedding, where: str) -> list[torch.optim.Optimizer]:

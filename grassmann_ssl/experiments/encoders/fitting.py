@@ -13,12 +13,13 @@ from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.randomness import GlobalRandomness
 from grassmann_ssl.data.stored import subset
 from grassmann_ssl.distributed import Process
-from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, output_width
+from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble, output
 from grassmann_ssl.experiments.encoders.material import Material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
 from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings, floating
+from grassmann_ssl.nn.unchanged import unchanged_on_error
 from grassmann_ssl.runs import ConfigError, Tell
 from grassmann_ssl.runs.folder import binding
 from grassmann_ssl.streams import say
@@ -71,7 +72,7 @@ def prepare(config: TrainConfig, material: Material, process: Process) -> tuple[
         labelled.train_labels is not None or config.embeddings
     ):  # whole, as the probes take them
         for kind, part in (("training images", labelled.train), ("test images", labelled.test)):
-            output_width(arm.method.encoder, floating(part[:1]), f"encoder {config.encoder}", kind)
+            output(arm.method.encoder, floating(part[:1]), f"encoder {config.encoder}", kind)
     return views, arm
 
 
@@ -106,15 +107,17 @@ def _fit(
     log: Tell | None,
     randomness: GlobalRandomness,
 ) -> Trained:
-    views, arm = prepare(config, material, process)
-    watch = FiniteWatch(process.device)
-    probes = online_probes(arm.method, material.labelled) if config.online_probes else dict
-    recorder = SpectraRecorder(arm.method, material.watched(), log_spaced(config.steps, config.records), watch, probes)
-    scaler = grad_scaler(config.precision, process.device)
-    path = checkpoint()
-    notes = {} if path is None else _notes(config, material)
-    kept = _Recorded(recorder, randomness)
-    start = _resume(path, arm, notes, scaler, kept)
+    with unchanged_on_error(*config.own_modules()):
+        views, arm = prepare(config, material, process)
+        watch = FiniteWatch(process.device)
+        probes = online_probes(arm.method, material.labelled) if config.online_probes else dict
+        times = log_spaced(config.steps, config.records)
+        recorder = SpectraRecorder(arm.method, material.watched(), times, watch, probes)
+        scaler = grad_scaler(config.precision, process.device)
+        path = checkpoint()
+        notes = {} if path is None else _notes(config, material)
+        kept = _Recorded(recorder, randomness)
+        start = _resume(path, arm, notes, scaler, kept)
     if start and process.first:
         say(f"resumed at step {start} of {config.steps}")
     clock = _Clock(config.steps, start)
@@ -194,7 +197,7 @@ def _resume(path: Path | None, arm: Arm, notes: dict[str, Any], scaler: torch.am
     try:
         return load_checkpoint(path, arm.method, arm.optimizers, notes, scaler, kept)
     except ValueError as error:
-        raise ConfigError(f"out: {error}; --no-resume starts the run anew") from None
+        raise ConfigError(f"out: {error}; resume = False (--no-resume) starts the run anew") from None
 
 
 class Saver:

@@ -90,5 +90,10 @@ class PretrainConfig(TrainConfig):
     def projector_used(self) -> nn.Module | None:
         return self.given.projector
 
+    def own_modules(self) -> list[nn.Module]:
+        given = self.given
+        parts: tuple[Any, ...] = (given.encoder, given.projector, given.predictor, given.objective)
+        return [part for part in parts if isinstance(part, nn.Module)]
+
     def monitor_used(self) -> CollapseMonitor | None:
         return self.given.monitor

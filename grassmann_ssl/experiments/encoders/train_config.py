@@ -212,6 +212,10 @@ class TrainConfig(LoggedConfig):
         """The user's own projection head, None where it is made from the settings."""
         return None
 
+    def own_modules(self) -> list[nn.Module]:
+        """The modules of the user's own, which are trained in place."""
+        return []
+
     def monitor_used(self) -> CollapseMonitor | None:
         """What sees the embeddings of every step, and acts where they collapse; None without one."""
         return None

@@ -100,7 +100,7 @@ def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, predicted: np.nd
     if missed:
         result["reason"] = f"{missed} predicted steps were not seen"
     elif not len(counted):
-        result["reason"] = "no step is predicted within the run: raise --steps"
+        result["reason"] = "no step is predicted within the run: raise steps"
     return result
 
 

@@ -95,7 +95,7 @@ class CompareConfig(RunConfig):
             if "grassmann" in self.arms and not self.objective(name).rotation_invariant:
                 raise ConfigError(
                     f"{name} with barlow_lambda = {self.barlow_lambda:g} is not rotation-invariant, so it is no function on the "
-                    "Grassmannian; use --arms free stiefel, or --barlow-lambda 1"
+                    "Grassmannian; use arms = free stiefel, or barlow_lambda = 1"
                 )
 
     def objective(self, name: str) -> Objective:
@@ -244,7 +244,7 @@ def _learning_rate(config: CompareConfig, prediction: Prediction, arm: str) -> L
     if config.lr != "auto" and float(config.lr) > rate.limit and not config.allow_unstable:
         raise ConfigError(
             f"lr = {config.lr:g} is above the stability limit {rate.limit:.4g} ({rate.meaning}) of {prediction.objective.name}, "
-            f"arm {arm}: training will oscillate; lower it, or run it all the same with --allow-unstable"
+            f"arm {arm}: training will oscillate; lower it, or run it all the same with allow_unstable = True (--allow-unstable)"
         )
     return rate
 

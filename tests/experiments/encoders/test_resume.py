@@ -258,7 +258,7 @@ def test_a_torn_checkpoint_is_refused_and_untouched(change, message, tmp_path):
     path = folder / "checkpoint.safetensors"
     path.write_bytes(change(path.read_bytes()))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=rf"^out: .*{message}.*; --no-resume starts the run anew$"):
+    with pytest.raises(ConfigError, match=rf"^out: .*{message}.*; resume = False .--no-resume. starts the run anew$"):
         run(quick(folder))
     assert path.read_bytes() == before
 
@@ -272,7 +272,9 @@ def test_data_that_changed_under_the_same_name_are_refused(tmp_path, split, monk
     other = Split(split.train, split.train_labels, split.test, labels)
     assert split.fingerprint != other.fingerprint
     monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
-    with pytest.raises(ConfigError, match=r"other settings: images of digits: '.{16}' then, '.{16}' now; --no-resume"):
+    with pytest.raises(
+        ConfigError, match=r"other settings: images of digits: '.{16}' then, '.{16}' now; resume = False .--no-resume."
+    ):
         run(quick(folder))
     assert unfinished(folder)
 
@@ -401,7 +403,8 @@ def test_a_broken_part_and_other_data_are_refused(tmp_path, split, monkeypatch):
     for content in (whole[:40], whole[:-1] + bytes([whole[-1] ^ 1])):
         part.write_bytes(content)
         with pytest.raises(
-            ConfigError, match=r"^out: .*arm0.safetensors cannot be read: .*; --no-resume starts the run anew$"
+            ConfigError,
+            match=r"^out: .*arm0.safetensors cannot be read: .*; resume = False .--no-resume. starts the run anew$",
         ):
             run(comparison(folder))
         assert part.read_bytes() == content
@@ -409,7 +412,8 @@ def test_a_broken_part_and_other_data_are_refused(tmp_path, split, monkeypatch):
     other = Split(split.train.flip(0), split.train_labels, split.test, split.test_labels)
     monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
     with pytest.raises(
-        ConfigError, match=r"arm0.safetensors is of other images of digits: .{16} then, .{16} now; --no-resume"
+        ConfigError,
+        match=r"arm0.safetensors is of other images of digits: .{16} then, .{16} now; resume = False .--no-resume.",
     ):
         run(comparison(folder))
 

@@ -256,7 +256,8 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
             for name, values in whole.recorder.stacked()[1].items():
                 assert torch.equal(one.recorder.stacked()[1][name].nan_to_num(-1), values.nan_to_num(-1)), name
     with pytest.raises(
-        ConfigError, match=r"^out: .* other settings: lr: 0.2 then, 0.1 now; --no-resume starts the run anew"
+        ConfigError,
+        match=r"^out: .* other settings: lr: 0.2 then, 0.1 now; resume = False .--no-resume. starts the run anew",
     ):
         fit(quick(**{**extra, "steps": 6, "lr": 0.1}), split, None, lambda: path)
 
@@ -502,11 +503,11 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
         ({"encoder": "resnet19"}, r"encoder: unknown encoder 'resnet19': known are .*; did you mean resnet18\?"),
         (
             {"constraint": "grassmann", "objective": "vicreg"},
-            "vicreg is not rotation-invariant, .* use --constraint stiefel",
+            "vicreg is not rotation-invariant, .* use constraint = stiefel",
         ),
         (
             {"constraint": "grassmann", "where": "conv"},
-            "constraint grassmann on the conv layers: .* use --constraint stiefel",
+            "constraint grassmann on the conv layers: .* use constraint = stiefel",
         ),
         ({"constraint": "grassmann", "predictor": "mlp"}, "an mlp predictor is not rotation-equivariant"),
         ({"constraint": "feature-orthonormal", "where": "linear"}, "for the last layer of the head"),

@@ -341,7 +341,7 @@ def test_one_dimension_has_one_mode(edge):
     leading = np.linalg.eigh(edge.arrays["moments/cross"])[1][:, -1]
     c0 = gamma[0] * (edge.record["config"]["init_scale"] * leading @ edge.arrays["weights/initial_draw"][..., 0].T) ** 2
     assert np.ravel(times["predicted"]) == pytest.approx(np.log((1 - c0) / c0) / (8 * gamma[0]), rel=1e-12)
-    assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise --steps" in times["reason"]
+    assert times["beyond_horizon"] == 2 and times["measured"] == [[None], [None]] and "raise steps" in times["reason"]
 
 
 @pytest.mark.slow
@@ -453,7 +453,7 @@ def test_an_output_folder_with_a_run_is_refused_and_replaced_when_asked(tmp_path
 
 @pytest.mark.slow
 def test_an_unstable_learning_rate_runs_when_asked(tmp_path):
-    with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with --allow-unstable"):
+    with pytest.raises(ConfigError, match="oscillate; lower it, or run it all the same with allow_unstable = True"):
         run(small(tmp_path / "run", objectives=("barlow_twins",), lr=0.51))
     run(small(tmp_path / "run", objectives=("barlow_twins",), arms=("grassmann",), lr=30.0, allow_unstable=True))
 
