@@ -156,6 +156,27 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ('"no_predictor": lambda x: -2 * variance', '"no_predictor": lambda x: -variance'),
         ),
     ),
+    "theory/predictor/asymmetric.py": (
+        "tests/theory/test_predictor_asymmetric.py",
+        (
+            ("speed * residual * w.conj()", "speed * residual * w"),
+            ("-2 * decay, decay - a, -q)", "-2 * decay, decay - 2 * a, -q)"),
+            ("rate * (2 * a - q) / fast", "rate * (2 * a + q) / fast"),
+            ("4 * q**2 + rate**2", "q**2 + rate**2"),
+            ("shared * p, total * p**2 + decay", "shared * p, total * p**2"),
+        ),
+    ),
+    "theory/predictor/cosine.py": (
+        "tests/theory/test_predictor_cosine.py",
+        (
+            ("kappa = (prediction * pulled).sum() / square", "kappa = 1.0"),
+            ("size = np.sqrt(square * (target", "size = (square * (target"),
+            ("np.expm1(2 * decay * at) / (2 * decay)", "np.expm1(decay * at) / decay"),
+            ("(rho**2).sum(-1) / (p**2).sum(-1)", "rho.sum(-1) / p.sum(-1)"),
+            ("np.maximum(offset, 0.0) + end**2 / speed", "np.maximum(offset, 0.0) + end**2"),
+            ("np.outer(diagonal * p, mass * p / square)", "np.outer(diagonal * p, p / square)"),
+        ),
+    ),
     "theory/predictor/matrices.py": (
         "tests/theory/test_predictor_matrices.py",
         (

@@ -72,3 +72,24 @@ def set_predictor_rate(w, exponent, sigma2, eta, loss):
         return -(total * w - w) - eta * w
     difference = p - identity  # no stop-gradient: through both branches of (1/2) E||W_p W^T x1 - W^T x2||^2, W_p held
     return -(w @ difference.T @ difference + sigma2 * w @ (p.T @ p + identity)) - eta * w
+
+
+def plane(z):
+    """The complex number as the block that it stands for."""
+    return np.array([[z.real, -z.imag], [z.imag, z.real]])
+
+
+def cosine_loss(w, p, target, mean_view, spread):
+    """-E<a, b> / sqrt(E|a|^2 E|b|^2), a = W_p W^T x1 and b = W_a^T x2, from the moments of its definition."""
+    total, prediction = mean_view + spread, w @ p.T
+    overlap = np.trace(prediction.T @ mean_view @ target)
+    return -overlap / np.sqrt(np.trace(prediction.T @ total @ prediction) * np.trace(target.T @ total @ target))
+
+
+def cosine_slope(state, m, d, *, mean_view, spread, alpha_p, eta, beta):
+    """Rows (W, W_p, W_a) of the velocity: central differences of the loss with the target held."""
+    w, p, a = state[:m], state[m : m + d], state[m + d :]
+    held = w if beta is None else a
+    gw = dynamics.difference(lambda v: cosine_loss(v, p, held, mean_view, spread), w)
+    gp = dynamics.difference(lambda v: cosine_loss(w, v, held, mean_view, spread), p)
+    return np.concatenate([-gw - eta * w, -alpha_p * gp - eta * p, (0.0 if beta is None else beta) * (w - a)])

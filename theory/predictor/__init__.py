@@ -12,9 +12,11 @@ Unit of time everywhere: t = alpha x step, alpha the learning rate of the online
     matrices    the flows of W, W_p, W_a, their invariants, and what happens without stop-gradient or predictor
     modes       one eigenvalue p of W_p with one eigenvalue s of F = W^T X W: fixed points, Jacobians, escape times
     basin       which starts (p, s) collapse, and the separatrix between the two fates
+    asymmetric  complex w_p, w, w_a: the antisymmetric part of the predictor, stability, which input directions take over
+    cosine      the cosine loss: what normalising the features adds, where it ends, why weight decay has nothing to balance
     direct      predictors computed from F instead of trained: DirectPred, DirectSet, DirectCopy, and IsoLoss
 """
 
-from theory.predictor import basin, direct, matrices, modes
+from theory.predictor import asymmetric, basin, cosine, direct, matrices, modes
 
-__all__ = ["basin", "direct", "matrices", "modes"]
+__all__ = ["asymmetric", "basin", "cosine", "direct", "matrices", "modes"]
