@@ -12,6 +12,7 @@ from theory import (
     off_diagonal,
     predictor,
     regularisation,
+    sigreg,
     stepwise,
     two_layer,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "off_diagonal",
     "predictor",
     "regularisation",
+    "sigreg",
     "stepwise",
     "two_layer",
 ]

@@ -12,6 +12,7 @@ Penalties, added to the loss as written (gradient flow of the sum, t = learning 
     weight decay eta       (eta / 2) ||W||_F^2, the convention of torch.optim.SGD(weight_decay=eta): gradient eta W
     orthogonality kappa    kappa ||W^T W - I||_F^2
     variance nu            nu ||W^T Sigma W - I||_F^2, the variance and covariance terms of VICReg in squared form
+(`theory.sigreg` has the penalty on the distribution of the embedding.)
 All functions are derived here and verified in tests. They raise ValueError for arrays that are not finite or do not fit each
 other, and for negative penalties.
 """
@@ -22,16 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
-from scipy.special import poch
 
 from theory import _validation as check
 from theory._validation import Array
 
-NORMALITY_SLOPE = 1 - 2**-1.5  # -T'(0) of `normality`
 BISECTIONS = 200  # halve any bracket of float64 numbers down to neighbours, in the logarithm
-SPACING = 0.125  # of the nodes of a quadrature in the logarithm
-NODES = SPACING * np.arange(-320, 321)
 
 
 class Quartic(NamedTuple):
@@ -132,84 +128,6 @@ def infonce_scales(
         rising = slope(middle) > 0
         low, high = np.where(rising, low, middle), np.where(rising, middle, high)
     return np.where(slope(np.zeros_like(s)) < 0, high, 0.0)
-
-
-def normality(variance: ArrayLike) -> Array:
-    """Epps-Pulley distance of N(0, v) from N(0, 1), entry by entry: T(v) = (1+2v)^{-1/2} - 2 (2+v)^{-1/2} + 3^{-1/2}.
-
-    T = int |phi_v(t) - phi_1(t)|^2 N(t; 0, 1) dt with the characteristic function phi_v(t) = e^{-v t^2 / 2}; its slope at v = 0
-    is -(1 - 2^{-3/2}). Derived here; the statistic is that of Epps & Pulley 1983, used on slices by LeJEPA (Balestriero &
-    LeCun 2025, arXiv 2511.08544). Raises ValueError for v < 0.
-    """
-    v = check.non_negative("variance", variance)
-    result: Array = 1 / np.sqrt(1 + 2 * v) - 2 / np.sqrt(2 + v) + 1 / np.sqrt(3)
-    return result
-
-
-def sliced_normality_attraction(sigma: ArrayLike, d: int, strength: float) -> Array:
-    """What nu E_u T(u^T W^T Sigma W u) adds to b_j: nu (1 - 2^{-3/2}) sigma_j / (2 d), u uniform on the sphere of R^d.
-
-    The growth of the first mode from the origin. sigma (m,); exact also for slices that are unions of orthonormal bases.
-    Raises ValueError for sigma <= 0, d < 1 or strength < 0.
-    """
-    s, d = check.positive("sigma", sigma), check.integer("d", d)
-    return check.number("strength", strength, least=0) * NORMALITY_SLOPE * s / (2 * d)
-
-
-def sliced_normality(variances: ArrayLike) -> float:
-    """E_u T(u^T S u) of a second moment S with eigenvalues y_j (d,), u uniform on the sphere of R^d, T that of `normality`.
-
-    Since |u| = 1 it is K(1 + 2 y) - 2 K(2 + y) + 3^{-1/2} with K(m) = E_u (sum_j m_j u_j^2)^{-1/2}, which is one integral,
-        K(m) = sqrt(2) Gamma(d/2) / Gamma((d-1)/2) pi^{-1/2} int_0^inf t^{-1/2} prod_j (1 + 2 t m_j)^{-1/2} dt,    d >= 2,
-    to 1e-13. What SIGReg with infinitely many slices says of Gaussian embeddings. Derived here. Raises ValueError for y < 0.
-    """
-    return _sliced_normality(check.non_negative("variances", variances, at_least=1).ravel())[0]
-
-
-def sliced_normality_variances(alignment: ArrayLike, strength: float) -> Array:
-    """Variances y_j (d,) that minimise sum_j a_j y_j + nu E_u T(sum_j u_j^2 y_j), u uniform on the sphere of R^d.
-
-    alignment a_j = n_j / sigma_j (d,) for the loss (1/2) E||z - z'||^2 on the d modes in use; equal a_j have equal y_j. The loss and
-    its slope are those of `sliced_normality`, exact; minimised by L-BFGS-B from y = 1, to about 1e-6 of the largest y. T is
-    convex up to a variance of 2.4 only, and y grows beyond that where others are 0: that the minimum is the only one is checked
-    numerically, not proved. Trained on few fixed slices, embeddings end elsewhere: dimensions die that many slices keep.
-    Raises ValueError for alignment < 0 or strength < 0.
-    """
-    a = check.non_negative("alignment", alignment, at_least=1)
-    nu = check.number("strength", strength, least=0)
-
-    def loss(y: Array) -> tuple[float, Array]:
-        value, slope = _sliced_normality(y)
-        return float(a @ y + nu * value), a + nu * slope
-
-    exact = {"ftol": 0, "gtol": 1e-14, "maxiter": 10_000}
-    result: Array = minimize(
-        loss, np.ones(a.size), jac=True, method="L-BFGS-B", bounds=[(0, None)] * a.size, options=exact
-    ).x
-    return result
-
-
-def _sliced_normality(y: Array) -> tuple[float, Array]:
-    """The value and its derivatives (d,)."""
-    (low, low_slope), (high, high_slope) = _mean_inverse_root(1 + 2 * y), _mean_inverse_root(2 + y)
-    return low - 2 * high + 3**-0.5, 2 * (low_slope - high_slope)
-
-
-def _mean_inverse_root(m: Array) -> tuple[float, Array]:
-    """K(m) of `sliced_normality` and its derivatives (d,).
-
-    With 2 t = e^{2x} / scale the integrand is analytic and falls like e^x to the left and e^{-(d-1) x} to the right: equally
-    spaced nodes converge exponentially.
-    """
-    d = m.size
-    if d == 1:
-        return float(m[0] ** -0.5), -(m**-1.5) / 2
-    scale = float(m.sum())
-    square = np.exp(2 * NODES) / scale
-    spread = m[:, None] * square
-    constant = 2 * SPACING / np.sqrt(np.pi * scale) * poch((d - 1) / 2, 0.5)  # with Gamma(d/2) / Gamma((d-1)/2)
-    weights = constant * np.exp(NODES - np.log1p(spread).sum(0) / 2)
-    return float(weights.sum()), -(square / (1 + spread)) @ weights / 2
 
 
 def _modes(gamma: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

@@ -1,7 +1,6 @@
 """Losses of a linear model with penalties, and their gradients, from the matrices; descent with a step found on the way."""
 
 import numpy as np
-from scipy.optimize import minimize
 
 from tests.oracles.dynamics import transpose
 
@@ -47,48 +46,6 @@ def penalised(loss, sigma, weight_decay=0.0, orthogonality=0.0, variance=0.0):
         )
 
     return total
-
-
-def sliced_normality(sigma, strength, directions):
-    """nu mean_u T(u^T W^T Sigma W u), T by quadrature of the characteristic functions."""
-    t, weights = np.polynomial.hermite_e.hermegauss(80)
-    weights = weights / weights.sum()
-
-    def loss(w):
-        v = np.einsum("kd,...de,ke->...k", directions, transpose(w) @ sigma @ w, directions)
-        difference = np.exp(-v[..., None] * t**2 / 2) - np.exp(-(t**2) / 2)
-        return strength * (difference**2 @ weights).mean(-1)
-
-    return loss
-
-
-def slices(rng, count, d):
-    u = rng.standard_normal((count, d))
-    return u / np.linalg.norm(u, axis=1, keepdims=True)
-
-
-def epps_pulley(v):
-    """int |e^{-v t^2/2} - e^{-t^2/2}|^2 N(t; 0, 1) dt: three Gaussian integrals."""
-    return (1 + 2 * v) ** -0.5 - 2 * (2 + v) ** -0.5 + 3**-0.5
-
-
-def sampled_normality(y, samples):
-    """Mean over random slices u of the distance of N(0, sum_j y_j u_j^2) from N(0, 1), and its standard error."""
-    distances = epps_pulley(slices(np.random.default_rng(0), samples, y.size) ** 2 @ y)
-    return distances.mean(), distances.std() / np.sqrt(samples)
-
-
-def sampled_variances(alignment, strength, count, seed):
-    """Variances that minimise a . y + nu times the mean distance over `count` fixed random slices, as training has it."""
-    squares = slices(np.random.default_rng(seed), count, alignment.size) ** 2
-
-    def loss(y):
-        v = squares @ y
-        slope = (2 + v) ** -1.5 - (1 + 2 * v) ** -1.5
-        return alignment @ y + strength * epps_pulley(v).mean(), alignment + strength * slope @ squares / count
-
-    start = np.ones(alignment.size)
-    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * alignment.size, tol=1e-15).x
 
 
 def difference(loss, w, h):

@@ -231,9 +231,7 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
         if name != "squared_noncontrastive":
             return None
         alignment = ((inputs.sigma - inputs.gamma) / inputs.sigma)[:, :d]
-        return np.stack(
-            [theory.regularisation.sliced_normality_variances(a, config.sliced_normality) for a in alignment]
-        )
+        return np.stack([theory.sigreg.variances(a, config.sliced_normality) for a in alignment])
     strength = {constraint: getattr(config, constraint)} if constraint != "free" else {}
     result = []
     for g, s in zip(inputs.gamma, inputs.sigma, strict=True):
@@ -412,9 +410,7 @@ def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint
         "weight_decay": config.weight_decay / 4,
         "orthogonality": config.orthogonality,
         "variance": config.variance,
-        "sliced_normality": float(
-            theory.regularisation.sliced_normality_attraction(1.0, config.dim, config.sliced_normality)
-        ),
+        "sliced_normality": float(theory.sigreg.attraction(1.0, config.dim, config.sliced_normality)),
     }.get(constraint, 0.0)
     return 0.1 / (float(np.abs(attraction).max()) + penalty)
 
