@@ -1,5 +1,6 @@
 """Comparison of constraints, objectives and predictors for encoders, with shared data, views and initial weights per seed."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -62,7 +63,9 @@ class CompareEncodersConfig(LoggedConfig):
         "objective=vicreg,lr=0.005",
     )
     """arms, each a comma-separated list of NAME=VALUE settings of `train` that differ from the defaults; the first is the baseline of the
-    paired tests"""
+    paired tests. NAME=A|B stands for an arm with each, and with every combination where several settings have alternatives"""
+    common: str = ""
+    """settings that all arms share, in the form of an arm; an arm's own win"""
     seeds: int = 5
     """seeds per arm; split, views and initial weights of a seed are shared by all arms"""
     steps: int = 600
@@ -76,6 +79,7 @@ class CompareEncodersConfig(LoggedConfig):
         self.need("records", least=2)
         if not self.arms:
             raise ConfigError("arms must not be empty")
+        object.__setattr__(self, "arms", tuple(one for arm in self.arms for one in _alternatives(arm)))
         if len(set(self.arms)) < len(self.arms):
             raise ConfigError(f"arms: {' '.join(self.arms)} names one twice")
         for arm in self.arms:
@@ -92,9 +96,18 @@ class CompareEncodersConfig(LoggedConfig):
             "seed": seed,
         }
         try:
-            return TrainConfig.of(**base, **dict(_settings(arm)))
+            return TrainConfig.of(**base, **dict([*_settings(self.common), *_settings(arm)]))
         except ConfigError as error:
             raise ConfigError(f"arm {arm!r}: {error}") from None
+
+
+def _alternatives(arm: str) -> list[str]:
+    """The arms that one with alternatives stands for, the last setting running fastest."""
+    choices = [
+        [f"{name}{equals}{value}" for value in values.split("|")]
+        for name, equals, values in (part.partition("=") for part in arm.split(","))
+    ]
+    return [",".join(one) for one in itertools.product(*choices)]
 
 
 def _settings(arm: str) -> Iterable[tuple[str, Any]]:

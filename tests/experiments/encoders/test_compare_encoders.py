@@ -14,7 +14,7 @@ from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersC
 from grassmann_ssl.metrics.intervals import mean_interval, wilson_interval
 from grassmann_ssl.report import page_of
 from grassmann_ssl.run import run
-from grassmann_ssl.runs import Outcome
+from grassmann_ssl.runs import ConfigError, Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -145,3 +145,22 @@ def test_undecided_seeds_count_neither_as_collapsed_nor_as_decided():
     assert none["collapse_interval"] is None and compare_encoders.measured(none).startswith(
         "collapsed in 0 of 0, undecided in 2"
     )
+
+
+def test_alternatives_are_arms_and_what_all_share_is_said_once():
+    config = CompareEncodersConfig(
+        arms=("objective=nt_xent|vicreg,constraint=none|stiefel", "objective=dcl,batch=32"), common="batch=64, lr=0.02"
+    )
+    assert config.arms == (
+        "objective=nt_xent,constraint=none", "objective=nt_xent,constraint=stiefel", "objective=vicreg,constraint=none",
+        "objective=vicreg,constraint=stiefel", "objective=dcl,batch=32",
+    )  # fmt: skip
+    settings = [config.train_config(arm, 0) for arm in config.arms]
+    assert [one.batch for one in settings] == [64, 64, 64, 64, 32] and {one.lr for one in settings} == {0.02}
+    assert CompareEncodersConfig.of(**config.values()).arms == config.arms
+    with pytest.raises(ConfigError, match="objective=nt_xent,batch=32 names one twice"):
+        CompareEncodersConfig(arms=("objective=nt_xent,batch=32|32",))
+    with pytest.raises(ConfigError, match=r"^arm 'objective=vicreg,constraint=grassmann': .*not rotation-invariant"):
+        CompareEncodersConfig(arms=("objective=nt_xent|vicreg,constraint=grassmann",))
+    with pytest.raises(ConfigError, match="'batch' is not NAME=VALUE"):
+        CompareEncodersConfig(common="batch")
