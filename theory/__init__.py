@@ -13,6 +13,7 @@ from theory import (
     predictor,
     regularisation,
     stepwise,
+    tangent,
     two_layer,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "predictor",
     "regularisation",
     "stepwise",
+    "tangent",
     "two_layer",
 ]
