@@ -45,6 +45,32 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("return float(1 - values[d] / values[d - 1])", "return float(values[d] / values[d - 1])"),
         ),
     ),
+    "theory/tangent.py": (
+        "tests/theory/test_tangent.py",
+        (
+            ("np.roll(root, n // 2 * d, axis=0) / n", "np.roll(root, n // 2 * d, axis=0) / (2 * n)"),
+            ("(np.eye(d) + delta[j, j]) @ left", "(np.eye(d) - delta[j, j]) @ left"),
+            ("ratio) / 2, 1 + ratio / 2) / (2 *", "ratio) / 2, 1 + ratio / 2) / (4 *"),
+            ("push * delta[j, learned] @ q", "0 * delta[j, learned] @ q"),
+            ("left = left - np.outer(q, q)", "left = left - 0 * np.outer(q, q)"),
+            ("n * d, n * d) * (4 / n)", "n * d, n * d) * (2 / n)"),
+            ("vectors.T @ y) ** 2 * gamma", "vectors.T @ y) ** 2"),
+            ('np.einsum("ji,ab->jiab", np.eye(count)', '0 * np.einsum("ji,ab->jiab", np.eye(count)'),
+        ),
+    ),
+    "theory/jepa.py": (
+        "tests/theory/test_jepa.py",
+        (
+            ("coefficient ** (1 / (levels + 1))", "coefficient ** (1 / levels)"),
+            ("last = 2 * depth - 1", "last = 2 * depth"),
+            ("(np.log(w) - np.log1p(-w / rho))", "(np.log(w) + np.log1p(-w / rho))"),
+            ("hyp2f1(1, a, 1 + a, w", "hyp2f1(1, a, 2 + a, w"),
+            ("a = 2 / (depth + 1)", "a = 1 / (depth + 1)"),
+            ("coefficient ** (2 * levels - 1 - n)) for n", "coefficient ** (2 * levels - n)) for n"),
+            ("/ (levels - 1) if levels > 1", "/ levels if levels > 1"),
+            ("np.asarray(times[0] / times[1])", "np.asarray(times[1] / times[0])"),
+        ),
+    ),
     "theory/off_diagonal.py": (
         "tests/theory/test_off_diagonal.py",
         (

@@ -5,6 +5,7 @@ from theory import (
     constrained,
     dimensional_collapse,
     graph,
+    jepa,
     kernel,
     landscape,
     lazy,
@@ -14,6 +15,7 @@ from theory import (
     regularisation,
     sigreg,
     stepwise,
+    tangent,
     two_layer,
 )
 
@@ -22,6 +24,7 @@ __all__ = [
     "constrained",
     "dimensional_collapse",
     "graph",
+    "jepa",
     "kernel",
     "landscape",
     "lazy",
@@ -31,5 +34,6 @@ __all__ = [
     "regularisation",
     "sigreg",
     "stepwise",
+    "tangent",
     "two_layer",
 ]
