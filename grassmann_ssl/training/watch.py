@@ -61,10 +61,10 @@ class FiniteWatch:
         if not gradients:
             return
         # Ten times as fast as the largest entry. Constrained optimizers skip a step whose norm overflows, too.
-        norms = torch.stack(torch._foreach_norm(gradients))
-        if self._host and scale is None and math.isfinite(float(norms.sum(dtype=torch.float64))):
+        norms = torch._foreach_norm(gradients)
+        if self._host and scale is None and all(math.isfinite(norm.item()) for norm in norms):
             return
-        bad = ~torch.isfinite(norms).all()
+        bad = ~torch.isfinite(torch.stack(norms)).all()
         again = torch.zeros_like(bad) if scale is None else scale > 1
         now = torch.full_like(self._first, step)
         self._gradient = torch.where(bad & ~again, torch.minimum(self._gradient, now), self._gradient)
