@@ -1,6 +1,8 @@
 """The command line: parses arguments into configs."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,15 @@ from grassmann_ssl.streams import printed, progress, say, steady
 if TYPE_CHECKING:
     from grassmann_ssl.runs import RunConfig
 
-DESCRIPTION = "Self-supervised learning on the Grassmann manifold. `grassmann-ssl --version` prints the versions."
+DESCRIPTION = "Self-supervised learning on the Grassmann manifold."
+ROOMS = {
+    "audit": "Judge embeddings",
+    "encoders": "Train encoders",
+    "linear": "Linear models against theory",
+    "networks": "Two-layer networks and their kernels",
+    "phase": "Predictors without negatives: the questions of Tian et al. 2021",
+    "tools": "Tools",
+}
 
 
 def run_report(folders: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path | None = None) -> int:
@@ -99,8 +109,28 @@ def _command(config_type: "type[RunConfig]", start: "RunConfig") -> Callable[...
         ],
         "quiet": Annotated[bool, tyro.conf.arg(help="print nothing but errors")],
     }
-    command.__doc__ = config_type.__doc__
+    command.__doc__ = f"{config_type.__doc__}\n\nExample: grassmann-ssl {config_type.EXAMPLE}"
     return command
+
+
+def _overview(commands: "dict[str, tuple[str, str]]") -> str:
+    """All commands, a line each, under the titles of their rooms; `commands`: room and help by name."""
+    width = max(map(len, commands))
+    left = max(20, shutil.get_terminal_size().columns - width - 4)
+    lines = [DESCRIPTION]
+    for room, title in ROOMS.items():
+        lines += ["", f"{title}:"]
+        for name, (of, text) in commands.items():
+            if of == room:
+                line = " ".join((text or "").split("\n\n")[0].split())
+                lines.append(f"  {name.ljust(width)}  {textwrap.shorten(line, left, placeholder=' ...')}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "grassmann-ssl COMMAND --help explains a command; --version prints the versions.",
+        ]
+    )
 
 
 def _file_of(arguments: Sequence[str]) -> Path | None:
@@ -127,6 +157,7 @@ def main() -> None:
         return
     from grassmann_ssl.experiments import EXPERIMENTS
     from grassmann_ssl.interrupt import Terminated
+    from grassmann_ssl.listing import run_list
     from grassmann_ssl.run import Stopped, Unwritten
     from grassmann_ssl.runs import ConfigError, toml
     from grassmann_ssl.sweep import run_sweep
@@ -135,12 +166,17 @@ def main() -> None:
     name, file = (sys.argv[1:2] or [""])[0], _file_of(sys.argv[2:])
     try:
         app = tyro.extras.SubcommandApp()
+        commands = {}
         for config_type in EXPERIMENTS:
             given = toml.load(file, config_type) if file is not None and config_type.NAME == name else {}
             app.command(name=config_type.NAME)(_command(config_type, config_type.unchecked(**given)))
-        app.command(name="sweep")(run_sweep)
-        app.command(name="report")(run_report)
-        app.command(name="table")(run_table)
+            room = config_type.NAME if config_type.NAME in ROOMS else config_type.__module__.split(".")[2]
+            commands[config_type.NAME] = (room, config_type.__doc__ or "")
+        for tool, function in (("sweep", run_sweep), ("report", run_report), ("table", run_table), ("list", run_list)):
+            app.command(name=tool)(function)
+            commands[tool] = ("tools", function.__doc__ or "")
+        if sys.argv[1:] in ([], ["-h"], ["--help"]):
+            sys.exit((0 if sys.argv[1:] else 2) if printed(_overview(commands)) else 1)
         sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))

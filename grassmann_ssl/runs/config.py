@@ -94,6 +94,8 @@ class RunConfig:
     """
 
     NAME: ClassVar[str]
+    EXAMPLE: ClassVar[str] = ""
+    """what to write after `grassmann-ssl`, for its help"""
     RESUMES: ClassVar[bool] = False
     """whether an unfinished run is kept in its folder"""
     seed: int = 1

@@ -53,6 +53,7 @@ class AuditConfig(RunConfig):
     """Did the embeddings in a file collapse, how, and how sure is that? Exit code 3 where `--fail-on` holds."""
 
     NAME: ClassVar[str] = "audit"
+    EXAMPLE: ClassVar[str] = "audit embeddings.npy --labels labels.npy --out runs/audit"
     file: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="FILE")] = None
     """embeddings, a row each: .npy, .npz, .safetensors, or .parquet and .csv with a column for each dimension, or .parquet with a column of
     lists"""

@@ -51,6 +51,9 @@ class CompareEncodersConfig(LoggedConfig):
     """Train several arms of an encoder on several seeds and compare them: collapse, ranks, probes, learning steps, cost."""
 
     NAME: ClassVar[str] = "compare-encoders"
+    EXAMPLE: ClassVar[str] = (
+        'compare-encoders --arms "objective=nt_xent|barlow_twins,constraint=none|grassmann" --seeds 3'
+    )
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""

@@ -52,6 +52,7 @@ class StepwiseDeepConfig(LoggedConfig):
     """Stepwise learning of an encoder with a small initial last layer, and its embedding against its tangent kernel."""
 
     NAME: ClassVar[str] = "stepwise-deep"
+    EXAMPLE: ClassVar[str] = "stepwise-deep --objectives barlow_twins --steps 300"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images, as in train"""

@@ -44,6 +44,7 @@ class TrainConfig(LoggedConfig):
     """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"
+    EXAMPLE: ClassVar[str] = "train --objective nt_xent --constraint grassmann --out runs/constrained"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
     """images: digits or photos (bundled with scikit-learn), FORMAT:PATH to read files, or PACKAGE.MODULE:NAME, a function of your own that

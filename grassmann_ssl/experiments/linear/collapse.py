@@ -54,6 +54,7 @@ class CollapseConfig(RunConfig):
     """Collapse probability of every objective under every constraint, over the augmentation strength."""
 
     NAME: ClassVar[str] = "collapse"
+    EXAMPLE: ClassVar[str] = "collapse --objectives squared_vicreg barlow_twins --constraints free stiefel"
     objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = (
         "barlow_twins",
         "spectral_contrastive",

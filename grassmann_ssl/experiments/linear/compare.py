@@ -43,6 +43,7 @@ class CompareConfig(RunConfig):
     """Train free and constrained weights on the same data from the same draw, and compare both with theory."""
 
     NAME: ClassVar[str] = "compare"
+    EXAMPLE: ClassVar[str] = "compare --objectives barlow_twins --arms free grassmann --seeds 5"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias"""
     objectives: tuple[Annotated[str, choice(PREDICTED)], ...] = PREDICTED

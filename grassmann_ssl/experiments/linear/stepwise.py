@@ -32,6 +32,7 @@ class StepwiseConfig(RunConfig):
     """Stepwise learning: training from small initialisation against the predicted step times."""
 
     NAME: ClassVar[str] = "stepwise"
+    EXAMPLE: ClassVar[str] = "stepwise --dim 4 --seeds 3"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias (two features of extents 9 and 1)"""
     loss: Annotated[str, choice(LAWS)] = "barlow_twins"

@@ -50,6 +50,7 @@ class KernelChangeConfig(RunConfig):
     """Kernel change of two-layer ReLU networks during training against width, with and without constraint."""
 
     NAME: ClassVar[str] = "kernel-change"
+    EXAMPLE: ClassVar[str] = "kernel-change --widths 64 256 1024"
     data: str = "gaussian"
     """data set: digits, photos or gaussian"""
     objective: Annotated[str, choice(TRACE_LOSSES)] = "linear_contrastive"

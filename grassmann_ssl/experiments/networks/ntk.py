@@ -40,6 +40,7 @@ class NtkConfig(RunConfig):
     """Stepwise learning of two-layer networks of several widths, predicted from their neural tangent kernel."""
 
     NAME: ClassVar[str] = "ntk"
+    EXAMPLE: ClassVar[str] = "ntk --widths 96 384"
     data: str = "digits"
     """data set: digits or photos"""
     dim: int = 3

@@ -37,6 +37,7 @@ class WidthConfig(RunConfig):
     """Train two constrained linear layers of several hidden widths and compare them with the exact flow of one layer."""
 
     NAME: ClassVar[str] = "width"
+    EXAMPLE: ClassVar[str] = "width --hidden 8 32 128"
     data: str = "digits"
     """data set: digits, photos or gaussian"""
     objective: Annotated[str, choice(TRACE_LOSSES)] = "linear_contrastive"

@@ -21,6 +21,7 @@ class AlignmentConfig(RunConfig):
     """Alignment of eigenspaces, with and without symmetrisation of the predictor: Fig. 2 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-alignment"
+    EXAMPLE: ClassVar[str] = "phase-alignment --seeds 3"
     seeds: int = 10
     """networks per arm"""
     dim: int = 5

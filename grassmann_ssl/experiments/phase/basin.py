@@ -25,6 +25,7 @@ class BasinConfig(RunConfig):
     """Map of collapse: simulated verdicts on a grid of starts (p, s) or of settings (eta, tau), against theory."""
 
     NAME: ClassVar[str] = "phase-basin"
+    EXAMPLE: ClassVar[str] = "phase-basin --cells 400"
     axes: Literal["ps", "eta-tau"] = "ps"
     """axes of the grid: ps (starts, at one eta and tau) or eta-tau (settings, from one start)"""
     cells: int = 256

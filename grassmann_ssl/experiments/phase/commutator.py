@@ -19,6 +19,7 @@ class CommutatorConfig(RunConfig):
     """The commutator of predictor and correlations, against target and weight decay: Fig. 9 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-commutator"
+    EXAMPLE: ClassVar[str] = "phase-commutator --tau 0.5 1.0"
     tau: tuple[float, ...] = (0.2, 0.6, 1.0)
     """targets over online weights, W_a = tau W"""
     eta: tuple[float, ...] = (0.0, 0.05, 0.2)

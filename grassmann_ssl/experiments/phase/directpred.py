@@ -29,6 +29,7 @@ class DirectPredConfig(RunConfig):
     augmentation variance."""
 
     NAME: ClassVar[str] = "phase-directpred"
+    EXAMPLE: ClassVar[str] = "phase-directpred --seeds 6"
     variance: tuple[float, ...] = (0.0, 0.25, 1.0, 3.0)
     """augmentation variances of the features; the data have X = I"""
     eta: tuple[float, ...] = (

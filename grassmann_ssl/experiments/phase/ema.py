@@ -20,6 +20,7 @@ class EmaConfig(RunConfig):
     """Correlation of EMA target and weights, against momentum and weight decay: Fig. 7 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-ema"
+    EXAMPLE: ClassVar[str] = "phase-ema --gamma-a 0.9 0.99"
     gamma_a: tuple[float, ...] = (0.9, 0.98, 0.996, 0.999)
     """momenta of the EMA target; beta = (1 - gamma_a) / learning rate"""
     eta: tuple[float, ...] = (0.0, 0.01, 0.1)

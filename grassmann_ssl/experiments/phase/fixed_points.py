@@ -27,6 +27,7 @@ class FixedPointsConfig(RunConfig):
     """Fixed points of a mode against weight decay: Fig. 4 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-fixed-points"
+    EXAMPLE: ClassVar[str] = "phase-fixed-points --tau 0.5"
     tau: tuple[float, ...] = (1.0, 0.7, 1.0)
     """target over online weights, W_a = tau W; one value for all panels, or one per panel (so for alpha_p)"""
     alpha_p: tuple[float, ...] = (1.0, 1.0, 4.0)

@@ -32,6 +32,7 @@ class FlowFieldsConfig(RunConfig):
     """Flow fields in the plane of predictor and weight (w_p, w): Fig. 10 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-flow-fields"
+    EXAMPLE: ClassVar[str] = "phase-flow-fields --eta 0.1 0.2"
     eta: tuple[float, ...] = (0.0, 0.03)
     """weight decays of predictor and weight, one column of panels each"""
     lambda_s: float = 1.0

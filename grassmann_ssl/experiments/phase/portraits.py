@@ -31,6 +31,7 @@ class PortraitsConfig(RunConfig):
     """Phase portraits (p, s) of a mode of learning with a predictor: Fig. 3 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-portraits"
+    EXAMPLE: ClassVar[str] = "phase-portraits --eta 0.1 0.2"
     tau: tuple[float, ...] = (1.0,)
     """target over online weights, W_a = tau W; one value for all panels, or one per panel (so for eta and alpha_p)"""
     eta: tuple[float, ...] = (0.0, 0.01, 1.0)

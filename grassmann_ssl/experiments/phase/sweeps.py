@@ -21,6 +21,7 @@ class SweepsConfig(RunConfig):
     (ICML 2021), and observations 1, 4, 5 and 10 of their Table 4."""
 
     NAME: ClassVar[str] = "phase-sweeps"
+    EXAMPLE: ClassVar[str] = "phase-sweeps --until 20"
     eta: tuple[float, ...] = (0.04, 0.1, 0.15, 0.2, 0.25)
     """weight decays of the first sweep, at the first beta and alpha_p (0.04: the paper's for STL-10)"""
     beta: tuple[float, ...] = (0.4, 0.05, 0.02)

@@ -20,6 +20,7 @@ class SymmetryConfig(RunConfig):
     """Symmetric and antisymmetric parts of the predictor, against weight decay: Fig. 8 of Tian, Chen and Ganguli (ICML 2021)."""
 
     NAME: ClassVar[str] = "phase-symmetry"
+    EXAMPLE: ClassVar[str] = "phase-symmetry --eta 0 0.01"
     eta: tuple[float, ...] = (0.001, 0.01, 0.05)
     """weight decays (as in the paper)"""
     seeds: int = 5
