@@ -12,7 +12,9 @@ from theory import (
     off_diagonal,
     predictor,
     regularisation,
+    scaling,
     sigreg,
+    spectral_norm,
     stepwise,
     two_layer,
 )
@@ -29,7 +31,9 @@ __all__ = [
     "off_diagonal",
     "predictor",
     "regularisation",
+    "scaling",
     "sigreg",
+    "spectral_norm",
     "stepwise",
     "two_layer",
 ]
