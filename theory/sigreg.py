@@ -106,10 +106,11 @@ def plateau(alignment: ArrayLike, strength: float, d: int) -> Plateau:
     Equal alignments have one height h, and then with the hypergeometric function, exactly,
         a = nu/d [2F1(3/2, k/2 + 1; d/2 + 1; -2h) - 2^{-3/2} 2F1(3/2, k/2 + 1; d/2 + 1; -h/2)],
         pull = nu/d [2F1(3/2, k/2; d/2 + 1; -2h) - 2^{-3/2} 2F1(3/2, k/2; d/2 + 1; -h/2)].
-    This h is the only one for k <= d - 2 and k = d: u_1^2 + .. + u_k^2 has a law B of log-concave density, and E B [nu T'(hB) + a d/nu]
-    changes sign once as nu T' + a d/nu does. For k = d - 1, and that an equal split is the minimum, are checked numerically. A few modes
-    take up most of the variance that all d would have: k h is 6.95, 7.57, 7.68, .. 7.61 at d = 8, nu = 32, a = .02.
-    Validity: small weights and well separated growth rates. Raises ValueError for alignment < 0, strength < 0 or more modes than outputs.
+    This h is the only one for k <= d - 2 and k = d: B = u_1^2 + .. + u_k^2 has mean k/d and its logarithm a log-concave density, so that
+    E B [T'(hB) + a d / nu], which is 0 there, changes its sign once in h, as T'(v) + a d / nu does in v. For k = d - 1, and that an equal
+    split is the minimum, are checked numerically. A few modes take up most of the variance that all d would have: k h is 6.95, 7.57, 7.68,
+    .. 7.61 at d = 8, nu = 32, a = .02. Validity: small weights and well separated growth rates. Raises ValueError for alignment < 0,
+    strength < 0 or more modes than outputs.
     """
     d, nu = check.integer("d", d), check.number("strength", strength, least=0)
     a = np.zeros(0) if np.size(alignment) == 0 else check.non_negative("alignment", alignment, at_least=1).ravel()

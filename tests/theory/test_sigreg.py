@@ -223,6 +223,8 @@ def test_the_numbers_of_a_wide_embedding():
         6.95, 7.57, 7.68, 7.69, 7.67, 7.65, 7.63, 7.61
     ]  # fmt: skip
     assert found[d].pull == 0.0
+    strong = [theory.plateau([a] * k, 1e6, d).pull / (1e6 * theory.SLOPE / d) for k in (1, 2, 3)]
+    assert [round(r, 3) for r in strong] == [0.341, 0.196, 0.135]
 
 
 @given(st.integers(2, 16), st.data(), st.floats(0.01, 0.95), st.floats(0.1, 50))
