@@ -52,6 +52,7 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("(np.eye(d) + delta[j, j]) @ left", "(np.eye(d) - delta[j, j]) @ left"),
             ("ratio) / 2, 1 + ratio / 2) / (2 *", "ratio) / 2, 1 + ratio / 2) / (4 *"),
             ("push * delta[j, learned] @ q", "0 * delta[j, learned] @ q"),
+            ("np.log1p(learning_rate * np", "(learning_rate * np"),
             ("left = left - np.outer(q, q)", "left = left - 0 * np.outer(q, q)"),
             ("n * d, n * d) * (4 / n)", "n * d, n * d) * (2 / n)"),
             ("vectors.T @ y) ** 2 * gamma", "vectors.T @ y) ** 2"),

@@ -109,7 +109,9 @@ def linearised_step_times(kernel: ArrayLike, initial: ArrayLike, horizon: float)
     return times
 
 
-def step_times(kernel: ArrayLike, initial: ArrayLike, modes: KernelModes | None = None) -> Array:
+def step_times(
+    kernel: ArrayLike, initial: ArrayLike, modes: KernelModes | None = None, learning_rate: float | None = None
+) -> Array:
     """Times (d,) of the steps, in order, to first order in the coupling Delta and for small outputs: no integration.
 
     Between steps the mode j grows in the directions P that are left: y_j -> exp[4 gamma_j (P + P Delta_jj P) t] y_j. The next step
@@ -121,10 +123,16 @@ def step_times(kernel: ArrayLike, initial: ArrayLike, modes: KernelModes | None 
     `linearised_step_times`, median relative errors of steps 1 and 2 of tanh networks, d = 2 and outputs of 1e-6: 0.1 and 2.4 % at width
     32, 0.1 and 1 % at width 512, where the scalar theory is off by 11 and 61 %, 3 and 34 %. Single steps are off by 10 % at outputs of
     1e-3 and couplings of 0.1, and more where two modes come together, within 1 / (8 gamma_j).
-    modes: those of `mean_kernel`, computed where not given. inf for steps that no mode with gamma_j > 0 is left for.
+    On digits, d = 3 and outputs of 1e-4: median 2.5, 1.1 and 0.4 % at widths 30, 120 and 480, where the scalar theory is off by 14, 4.3
+    and 3 %; worst 13, 25 and 5 %.
+    modes: those of `mean_kernel`, computed where not given. learning_rate: that of gradient descent, whose modes grow as
+    (1 + rate x growth)^steps between steps, with rises as in the flow: 1 % late at a rate of 0.2 / (4 gamma_1). The flow where not given.
+    inf for steps that no mode with gamma_j > 0 is left for.
     """
     theta, start = _fitting(kernel, initial)
     found = kernel_modes(mean_kernel(theta)) if modes is None else modes
+    if learning_rate is not None:
+        check.positive_number("learning_rate", learning_rate)
     count = int((found.gamma > 0).sum())
     d = start.shape[1]
     times = np.full(d, np.inf)
@@ -136,7 +144,9 @@ def step_times(kernel: ArrayLike, initial: ArrayLike, modes: KernelModes | None 
     for step in range(d):
         if open_.size == 0:
             break
-        generators = {j: 4 * gamma[j] * left @ (np.eye(d) + delta[j, j]) @ left for j in open_}
+        generators = {
+            j: _per_time(4 * gamma[j] * left @ (np.eye(d) + delta[j, j]) @ left, learning_rate) for j in open_
+        }
         waits = {j: _crossing(generators[j], left @ y[j], gamma[j]) for j in open_}
         learned = min(waits, key=lambda j: waits[j])
         wait = waits[learned]
@@ -155,6 +165,15 @@ def step_times(kernel: ArrayLike, initial: ArrayLike, modes: KernelModes | None 
                 push = beta((1 - ratio) / 2, 1 + ratio / 2) / (2 * np.sqrt(gamma[learned]))
                 y[j] = y[j] + push * delta[j, learned] @ q
     return times
+
+
+def _per_time(generator: Array, learning_rate: float | None) -> Array:
+    """log(I + rate G) / rate of a symmetric G >= 0, the generator that gradient descent has; G itself for the flow."""
+    if learning_rate is None:
+        return generator
+    rates, vectors = np.linalg.eigh((generator + generator.T) / 2)
+    moved: Array = (vectors * (np.log1p(learning_rate * np.maximum(rates, 0.0)) / learning_rate)) @ vectors.T
+    return moved
 
 
 def _crossing(generator: Array, y: Array, gamma: float) -> float:

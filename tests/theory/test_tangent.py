@@ -170,6 +170,21 @@ def test_networks_that_share_units_step_when_the_full_kernel_says():
     assert np.all(one > (0.006, 0.08))
 
 
+def test_gradient_descent_steps_later_than_the_flow():
+    """One output at a large learning rate, from small weights: exact discrete descent, up to the rise itself."""
+    rng = np.random.default_rng(3)
+    x = features(rng)
+    modes = scalar.kernel_modes(x @ x.T)
+    start, rate = 1e-12 * x @ rng.standard_normal((4, 1)), 0.4 / (4 * modes.gamma[0])
+    size = stepwise.aligned_initialisation(modes.coefficients.T @ start, np.diag(modes.gamma)).singular_values
+    counts = np.arange(200)
+    curve = modes.gamma[0] * stepwise.discrete_singular_values(counts, rate, size, modes.gamma[:1]) ** 2
+    exact = oracle.first_crossings(rate * counts, curve, 0.5)
+    kernel = (x @ x.T)[..., None, None]
+    found, flow = (tangent.step_times(kernel, start, modes, one) for one in (rate, None))
+    assert np.abs(found / exact - 1).max() < 0.01 < 0.15 < np.abs(flow / exact - 1).min()
+
+
 def test_steps_that_no_mode_is_left_for_never_come():
     x = np.array([[1.0, 0.0], [0.0, 0.5], [1.0, 0.0], [0.0, -0.5]])
     kernel = np.einsum("pq,ab->pqab", x @ x.T, np.eye(2))
@@ -188,6 +203,7 @@ KERNEL = np.einsum("pq,ab->pqab", np.ones((4, 4)), np.eye(2))
         (lambda: tangent.growth(np.ones((3, 3, 2, 2))), r"kernel must have shape \(2n, 2n, d, d\)"),
         (lambda: tangent.growth(np.triu(np.ones((4, 4)))[..., None, None]), "kernel must be symmetric"),
         (lambda: tangent.step_times(KERNEL, np.ones((4, 3))), "initial must have shape"),
+        (lambda: tangent.step_times(KERNEL, np.ones((4, 2)), learning_rate=0.0), "learning_rate must be > 0"),
         (lambda: tangent.linearised_flow(-1.0, KERNEL, np.ones((4, 2))), "t must be >= 0"),
         (lambda: tangent.linearised_step_times(KERNEL, np.ones((4, 2)), 0.0), "horizon must be > 0"),
         (lambda: tangent.coupling(scalar.kernel_modes(np.ones((4, 4))), KERNEL, 2), "count must be at most 1"),
