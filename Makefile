@@ -40,7 +40,7 @@ notebook: $(STAMP)  ## execute the notebooks from their sources
 
 picture: $(STAMP)  ## the staircase of the README, drawn by the demo
 	$(BIN)/grassmann-ssl compare --objectives barlow_twins --arms free --init-scales --overwrite --out runs/picture
-	cp runs/picture/staircase.png docs/staircase.png
+	cp runs/picture/staircase.svg docs/staircase.svg
 
 benchmark: $(STAMP)  ## measure against the peers and rewrite the table of the README
 	$(BIN)/python -m benchmarks

@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 
-from grassmann_ssl.report import page
+from grassmann_ssl.report import drawing
 
-draw = page.png
+draw = drawing.drawn
 laid_out, drawn = set(), {}
 
 
@@ -40,4 +40,4 @@ def draw_quickly(figure):
 
 def choose(in_full):
     """Pages of the test that follows have figures drawn as for users, or quickly."""
-    page.png = draw if in_full else draw_quickly
+    drawing.drawn = draw if in_full else draw_quickly

@@ -98,7 +98,7 @@ def test_the_picture_of_the_readme_is_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = command(*train[1:], "--seeds", "2", "--steps", "400")
     assert train[0].endswith("/grassmann-ssl") and done.returncode == 0, done.stderr
-    assert copy[0] == "cp" and copy[2] == "docs/staircase.png" and (tmp_path / copy[1]).stat().st_size > 10_000
+    assert copy[0] == "cp" and copy[2] == "docs/staircase.svg" and (tmp_path / copy[1]).stat().st_size > 10_000
 
 
 def test_every_experiment_is_on_the_page_and_has_help():

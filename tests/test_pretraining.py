@@ -83,7 +83,7 @@ def test_own_encoder_data_and_loss_leave_a_verdict_a_page_and_the_weights(first)
     assert {"objective": "pull", "encoder": "Sequential", "data": "DataLoader"}.items() <= first.record[
         "config"
     ].items()
-    assert (first.folder / "report.html").read_text().count("<img") == 2 and first.report().name == "report.html"
+    assert (first.folder / "report.html").read_text().count("<figure>") == 2 and first.report().name == "report.html"
     last = first.model.projector[-1].weight.detach()
     assert (last @ last.T - torch.eye(4)).abs().max() < 1e-6
     assert not first.model.training

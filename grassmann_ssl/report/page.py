@@ -1,29 +1,36 @@
-"""The page of a run, drawn from its stored record: findings first, then figures with captions, then settings; one self-contained file."""
+"""The page of a run, drawn from its stored record: verdict and findings first, then method, figures, settings; one self-contained file."""
 
 from __future__ import annotations
 
-import base64
-import io
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import jinja2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from grassmann_ssl.report import drawing
+from grassmann_ssl.report.links import command_of, docs_of
+from grassmann_ssl.report.style import readable
 from grassmann_ssl.report.terminal import HEADINGS
 from grassmann_ssl.runs import Outcome
+
+LONG = 20  # letters of a name that may be broken
 
 
 @dataclass(frozen=True)
 class Section:
-    """One figure, saved as NAME.png and embedded in the page, with its title and caption."""
+    """One figure, saved as NAME.svg and shown on the page panel by panel, with its title and caption."""
 
     name: str
     title: str
     figure: Figure
     caption: str
+
+    def __post_init__(self) -> None:
+        readable(self.figure)
 
 
 @dataclass(frozen=True)
@@ -35,47 +42,52 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.dpi = 110
-    # One pass over the figure, where savefig takes two to find its layout.
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib gives it no types
-    return buffer.getvalue()
-
-
-def embedded(image: bytes) -> str:
-    """PNG bytes as a data URL."""
-    return "data:image/png;base64," + base64.b64encode(image).decode()
-
-
 def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
-    """The files of a page by name: report.html, and each figure as NAME.png."""
-    images = {section.name: png(section.figure) for section in page.sections}
-    html = _html(outcome, page, images).encode(
-        "utf-8", "backslashreplace"
-    )  # names of files and classes may be anything
-    return {f"{name}.png": image for name, image in images.items()} | {"report.html": html}
+    """The files of a page by name: report.html, and each figure as NAME.svg."""
+    drawings = {section.name: drawing.drawn(section.figure) for section in page.sections}
+    html = _html(outcome, page, drawings).encode("utf-8", "backslashreplace")  # names of files may be anything
+    return {f"{name}.svg": one.svg.encode("utf-8", "backslashreplace") for name, one in drawings.items()} | {
+        "report.html": html
+    }
 
 
 def filled(template: str, **content: Any) -> str:
     """A template of this room with its content; text is escaped."""
+    folder = files(__package__)
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string((files(__package__) / template).read_text(encoding="utf-8")).render(**content)
+    environment.filters["breakable"] = breakable
+    return environment.get_template(template).render(**content)
 
 
-def _html(outcome: Outcome, page: Page, images: dict[str, bytes]) -> str:
+def breakable(text: str) -> Markup:
+    """Escaped text whose long names, such as paths and settings, may be broken between their parts: never inside a word."""
+    parts = re.split(rf"(\S{{{LONG},}})", text)
+    return Markup("").join(
+        Markup("<wbr>").join(re.split(r"(?<=[=,/_.;])(?=\w)", part)) if k % 2 else part for k, part in enumerate(parts)
+    )
+
+
+def _html(outcome: Outcome, page: Page, drawings: dict[str, drawing.Drawing]) -> str:
+    verdict = outcome.record.get("verdict")
     return filled(
         "page.html.j2",
+        heading=page.title,
         page=page,
         interrupted=outcome.interrupted,
         resumed=outcome.resumed,
         unlogged=outcome.unlogged,
+        verdict=verdict.get("judgement") if isinstance(verdict, dict) else None,
         table=outcome.table,
         headings=HEADINGS,
         findings=outcome.findings,
-        images={name: embedded(image) for name, image in images.items()},
+        docs=docs_of(outcome.name),
+        drawings=drawings,
+        command=command_of(outcome),
         settings={key: value for key, value in outcome.record.items() if key not in ("findings", "table")},
     )

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grassmann_ssl.report import stored_page
-from grassmann_ssl.report.page import Page, embedded, filled, png
+from grassmann_ssl.report import drawing, stored_page
+from grassmann_ssl.report.page import Page, filled
 from grassmann_ssl.report.runs_table import cell, differing, found, labels
 from grassmann_ssl.runs import ConfigError, StoredRun
 from grassmann_ssl.runs.disk import replacing
@@ -15,10 +15,10 @@ from grassmann_ssl.runs.disk import replacing
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of one run as a data URL, and its caption; None where the run has no figure of that name."""
+    """A figure of one run as drawn, and its caption; None where the run has no figure of that name."""
 
     label: str
-    image: str | None = None
+    drawing: drawing.Drawing | None = None
     caption: str = ""
 
 
@@ -40,13 +40,13 @@ def draw_side_by_side(runs: Sequence[StoredRun], out: Path) -> Path:
 
     html = filled(
         "side_by_side.html.j2",
-        title=f"{len(runs)} runs side by side",
+        heading=f"{len(runs)} runs side by side",
         labels=names,
         folders=[str(one.folder) for one in runs],
         settings=lines(differing(runs)),
         found=lines(found(runs)),
         figures=[
-            (titles[name], [_shown(label, page, name) for label, page in zip(names, pages, strict=True)])
+            (name, titles[name], [_shown(label, page, name) for label, page in zip(names, pages, strict=True)])
             for name in dict.fromkeys(section.name for section in sections)
         ],
     )
@@ -62,5 +62,5 @@ def draw_side_by_side(runs: Sequence[StoredRun], out: Path) -> Path:
 def _shown(label: str, page: Page, name: str) -> Shown:
     for section in page.sections:
         if section.name == name:
-            return Shown(label, embedded(png(section.figure)), section.caption)
+            return Shown(label, drawing.drawn(section.figure), section.caption)
     return Shown(label)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 TIME = "time t = learning rate × step"
 THEORY: dict[str, Any] = {"color": "black", "lw": 1.1}
@@ -18,13 +22,21 @@ SERIES: tuple[dict[str, Any], ...] = (
     {"color": "#b8860b", "marker": "v", "linestyle": (0, (3, 3))},
     {"color": "#5f6b6d", "marker": "P", "linestyle": (0, (7, 2, 1, 2, 1, 2))},
 )
-LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8}
-BELOW: dict[str, Any] = LEGEND | {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+# Letters stay readable where lines run below them.
+LEGEND: dict[str, Any] = {"fontsize": 9, "framealpha": 0.8, "edgecolor": "none"}
+TICKS = 6  # most numbers along an axis
+LINE = 52  # letters of a title
+WIDE, NARROW = 2.0, 0.9  # decades: from here on powers of ten are enough; below, 1, 2 and 5 are too few
+BELOW: dict[str, Any] = LEGEND | {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
 
 
-def panels(rows: int, columns: int, width: float = 11.5, height: float = 3.9) -> tuple[Figure, np.ndarray]:
-    """A figure with (rows, columns) axes, each row `height` inches high, `width` inches wide."""
-    figure = Figure(figsize=(width, height * rows), layout="constrained")
+def panels(rows: int, columns: int, height: float = 3.7, width: float = 4.4) -> tuple[Figure, np.ndarray]:
+    """A figure with (rows, columns) axes, each `height` inches high and `width` inches wide.
+
+    Pages show the axes of several columns one by one, as wide as the window: each needs its own labels, and letters are read where a
+    panel of the usual width fills a narrow screen.
+    """
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -80,3 +92,38 @@ def power_law(at: np.ndarray, slope: float, x: np.ndarray, y: np.ndarray) -> np.
     """The power law of this slope through the geometric means of x (n,) and y (n, ...), evaluated at `at`."""
     law: np.ndarray = np.exp(np.log(y).mean() + slope * (np.log(at) - np.log(x).mean()))
     return law
+
+
+def readable(figure: Figure) -> None:
+    """Titles in lines that panels have room for; ticks that do not overlap, where none were set: of logarithmic axes powers of ten,
+    or where there are few of these 1, 2 and 5 of each, or even numbers.
+    """
+    for axes in figure.axes:
+        lines = (textwrap.wrap(line, LINE, break_on_hyphens=False) for line in axes.get_title().splitlines())
+        axes.set_title("\n".join(itertools.chain(*lines)), fontsize=min(axes.title.get_fontsize(), 10.5))
+        if axes.get_xscale() == "linear" and axes.xaxis.isDefault_majloc:
+            axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+        for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
+            if axis.get_scale() == "log" and axis.isDefault_majloc and low > 0:
+                _log_ticks(axis, float(np.log10(high / low)))
+
+
+def _log_ticks(axis: Axis, decades: float) -> None:
+    axis.set_minor_formatter(NullFormatter())
+    if decades >= WIDE:
+        axis.set_major_locator(LogLocator(numticks=TICKS))
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if decades > NARROW else MaxNLocator(TICKS - 2))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+
+
+def numbered(axis: Axis, values: np.ndarray) -> None:
+    """Ticks of a logarithmic axis at these increasing numbers, and the numbers at as many of them as have room."""
+    room = np.log(values[-1] / values[0]) / TICKS if len(values) else 0.0
+    labels, last = [], -np.inf
+    for value in values:
+        shown = np.log(value) - last >= 0.8 * room
+        last = np.log(value) if shown else last
+        labels.append(f"{value:g}" if shown else "")
+    axis.set_ticks(values, labels)
+    axis.set_minor_locator(NullLocator())

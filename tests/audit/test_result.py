@@ -233,7 +233,7 @@ def test_a_saved_audit_is_a_run_folder_and_comes_back_whole(audits, name, tmp_pa
     folder = tmp_path / "one" / "run"
     audit.save(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".files.json", "arrays.safetensors", "audit.png", "config.toml", "metrics.parquet", "report.html", "run.json",
+        ".files.json", "arrays.safetensors", "audit.svg", "config.toml", "metrics.parquet", "report.html", "run.json",
     ]  # fmt: skip
     back = Audit.load(folder)
     same(audit, back)

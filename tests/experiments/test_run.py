@@ -77,7 +77,7 @@ def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
     outcome = run(SquareConfig(out=tmp_path / "run", seed=3))
     folder = tmp_path / "run"
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".files.json", "arrays.safetensors", "config.toml", "metrics.parquet", "report.html", "run.json", "squares.png",
+        ".files.json", "arrays.safetensors", "config.toml", "metrics.parquet", "report.html", "run.json", "squares.svg",
     ]  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert record == json.loads(json.dumps(outcome.record))
@@ -89,7 +89,8 @@ def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
     assert "Squares &amp; more" in text and "What &lt;is&gt; x²?" in text and "&lt;1&gt;" in text and "exact" in text
     parser = Sources()
     parser.feed(text)
-    assert len(parser.found) == 1 and parser.found[0].startswith("data:image/png;base64,")
+    assert len(parser.found) == 7 and all(one.startswith(("#", "file:")) for one in parser.found)
+    assert "<svg" in text and "http" not in text
 
 
 def test_findings_are_columns_of_text():
@@ -128,7 +129,7 @@ def test_a_stored_run_is_the_outcome_and_is_drawn_again_byte_for_byte(tmp_path):
         for name in then:
             assert then[name].dtype == now[name].dtype and np.array_equal(then[name], now[name]), name
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (folder / "squares.png").write_bytes(b"")
+    (folder / "squares.svg").write_bytes(b"")
     (folder / "notes.txt").write_text("the user's own")
     assert draw(folder) == folder / "report.html"
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "notes.txt"} == before
@@ -161,9 +162,9 @@ def test_the_page_of_a_comparison_is_drawn_again_byte_for_byte(tmp_path):
     scales = (1e-3, 1e-4)
     run(CompareConfig(data="gaussian", objectives=objectives, seeds=2, steps=60, dim=3, init_scales=scales, out=folder))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert {"staircase.png", "initialisation_law.png", "barlow_twins.png"} < set(before)
+    assert {"staircase.svg", "initialisation_law.svg", "barlow_twins.svg"} < set(before)
     for name in before:
-        if name.endswith((".png", ".html")):
+        if name.endswith((".svg", ".html")):
             (folder / name).unlink()
     draw(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -209,7 +210,7 @@ def test_a_table_and_an_interrupt_are_printed_and_on_the_page(tmp_path):
     assert lines[5].startswith("quantity ") and lines[-1].startswith("interrupted: after 2 of 9")
     text = (tmp_path / "run" / "report.html").read_text()
     assert text.index("This run was interrupted: after 2 of 9") < text.index("<h2>Sizes &lt;&amp;&gt;</h2>")
-    assert text.index("<td>many</td>") < text.index("a note") < text.index("<h2>Findings</h2>")
+    assert text.index("<td>many</td>") < text.index("a note") < text.index(">Findings</h2>")
     plain = run(SquareConfig(out=tmp_path / "plain"))
     assert plain.table is None and plain.interrupted is None and plain.record["interrupted"] is None
     assert "interrupted" not in summary(plain) and "<h2>Sizes" not in (tmp_path / "plain" / "report.html").read_text()

@@ -14,8 +14,8 @@ def page(outcome: Outcome) -> Page:
     audit = restored(outcome.record, outcome.arrays)
     file = outcome.record["config"]["file"]
     caption = (
-        "Top: eigenvalues of the covariance. The line is the population's, estimated, with its band; circles are the sample's, which are "
-        "biased: the largest are too large, the smallest too small. Dashed: a dimension is live above it. Below: the variance of z/‖z‖ "
+        "First: eigenvalues of the covariance. The line is the population's, estimated, with its band; circles are the sample's, which are "
+        "biased: the largest are too large, the smallest too small. Dashed: a dimension is live above it. Then: the variance of z/‖z‖ "
         "with its interval; left of the dashed line all directions are nearly alike."
     )
     if audit.classes:

@@ -33,7 +33,7 @@ def page(outcome: Outcome) -> Page:
                 "Probe accuracy and ranks",
                 arms(outcome),
                 f"Markers: single seeds.{' Bars: mean and 95 % interval over seeds.' if _enough(outcome) else ''} Ranks are effective "
-                "ranks of covariances on views of training images.",
+                "ranks of covariances on views of training samples.",
             ),
             Section(
                 "spectra",
@@ -80,14 +80,14 @@ def arms(outcome: Outcome) -> Figure:
     quantities += [("rank_z", "effective rank of z", 1.0), ("directions_rank", "effective rank of z / ‖z‖", 1.0)]
     quantities += [("seconds_per_step", "time of a step [ms]", 1000.0)]
     count = len(outcome.record["arms"])
-    figure, axes = panels(2, 3, width=13.5, height=1.6 + 0.32 * count)
+    figure, axes = panels(2, 3, 1.0 + 0.4 * count, 5.0)
     for panel, (name, label, scale) in zip(axes.flat, quantities, strict=False):
         _by_arm(panel, outcome, name, scale)
         panel.set(xlabel=label)
     for k, panel in enumerate(axes.flat):
         panel.set_visible(k < len(quantities))
-        names = [one["arm"] or "defaults" for one in outcome.record["arms"]]
-        panel.set_yticks(range(count), names if k % 3 == 0 else [""] * count)
+        names = [(one["arm"] or "defaults").replace(",", ",\n") for one in outcome.record["arms"]]
+        panel.set_yticks(range(count), names, fontsize=8)
         panel.invert_yaxis()
     return figure
 
@@ -110,7 +110,7 @@ def spectra(outcome: Outcome) -> Figure:
     count = len(outcome.record["arms"])
     columns = min(count, COLUMNS)
     dead = outcome.record["thresholds"]["dead"]
-    figure, axes = panels(-(-count // columns), columns, width=3.6 * columns, height=3.2)
+    figure, axes = panels(-(-count // columns), columns, 3.4)
     for panel in axes.flat[count:]:
         panel.set_visible(False)
     for index, (panel, one) in enumerate(zip(axes.flat, outcome.record["arms"], strict=False)):

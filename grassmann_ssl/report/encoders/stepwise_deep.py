@@ -24,7 +24,8 @@ def page(outcome: Outcome) -> Page:
                 "steps",
                 "The loss and the eigenvalues of the embedding over time",
                 steps(outcome),
-                "Top: the loss, the mean since the record before. Below: eigenvalues of cov z on fixed views, and of z / ‖z‖. Dotted: "
+                "First panels: the loss, the mean since the record before. Then: eigenvalues of cov z on fixed views, and of z / ‖z‖. "
+                "Dotted: "
                 "detected falls of the loss and rises of eigenvalues, at half their height." + _directional(outcome),
             ),
             Section(
@@ -43,13 +44,13 @@ def _directional(outcome: Outcome) -> str:
     names = [name for name, one in outcome.record["runs"].items() if one["judged"] == "directions"]
     if not names:
         return ""
-    return f" The loss of {', '.join(names)} sees directions only: no law holds for the lengths of z, and its steps are those below."
+    return f" The loss of {', '.join(names)} sees directions only: no law holds for the lengths of z, and its steps are those of z / ‖z‖."
 
 
 def steps(outcome: Outcome) -> Figure:
     """One column per objective: the loss, eigenvalues of cov z, and of cov of directions."""
     names = list(outcome.record["runs"])
-    figure, axes = panels(3, len(names), width=4.6 * len(names), height=3.0)
+    figure, axes = panels(3, len(names), 3.3)
     for j, name in enumerate(names):
         time = outcome.arrays[f"{name}_time"]
         seen = time > 0
@@ -61,17 +62,14 @@ def steps(outcome: Outcome) -> Figure:
                 traced(panel, time[seen], values[seen, k], k)
             for t in outcome.record["runs"][name][f"steps_of_{kind}"]:
                 panel.axvline(t, color="0.4", lw=0.9, ls=":")
-            panel.set(xscale="log", xlabel=TIME if i == 2 else "")
-            if j == 0:
-                panel.set_ylabel(label)
-        axes[0, j].set_title(name)
+            panel.set(xscale="log", title=name, xlabel=TIME, ylabel=label)
     return figure
 
 
 def kernel(outcome: Outcome) -> Figure:
     """Overlaps by objective."""
     runs = outcome.record["runs"]
-    figure, axes = panels(1, 1, width=6.5)
+    figure, axes = panels(1, 1, width=4.8)
     panel = axes[0, 0]
     for k, when in enumerate(("before", "after")):
         values = np.array([one["overlap"][when] for one in runs.values()])

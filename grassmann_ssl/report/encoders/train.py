@@ -29,7 +29,7 @@ def page(outcome: Outcome) -> Page:
                 "training",
                 "Loss and spectrum of the embedding over time",
                 training(outcome),
-                "Eigenvalues of the covariance of z on fixed views of training images. Dotted: steps that were detected, "
+                "Eigenvalues of the covariance of z on fixed views of training samples. Dotted: steps that were detected, "
                 f"{record['steps_detected']['count']} of them. Collapse was judged on "
                 f"{JUDGED[record['judged']]}, over {verdict['rows']:,} rows.",
             ),
@@ -46,7 +46,7 @@ def page(outcome: Outcome) -> Page:
 def training(outcome: Outcome) -> Figure:
     """Loss, eigenvalues of cov z, and of cov of directions."""
     probes = {name: values for name, values in outcome.metrics.items() if name.startswith("probe_")}
-    figure, axes = panels(1, 4 if probes else 3, width=18.0 if probes else 13.5)
+    figure, axes = panels(1, 4 if probes else 3)
     time = outcome.metrics["time"]
     seen = time > 0
     loss, z, directions = axes[0][:3]
@@ -67,7 +67,7 @@ def training(outcome: Outcome) -> Figure:
     for k, (name, values) in enumerate(probes.items()):
         traced(axes[0][3], time[seen], values[seen], k, name.removeprefix("probe_"))
     if probes:
-        axes[0][3].set(title="probes of h", ylabel="share of test images that are right")
+        axes[0][3].set(title="probes of h", ylabel="share of test samples that are right")
         axes[0][3].legend(**LEGEND)
     for panel in axes[0]:
         panel.set(xscale="log", xlabel=TIME)
@@ -77,7 +77,7 @@ def training(outcome: Outcome) -> Figure:
 def spectra(outcome: Outcome) -> Figure:
     """The last recorded spectra of z, of its directions, and of the representation."""
     dead = outcome.record["verdict"]["thresholds"]["dead"]
-    figure, axes = panels(1, 1, width=6.5)
+    figure, axes = panels(1, 1, width=4.8)
     panel = axes[0, 0]
     names = {"z": "embedding z", "directions": "z / ‖z‖", "h": "representation h"}
     for k, (name, label) in enumerate(names.items()):

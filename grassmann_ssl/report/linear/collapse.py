@@ -49,7 +49,7 @@ def page(outcome: Outcome) -> Page:
 
 def _grid(count: int, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(2, count)
-    figure, axes = panels(-(-count // columns), columns, width=6.4 * columns, height=height)
+    figure, axes = panels(-(-count // columns), columns, height, 4.8)
     flat = list(axes.ravel())
     for unused in flat[count:]:
         unused.set_visible(False)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import SERIES, THEORY, TIME
+from grassmann_ssl.report.style import LEGEND, SERIES, THEORY, TIME, panels
 from grassmann_ssl.runs import Outcome
 
 Course = dict[
@@ -37,15 +37,15 @@ MEANING = {
     "together, trajectories can be compared with theory, end points cannot.",
 }
 TRACE = (
-    "Top left: the loss at fixed norm. Top right: singular values of free weights over the largest, beside the curves of theory. "
-    "Bottom left: effective rank of the embedding, which does not see a scale that vanishes; the verdict does. "
-    "Bottom right: angle to the subspace predicted for infinite time, for free weights a line."
+    "First panel: the loss at fixed norm. Second: singular values of free weights over the largest, beside the curves of theory. "
+    "Third: effective rank of the embedding, which does not see a scale that vanishes; the verdict does. "
+    "Fourth: angle to the subspace predicted for infinite time, for free weights a line."
 )
 PANELS = {
-    "barlow_twins": "Top left: the loss, and the predicted step times of the free arm (dotted). Top right: the eigenvalues of C of one "
-    "seed, beside their predicted curves. Bottom left: effective rank of the embedding. Bottom right: angle to the predicted subspace.",
-    "spectral_contrastive": "Top left: the loss. Top right: eigenvalues of the free embedding's covariance; dashed: where theory puts them "
-    "at the minimum, the eigenvalues of Σ^(−1/2) Γ Σ^(−1/2). Bottom left: effective rank of the embedding. Bottom right: angle to the "
+    "barlow_twins": "First panel: the loss, and the predicted step times of the free arm (dotted). Second: the eigenvalues of C of one "
+    "seed, beside their predicted curves. Third: effective rank of the embedding. Fourth: angle to the predicted subspace.",
+    "spectral_contrastive": "First panel: the loss. Second: eigenvalues of the free embedding's covariance; dashed: where theory puts them "
+    "at the minimum, the eigenvalues of Σ^(−1/2) Γ Σ^(−1/2). Third: effective rank of the embedding. Fourth: angle to the "
     "predicted minimiser.",
 }
 CONVENTIONS = (
@@ -150,9 +150,10 @@ def _law_caption(law: dict[str, Any], dtype: str) -> str:
         else f" (fitted to the scales above the rounding of {dtype}, which seeds modes anew)"
     )
     return (
-        "Left: theory lets free Barlow Twins stop at an angle ∝ α^(1 − γ_(d+1)/γ_d) from the top-d subspace, although its loss is zero: "
+        "First panel: theory lets free Barlow Twins stop at an angle ∝ α^(1 − γ_(d+1)/γ_d) from the top-d subspace, although its loss "
+        "is zero: "
         f"the modes beyond d that grew before the last step stay. Measured exponent {_exponent(law)}{fitted}, theory "
-        f"{law['predicted_exponent']:.3g}. Right: the error of the predicted step times, which hold for α → 0, in the worst seed."
+        f"{law['predicted_exponent']:.3g}. Second: the error of the predicted step times, which hold for α → 0, in the worst seed."
     )
 
 
@@ -164,23 +165,22 @@ def courses(outcome: Outcome, objective: str) -> dict[str, Course]:
 
 def panels_of(outcome: Outcome, name: str) -> Figure:
     """The four panels of one objective: loss, spectrum, effective rank, angle to the predicted subspace."""
-    figure = Figure(figsize=(11.5, 7.6), layout="constrained")
-    panels = figure.subplots(2, 2)
+    figure, axes = panels(2, 2)
     arms, dim = courses(outcome, name), outcome.record["config"]["dim"]
-    _loss(panels[0, 0], outcome, name, arms)
-    _spectrum(panels[0, 1], outcome, name, arms)
-    _ranks(panels[1, 0], arms, dim)
-    _angles(panels[1, 1], outcome, name, arms)
+    _loss(axes[0, 0], outcome, name, arms)
+    _spectrum(axes[0, 1], outcome, name, arms)
+    _ranks(axes[1, 0], arms, dim)
+    _angles(axes[1, 1], outcome, name, arms)
     if name == "spectral_contrastive":  # its slowest mode settles long after the last has risen
-        for axes in (panels[0, 0], panels[0, 1], panels[1, 0]):
-            axes.set_xscale("log")
+        for panel in (axes[0, 0], axes[0, 1], axes[1, 0]):
+            panel.set_xscale("log")
     return figure
 
 
 def staircase(outcome: Outcome) -> Figure:
     """Loss and eigenvalues of free Barlow Twins on one time axis, with the predicted steps: the picture of stepwise learning."""
     config, free = outcome.record["config"], courses(outcome, "barlow_twins")["free"]
-    figure = Figure(figsize=(8.6, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.8), layout="constrained")
     loss, eigenvalues = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     time = free["time"]
     loss.plot(time, outcome.arrays["predicted_loss/barlow_twins/free"], color="black", lw=1, label="theory")
@@ -192,18 +192,18 @@ def staircase(outcome: Outcome) -> Figure:
     loss.set_xlim(0, min(time[-1], 1.3 * np.max(times[np.isfinite(times)], initial=1.0)))
     _staircase(eigenvalues, outcome, free)
     eigenvalues.set_xlabel(TIME)
-    figure.suptitle(f"Barlow Twins on {config['data']}, free weights, d = {config['dim']}: trained and predicted")
+    figure.suptitle(f"Barlow Twins on {config['data']}, free weights, d = {config['dim']}", fontsize=11)
     return figure
 
 
 def initialisation_law(outcome: Outcome, law: dict[str, Any]) -> Figure:
     """Final angle and step-time error of free Barlow Twins against the initialisation scale."""
     scales, medians = np.array(law["scales"]), np.array(law["median_angles"])
-    figure = Figure(figsize=(11.5, 3.9), layout="constrained")
-    angle, error = figure.subplots(1, 2)
+    figure, axes = panels(1, 2)
+    angle, error = axes[0]
     for scale, seeds in zip(scales, law["angles"], strict=True):
         angle.plot(np.full(len(seeds), scale), seeds, ".", color="0.7", ms=4, zorder=1)
-    angle.plot(scales, medians, "o", color=STYLE["free"]["color"], label="median over seeds (grey: each seed)")
+    angle.plot(scales, medians, "o", color=STYLE["free"]["color"], label="median over seeds (dots: each)")
     centre = np.exp(np.log(scales).mean()), np.exp(np.log(medians).mean())
     slope = law["predicted_exponent"]
     line = centre[1] * (scales / centre[0]) ** slope
@@ -213,7 +213,7 @@ def initialisation_law(outcome: Outcome, law: dict[str, Any]) -> Figure:
         worst = max(float(constrained["principal_angle"][MOST, -1]), np.finfo(float).eps)
         angle.axhline(worst, **STYLE["grassmann"], label=f"grassmann arm, worst seed: {worst:.1e}")
     angle.set(xscale="log", yscale="log", xlabel="initialisation scale α", ylabel="final largest angle [rad]")
-    angle.legend(frameon=False, fontsize=8)
+    angle.legend(**LEGEND)
     errors = [np.nan if e is None else 100 * e for e in law["step_time_errors"]]
     error.plot(scales, errors, "o-", color=STYLE["free"]["color"])
     error.set(
@@ -244,7 +244,7 @@ def _staircase(axes: Axes, outcome: Outcome, free: Course) -> None:
         )
     _step_lines(axes, outcome.arrays["predicted_step_times/barlow_twins/free"][0])
     axes.set(ylabel="eigenvalues of C = WᵀΓW", ylim=(-0.05, 1.15))
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(**LEGEND, loc="lower right")
 
 
 def _band(axes: Axes, time: np.ndarray, values: np.ndarray, arm: str) -> None:
@@ -268,7 +268,7 @@ def _loss(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> N
     if times is not None:
         _step_lines(axes, np.median(times, axis=0), ", median over seeds")
     axes.set(title="loss" + (", at ‖W‖² = d" if homogeneous else ""), xlabel=TIME, ylabel="loss")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(**LEGEND)
 
 
 def _spectrum(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> None:
@@ -293,7 +293,7 @@ def _spectrum(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) 
                 value, color="black", lw=0.8, ls="--", label="theory: spectrum of the minimiser" if k == 0 else None
             )
         axes.set(title="embedding covariance, free, first seed", xlabel=TIME, ylabel="eigenvalues")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(**LEGEND)
     else:
         exact = outcome.arrays[f"predicted_singular_values/{name}/free"]
         _collapse(axes, time, spectrum, exact)
@@ -322,7 +322,7 @@ def _collapse(axes: Axes, time: np.ndarray, measured: np.ndarray, exact: np.ndar
         ylim=(floor / 3, 2),
     )
     if measured.shape[-1] > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(**LEGEND)
 
 
 def _ranks(axes: Axes, arms: dict[str, Course], dim: int) -> None:
@@ -336,7 +336,7 @@ def _ranks(axes: Axes, arms: dict[str, Course], dim: int) -> None:
         ylabel=f"effective rank (at most {dim})",
         ylim=(0.8, dim * 1.05 + 0.2),
     )
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(**LEGEND)
 
 
 def _angles(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) -> None:
@@ -348,7 +348,7 @@ def _angles(axes: Axes, outcome: Outcome, name: str, arms: dict[str, Course]) ->
         axes.set(xscale="log", yscale=scale, ylabel="largest principal angle [rad]")
         if scale == "linear":
             axes.set_ylim(0, 1.65)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(**LEGEND)
     else:
         subspace, ends = outcome.record["agreement"][name]["subspace"], outcome.record["arms"][name]
         reasons = {subspace.get(arm, ends[arm]).get("reason", "") for arm in arms}

@@ -31,7 +31,7 @@ def page(outcome: Outcome) -> Page:
             "Loss and eigenvalues in time",
             staircase(outcome),
             f"First seed. Markers: loss and eigenvalues measured in training. Dotted: {_times(outcome)}."
-            + (" Black: predicted curves." if "curves" in outcome.arrays else "")
+            + (" Lines: predicted curves." if "curves" in outcome.arrays else "")
             + " Dashed: the predicted final eigenvalues.",
         ),
         Section(
@@ -79,7 +79,7 @@ def _times(outcome: Outcome) -> str:
 def staircase(outcome: Outcome) -> Figure:
     """Loss above, eigenvalues below, on one time axis."""
     time, values, heights = (outcome.arrays[name] for name in ("time", "eigenvalues", "heights"))
-    figure = Figure(figsize=(9.5, 6.4), layout="constrained")
+    figure = Figure(figsize=(5.2, 6.0), layout="constrained")
     loss, spectrum = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     points(loss, time, outcome.arrays["loss"], 0, "measured")
     if "curves" in outcome.arrays and outcome.record["config"]["loss"] == "barlow_twins":
@@ -105,7 +105,7 @@ def staircase(outcome: Outcome) -> Figure:
 
 def step_times(outcome: Outcome) -> Figure:
     """Measured against predicted times."""
-    figure, axes = panels(1, 1, width=6.6, height=5.4)
+    figure, axes = panels(1, 1, 4.4, 4.8)
     panel = axes[0, 0]
     known = outcome.record["times"]
     predicted, measured = outcome.arrays[f"{known}_times"], outcome.arrays["measured_times"]
@@ -131,7 +131,7 @@ def step_times(outcome: Outcome) -> Figure:
 
 def held_out(outcome: Outcome) -> Figure:
     """Trained against predicted coordinates."""
-    figure, axes = panels(1, 1, width=6.0, height=5.4)
+    figure, axes = panels(1, 1, 4.4, 4.8)
     panel = axes[0, 0]
     predicted, trained = outcome.arrays["held_out_predicted"], outcome.arrays["held_out_trained"]
     ends = [min(predicted.min(), trained.min()), max(predicted.max(), trained.max())]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import BELOW, LEGEND, SERIES, THEORY, TIME, line, panels, power_law, ranges
+from grassmann_ssl.report.style import BELOW, LEGEND, SERIES, THEORY, TIME, line, numbered, panels, power_law, ranges
 from grassmann_ssl.runs import Outcome
 
 
@@ -57,7 +57,8 @@ def _movement_caption(record: dict[str, Any]) -> str:
         _power(record["arms"]["free"][name]["predicted"]) for name in ("movement", "last_layer", "switched", "whole")
     )
     return (
-        "Left: relative movement of W₂. Right: share of units and inputs at which a ReLU switched. Predicted without constraint: every "
+        "First panel: relative movement of W₂. Second panel: share of units and inputs at which a ReLU switched. Predicted without "
+        "constraint: every "
         f"weight moves by h^{moved} of itself with signs that cancel in the last-layer kernel, which changes by h^{last}; a share "
         f"h^{switched} of the units switches, and the sum of these jumps, with random signs, changes the first layer's kernel by h^{whole}."
     )
@@ -78,8 +79,9 @@ def _kernels_caption(record: dict[str, Any]) -> str:
         for name, widths in diverged.items()
     )
     return (
-        "Left: kernel of the last layer. Right: the whole tangent kernel. Medians and ranges over networks, power laws fitted network by "
-        f"network. Predicted exponents: {last} (left) and {whole} (right) where nothing is constrained; under the constraint "
+        "First panel: kernel of the last layer. Second panel: the whole tangent kernel. Medians and ranges over networks, power laws "
+        "fitted network by "
+        f"network. Predicted exponents: {last} (first) and {whole} (second) where nothing is constrained; under the constraint "
         f"{constrained}. Crosses: the exact flow of W₂ with W₁ fixed, at most {record['exact_last']['max_difference']:.1g} from the "
         f"measured change.{missing}"
     )
@@ -91,8 +93,8 @@ def _laziness_caption(record: dict[str, Any]) -> str:
         return "Relative change of the last-layer kernel in time, median over networks. This trace loss has no growing mode."
     times = ", ".join("–" if x is None else f"{x:.3g}" for x in lazy["diverged"])
     return (
-        "Left: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
-        f"diverged (t = {times}). Right: time at which the change reaches {lazy['left_at']:g}, and at which a network diverged. "
+        "First panel: relative change of the last-layer kernel in time, median over networks; crosses: the last look before the median one "
+        f"diverged (t = {times}). Second panel: time at which the change reaches {lazy['left_at']:g}, and at which a network diverged. "
         "Theory: outputs grow as "
         "exp(2|λ|t), λ the smallest eigenvalue of the trace loss in the kernel at the start, so that the kernel changes by exp(4|λ|t) "
         f"/ h and leaves the lazy regime after log(h)/(4|λ|); here λ = {lazy['lambda']:.3g}. Lines have the predicted slope and the "
@@ -116,12 +118,11 @@ def _with_fits(axes: Axes, outcome: Outcome, measure: str, arms: tuple[str, ...]
             label += ": diverged"
         ranges(axes, widths[good] * 1.03 ** (series - 2), values[good], series, label)
     axes.set(xscale="log", yscale="log", xlabel="width h")
-    axes.set_xticks(widths, [f"{h:g}" for h in widths])
-    axes.minorticks_off()
+    numbered(axes.xaxis, widths)
 
 
 def _kernels(outcome: Outcome) -> Figure:
-    figure, axes = panels(1, 2, height=5.2)
+    figure, axes = panels(1, 2, 4.8)
     arms = tuple(outcome.record["titles"])
     _with_fits(axes[0, 0], outcome, "last_layer", arms)
     exact = np.median(outcome.arrays["exact_last"], -1)
@@ -135,11 +136,11 @@ def _kernels(outcome: Outcome) -> Figure:
 
 def _legends(axes: np.ndarray) -> None:
     for panel in axes[0]:
-        panel.legend(**BELOW, title="exponent of h ± standard error", title_fontsize=8, ncols=2)
+        panel.legend(**BELOW | {"fontsize": 8}, title="exponent of h ± standard error", title_fontsize=8)
 
 
 def _movement(outcome: Outcome) -> Figure:
-    figure, axes = panels(1, 2, height=5.0)
+    figure, axes = panels(1, 2, 4.7)
     arms = tuple(outcome.record["titles"])
     _with_fits(axes[0, 0], outcome, "movement", arms)
     _with_fits(axes[0, 1], outcome, "switched", tuple(name for name in arms if name != "last"))
@@ -193,8 +194,7 @@ def _laziness(outcome: Outcome) -> Figure:
         axes[0, 1].text(0.5, 0.5, text, ha="center", transform=axes[0, 1].transAxes)
         axes[0, 1].set_axis_off()
     axes[0, 1].set(xscale="log", xlabel="width h", ylabel=TIME, title="end of the lazy regime, against log h")
-    axes[0, 1].set_xticks(widths, [f"{h:g}" for h in widths])
-    axes[0, 1].minorticks_off()
+    numbered(axes[0, 1].xaxis, widths)
     if axes[0, 1].get_legend_handles_labels()[0]:
         axes[0, 1].legend(**LEGEND)
     return figure

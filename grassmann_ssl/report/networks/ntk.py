@@ -17,6 +17,7 @@ from grassmann_ssl.report.style import (
     THEORY,
     TIME,
     line,
+    numbered,
     panels,
     points,
     power_law,
@@ -58,7 +59,7 @@ def page(outcome: Outcome) -> Page:
                 "staircase",
                 f"Eigenvalues of C, width {_widths(outcome)[-1]}",
                 staircase(outcome),
-                "First network. Markers: the network. Grey, dashed: the linearised network. Black: closed form from the kernel, dotted "
+                "First network. Markers: the network. Dashed: the linearised network. Solid: closed form from the kernel, dotted "
                 "its step times.",
             ),
             Section(
@@ -71,8 +72,8 @@ def page(outcome: Outcome) -> Page:
                 "agreement",
                 "Subspaces and kernels against width",
                 agreement(outcome),
-                "Left and middle: largest principal angle between spans of training embeddings, median and range over networks. By theory "
-                "a finite start leaves an angle between linearised network and prediction at any width. Right: relative change of the "
+                "First panels: largest principal angle between spans of training embeddings, median and range over networks. By theory "
+                "a finite start leaves an angle between linearised network and prediction at any width. Last: relative change of the "
                 f"kernel by training, and share of it that is not scalar (grouped start: at most {_not_scalar(outcome):.1g}), with the "
                 "predicted slopes.",
             ),
@@ -120,7 +121,7 @@ def _not_scalar(outcome: Outcome) -> float:
 def staircase(outcome: Outcome) -> Figure:
     """Eigenvalues of the widest networks in time, one panel for each start."""
     order = outcome.record["axes"]
-    figure, axes = panels(1, len(order["start"]))
+    figure, axes = panels(1, len(order["start"]), 4.2)
     for i, (panel, start) in enumerate(zip(axes[0], order["start"], strict=True)):
         time, trained, linearised, predicted = (
             outcome.arrays[f"{start}_{name}"] for name in ("time", "trained", "linearised", "predicted")
@@ -132,7 +133,7 @@ def staircase(outcome: Outcome) -> Figure:
         for k, step in enumerate(outcome.arrays["times"][i, -1, order["time"].index("predicted"), 0]):
             panel.axvline(step, color="0.4", lw=0.9, ls=":", label="predicted step times" if k == 0 else None)
         panel.set(title=TITLES[start], xlabel=TIME, ylabel="eigenvalues of C", ylim=(-0.05, 1.15))
-    axes[0, 0].legend(**LEGEND, loc="upper left")
+    axes[0, 0].legend(**BELOW, ncols=2)
     return figure
 
 
@@ -172,7 +173,7 @@ def agreement(outcome: Outcome) -> Figure:
     """Angles for each start, and the two ways in which a kernel is not what theory takes it for."""
     widths = np.array(_widths(outcome), dtype=float)
     starts, kinds = (outcome.record["axes"][name] for name in ("start", "angle"))
-    figure, axes = panels(1, len(starts) + 1, width=13.5, height=4.6)
+    figure, axes = panels(1, len(starts) + 1, height=4.6)
     for panel, start, angles in zip(axes[0], starts, outcome.arrays["angles"], strict=False):
         for k, name in enumerate(kinds):
             _range(panel, widths, angles[:, k], k, LEGENDS[name])
@@ -208,5 +209,4 @@ def _range(panel: Axes, widths: np.ndarray, values: np.ndarray, series: int, lab
 
 
 def _width_ticks(panel: Axes, widths: np.ndarray) -> None:
-    panel.set_xticks(widths, [f"{h:g}" for h in widths])
-    panel.xaxis.minorticks_off()
+    numbered(panel.xaxis, widths)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import LEGEND, SERIES, THEORY, TIME, line, median_band, panels
+from grassmann_ssl.report.style import LEGEND, SERIES, THEORY, TIME, line, median_band, numbered, panels
 from grassmann_ssl.runs import Outcome
 
 FLOOR = 1e-17
@@ -19,8 +19,8 @@ def page(outcome: Outcome) -> Page:
     """Lede and figures."""
     config = outcome.record["config"]
     widths = ", ".join(str(h) for h in _hidden(outcome))
-    metrics = ("projector", "modes", "metrics", "collapse")
-    figures = (_projector(outcome), _modes(outcome), _metrics(outcome), _collapse(outcome))
+    names = ("projector", "modes", "metrics", "cosines", "collapse")
+    figures = (draw(outcome) for draw in (_projector, _modes, _metrics, _cosines, _collapse))
     return Page(
         "Width independence of constrained linear layers",
         f"Two linear layers M = W₁W₂ with orthonormal columns, W₁ (m, h) and W₂ (h, d), d = {config['dim']}, minimise the trace loss "
@@ -31,7 +31,7 @@ def page(outcome: Outcome) -> Page:
         "theory.constrained and theory.two_layer). Time t = learning rate × step. Data, widths, rates and starts are our settings.",
         tuple(
             Section(name, title, figure, caption)
-            for name, figure, (title, caption) in zip(metrics, figures, _captions(outcome), strict=True)
+            for name, figure, (title, caption) in zip(names, figures, _captions(outcome), strict=True)
         ),
     )
 
@@ -57,32 +57,39 @@ def _captions(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         (
             "P(t) against the exact law",
-            "Left: share of each eigenvector v_j of C in the learned subspace, v_jᵀP(t)v_j, first start; lines are the exact one-layer "
-            "law, markers the trained two-layer models, each width at times of its own. Middle: distance of the projector "
+            "First panel: share of each eigenvector v_j of C in the learned subspace, v_jᵀP(t)v_j, first start; lines are the exact "
+            "one-layer "
+            "law, markers the trained two-layer models, each width at times of its own. Second: distance of the projector "
             f"to the exact one, median and range over starts, at learning rate {config['rates'][-1]:g}: at most {worst:.2g}{together}. "
-            f"Right: its largest value against the learning rate. {order}",
+            f"Third: its largest value against the learning rate. {order}",
         ),
         (
             "Angles and rates, mode by mode",
-            "Left: principal angles between the learned subspace and the bottom-d eigenspace of C, first start: lines from the law "
+            "First panel: principal angles between the learned subspace and the bottom-d eigenspace of C, first start: lines from the law "
             "T_ij(t) = T_ij(0) exp(−2(λ_{d+i} − λ_j)t) of the tangent coordinates, by which an angle stays up near a saddle; measured "
             f"within {grassmann['max_angle_error']:.2g} rad of it at all times. "
-            "Right: measured rate of every T_ij against the predicted one, median over starts: "
+            "Second panel: measured rate of every T_ij against the predicted one, median over starts: "
             f"{grassmann['rate_ratio']:.4f} times as large (median).",
         ),
         (
             "The same with the Euclidean metric",
-            "Left: excess loss over its minimum, median over starts, with the Euclidean metric (markers) against the flow predicted for "
-            "each width (lines); wide grey: one layer. Right: how much sooner than one layer the excess falls to a tenth. Grassmannian "
+            "First panel: excess loss over its minimum, median over starts, with the Euclidean metric (markers) against the flow "
+            "predicted for "
+            "each width (lines); pale: one layer. Second panel: how much sooner than one layer the excess falls to a tenth. Grassmannian "
             f"metric: {steps['grassmann']}. Euclidean metric: {steps['stiefel']} (predicted {steps['law']}; by theory 1 at h = d and "
             "1.5 at h = m).",
         ),
         (
             "One free layer beside it",
-            "Top: cosines between the outputs of samples, ordered by v₁ᵀx. Predicted without the constraint: ±1, each output one fixed "
+            "Cosines between the outputs of samples, from −1 (blue) to 1 (red), samples ordered by v₁ᵀx. Predicted without the "
+            "constraint: ±1, each output one fixed "
             f"vector times v₁ᵀx. Measured: mean |cos| {cosines[0]:.2f}, {cosines[1]:.2f}, {cosines[2]:.3f}, and {cosines[3]:.2f} with the "
-            f"constraint; at the end the sign is the predicted one in {100 * free['sign_agreement']:.0f} % of pairs. Bottom: the second "
-            "singular value of free weights over the first, and the effective rank of the outputs, median and range over starts, on the "
+            f"constraint; at the end the sign is the predicted one in {100 * free['sign_agreement']:.0f} % of pairs.",
+        ),
+        (
+            "Collapse of one free layer",
+            "The second singular value of free weights over the first, and the effective rank of the outputs, median and range over "
+            "starts, on the "
             "exact law exp(−2Ct) M(0).",
         ),
     ]
@@ -101,7 +108,7 @@ def _offset(series: int, count: int, length: int, points: int = 12) -> slice:
 
 def _projector(outcome: Outcome) -> Figure:
     config, arrays = outcome.record["config"], outcome.arrays
-    figure, axes = panels(1, 3, width=13.5)
+    figure, axes = panels(1, 3)
     time, hidden = arrays["time"], _hidden(outcome)
     for j, exact in enumerate(arrays["exact_occupations"].T):
         axes[0, 0].plot(time, exact, **THEORY, label="theory" if j == 0 else None)
@@ -138,9 +145,7 @@ def _projector(outcome: Outcome) -> Figure:
         yscale="log",
         ylim=(first_order[-1] / 1.5, 1.5 * first_order[0]),
     )
-    axes[0, 2].set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axes[0, 2].set_yticks(first_order, [f"{error:.2g}" for error in first_order])
-    axes[0, 2].minorticks_off()
+    numbered(axes[0, 2].xaxis, rates)
     for panel in axes[0]:
         panel.legend(**LEGEND)
     return figure
@@ -209,6 +214,7 @@ def _metrics(outcome: Outcome) -> Figure:
     speeds = np.ma.masked_equal(arrays["speed_law"], 0)
     law = np.ma.median(speeds, axis=1)  # type: ignore[no-untyped-call]  # numpy has no annotation of it
     axes[0, 1].plot(hidden, law, **THEORY, label="theory, each width")
+    axes[0, 1].margins(y=0.12)
     for level, text, end, shift in ((1.0, "h = d: 1", -1, -14), (1.5, "h = m: 3/2", 0, 2)):
         axes[0, 1].axhline(level, color="0.6", lw=0.8, ls=":")
         axes[0, 1].annotate(
@@ -218,24 +224,25 @@ def _metrics(outcome: Outcome) -> Figure:
     axes[0, 1].set(
         title="speed against one layer", xlabel="hidden width h", ylabel="ratio of times to a tenth", xscale="log"
     )
-    axes[0, 1].set_xticks(hidden, [str(h) for h in hidden])
-    axes[0, 1].minorticks_off()
+    numbered(axes[0, 1].xaxis, np.array(hidden))
     axes[0, 1].legend(**LEGEND)
+    return figure
+
+
+def _cosines(outcome: Outcome) -> Figure:
+    config, arrays, free = outcome.record["config"], outcome.arrays, outcome.record["free"]
+    figure, axes = panels(1, 4, 3.6, 3.4)
+    titles = [f"free, t = {time:.3g}" for time in free["shown_times"]] + [f"constrained, t = {config['horizon']:g}"]
+    for panel, cosines, title in zip(axes[0], arrays["cosines"], titles, strict=True):
+        panel.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        panel.set(title=title, xticks=[], yticks=[], xlabel="samples by v₁ᵀx", ylabel="samples by v₁ᵀx")
     return figure
 
 
 def _collapse(outcome: Outcome) -> Figure:
     config, arrays, free = outcome.record["config"], outcome.arrays, outcome.record["free"]
-    figure = Figure(figsize=(11.5, 6.4), layout="constrained")
-    rows: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    upper, lower = rows
-    squares = upper.subplots(1, 4)
-    titles = [f"free, t = {time:.3g}" for time in free["shown_times"]] + [f"constrained, t = {config['horizon']:g}"]
-    for axes, cosines, title in zip(squares, arrays["cosines"], titles, strict=True):
-        image = axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-        axes.set(title=title, xticks=[], yticks=[], xlabel="samples by v₁ᵀx")
-    upper.colorbar(image, ax=squares, label="cos(f(x), f(x′))", shrink=0.8)
-    ratio, rank = lower.subplots(1, 2)
+    figure, axes = panels(1, 2)
+    ratio, rank = axes[0]
     time = arrays["free_time"]
     if "size_ratio" in arrays:
         median_band(ratio, time, np.maximum(arrays["size_ratio"], FLOOR), 0, "free (median; band: all starts)")

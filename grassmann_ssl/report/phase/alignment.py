@@ -15,7 +15,7 @@ def page(outcome: Outcome) -> Page:
     """One figure."""
     config = outcome.record["config"]
     lede = (
-        "Linear networks with a predictor and a moving average, without (top) and with (bottom) a predictor symmetrised at every step; "
+        "Linear networks with a predictor and a moving average, without and with a predictor symmetrised at every step; "
         "Fig. 2 of Tian, Chen and Ganguli, arXiv 2102.06810, whose network is a ResNet-18 on STL-10. Our settings: Gaussian inputs with "
         f"X = I, σ² = {config['sigma2']:g}, m = {config['inputs']}, d = {config['dim']}, α_p = {config['alpha_p']:g}, starts of size "
         f"{config['scale']:g}, predictor near {config['p0']:g} I, target from a draw of its own. η = {config['eta']:g} and β = "
@@ -23,7 +23,7 @@ def page(outcome: Outcome) -> Page:
     )
     ends = outcome.record["final_cosine"]
     caption = (
-        f"Median over {config['seeds']} networks, bands show the range, one line per eigenvector. From left to right: "
+        f"Median over {config['seeds']} networks, bands show the range, one line per eigenvector. In this order: "
         "eigenvalues of F, of the symmetric part of W_p, |cos| between an eigenvector u of F and W_p u, asymmetry ‖W_p − W_pᵀ‖/‖W_p‖. "
         f"At the end the smallest |cos|, median over networks, is {ends['regular']:.4f} without symmetrisation and {ends['symmetric']:.4f} "
         "with it; 1 is aligned."
@@ -37,7 +37,7 @@ def page(outcome: Outcome) -> Page:
 
 def _figure(outcome: Outcome) -> Figure:
     arrays, time = outcome.arrays, outcome.arrays["time"]
-    figure, axes = panels(2, 4, width=15.5, height=3.3)
+    figure, axes = panels(2, 4)
     labels = ("eigenvalues of F", "eigenvalues of W_p", "|cos(u, W_p u)|", "asymmetry of W_p")
     for row in range(2):
         for panel, name, label in zip(axes[row], ("f", "p", "cosine", "asymmetry"), labels, strict=True):
@@ -47,11 +47,11 @@ def _figure(outcome: Outcome) -> Figure:
             for k in range(values.shape[-1]):
                 median_band(panel, time, values[..., k], k)
             panel.set(
+                title=ROWS[row],
                 xlabel=TIME,
                 ylabel=label,
                 yscale="log" if name == "f" or (name == "asymmetry" and row == 0) else "linear",
             )
             if name == "asymmetry" and row == 1:
                 panel.set_ylim(-0.05, 1)
-        axes[row, 0].set_title(ROWS[row], loc="left")
     return figure

@@ -45,7 +45,7 @@ def page(outcome: Outcome) -> Page:
     )
     if counts["crossed"]:
         caption = (
-            "Cells: the simulated verdict. Black line: where theory's verdict changes"
+            "Cells: the simulated verdict. Line: where theory's verdict changes"
             + (", the stable manifold of the saddle" if config["axes"] == "ps" and config["eta"] else "")
             + f". Simulation and theory differ in {counts['differing']} of {counts['cells']:,} cells"
             + (" (hatched in the close-up)" if counts["differing"] else "")
@@ -64,7 +64,7 @@ def _figure(outcome: Outcome) -> Figure:
     shape = (len(y) - 1, len(x) - 1)
     columns = {name: values.reshape(shape) for name, values in outcome.metrics.items()}
     detailed = bool(columns["crossed"].any())
-    figure, axes = panels(1, 1 + detailed, width=11.5 if detailed else 6.0, height=5.4)
+    figure, axes = panels(1, 1 + detailed, 4.6)
     kinds = np.where(columns["blown_up"], 2, columns["collapsed"])
     names = ("p", "s") if config["axes"] == "ps" else ("eta", "tau")
     colors = ListedColormap([SURVIVES, COLLAPSES, BLOWN])
@@ -75,12 +75,12 @@ def _figure(outcome: Outcome) -> Figure:
     axes[0, 0].set_title("simulated verdict")
     if detailed:
         _close_up(axes[0, 0], axes[0, 1], columns, x, y)
-        axes[0, 1].set_title("close-up of the box: cells, and the boundary between them")
+        axes[0, 1].set_title("close-up of the box")
     handles = [Patch(fc=SURVIVES, ec="0.5", label="survives"), Patch(fc=COLLAPSES, ec="0.5", label="collapses")]
     if columns["blown_up"].any():
         handles.append(Patch(fc=BLOWN, label="blew up"))
     handles += axes[0, 0].get_legend_handles_labels()[0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, **LEGEND)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, **LEGEND)
     return figure
 
 

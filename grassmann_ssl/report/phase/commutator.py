@@ -20,7 +20,7 @@ def page(outcome: Outcome) -> Page:
         f"size {config['scale']:g}, predictor near {config['p0']:g} I, {config['seeds']} networks each. Time is t = learning rate × step."
     )
     caption = (
-        "Markers: simulated networks, median. Lines: eqs. (7)-(8), the same. Thin grey: the bound e^(−2t inf K) of theorem 3, where "
+        "Markers: simulated networks, median. Lines: eqs. (7)-(8), the same. Thin and pale: the bound e^(−2t inf K) of theorem 3, where "
         f"K stays positive. {_grew(outcome)}"
     )
     return Page(
@@ -49,7 +49,7 @@ def _grew(outcome: Outcome) -> str:
 
 def _figure(outcome: Outcome) -> Figure:
     config, arrays = outcome.record["config"], outcome.arrays
-    figure, axes = panels(1, len(config["tau"]), width=4.4 * len(config["tau"]), height=4.2)
+    figure, axes = panels(1, len(config["tau"]))
     floor = 1e-10
     for i, tau in enumerate(config["tau"]):
         panel = axes[0, i]
@@ -59,6 +59,6 @@ def _figure(outcome: Outcome) -> Figure:
             points(panel, arrays["time"], measured.clip(floor), k, f"η = {eta:g}", most=25)
             if (arrays["margin"][:, i, k] > 0).all():
                 panel.plot(arrays["time"], bound.clip(floor), color="0.6", lw=0.8)
-        panel.set(title=f"τ = {tau:g}", xlabel=TIME, yscale="log", ylabel="‖[F, W_p]‖" if i == 0 else None)
+        panel.set(title=f"τ = {tau:g}", xlabel=TIME, yscale="log", ylabel="‖[F, W_p]‖")
     axes[0, 0].legend(**LEGEND)
     return figure

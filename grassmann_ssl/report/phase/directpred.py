@@ -32,7 +32,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['seeds']} networks each, t = {config['until']:g}. Time is t = learning rate × step."
     )
     ends = (
-        "One row a start. Markers: strength (W Wᵀ)ᵢᵢ of every feature at the end, median over networks. Lines: the reduced flows of "
+        "Markers: strength (W Wᵀ)ᵢᵢ of every feature at the end, median over networks. Lines: the reduced flows of "
         "theory, one equation a feature, at the same time; they break where a feature is dropped. Dotted: the weight decay "
         "1/(4(1 + σᵢ²)) above which theory drops it from every start. " + _kept(outcome)
     )
@@ -65,7 +65,7 @@ def _kept(outcome: Outcome) -> str:
 def _ends(outcome: Outcome) -> Figure:
     config, measured, curves = outcome.record["config"], outcome.arrays["measured"], outcome.arrays["curves"]
     arms, alive = list(outcome.record["arms"]), outcome.record["alive_above"]
-    figure, axes = panels(len(config["start"]), len(arms), width=4.2 * len(arms), height=3.8)
+    figure, axes = panels(len(config["start"]), len(arms))
     order = np.argsort(config["eta"])
     eta = np.array(config["eta"])[order]
     for (i, start), (k, arm) in product(enumerate(config["start"]), enumerate(arms)):
@@ -76,11 +76,7 @@ def _ends(outcome: Outcome) -> Figure:
                 panel.plot(outcome.arrays["curve_eta"], np.where(part, curve, np.nan), **line(j), lw=1)
             points(panel, eta, np.median(measured[k, i][order, :, j], -1), j, f"σ² = {variance:g}")
             panel.axvline(outcome.arrays["thresholds"][j], color=line(j)["color"], lw=0.8, ls=":")
-        panel.set(
-            title=TITLES[arm] if i == 0 else None,
-            xlabel="weight decay η" if i == len(config["start"]) - 1 else None,
-            ylabel=f"strength, start {start:g}" if k == 0 else None,
-        )
+        panel.set(title=f"{TITLES[arm]}, start {start:g}", xlabel="weight decay η", ylabel="strength of a feature")
     axes[0, 0].legend(**LEGEND)
     return figure
 
@@ -94,12 +90,12 @@ def _paths(outcome: Outcome) -> Figure:
     config, predicted = outcome.record["config"], outcome.arrays["predicted"]
     middle = _middle(config)
     arms = list(outcome.record["arms"])
-    figure, axes = panels(1, len(arms), width=4.2 * len(arms), height=3.8)
+    figure, axes = panels(1, len(arms))
     for k, arm in enumerate(arms):
         path = outcome.arrays[f"path_{arm}"][:, -1, middle]  # (K, seeds, m)
         for j, variance in enumerate(config["variance"]):
             strength = np.median(path[..., j], -1)
             points(axes[0, k], outcome.arrays[f"time_{arm}"], strength, j, f"σ² = {variance:g}", most=30)
             axes[0, k].axhline(predicted[k, -1, middle, j], color=line(j)["color"], lw=0.9, ls="--")
-        axes[0, k].set(title=TITLES[arm], xlabel=TIME, ylabel="strength of a feature" if k == 0 else None)
+        axes[0, k].set(title=TITLES[arm], xlabel=TIME, ylabel="strength of a feature")
     return figure

@@ -30,13 +30,13 @@ def page(outcome: Outcome) -> Page:
 
 def _figure(outcome: Outcome) -> Figure:
     config, arrays = outcome.record["config"], outcome.arrays
-    figure, axes = panels(1, len(config["eta"]), width=4.4 * len(config["eta"]), height=4.0)
+    figure, axes = panels(1, len(config["eta"]))
     time = arrays["time"][1:]
     for i, eta in enumerate(config["eta"]):
         panel = axes[0, i]
         for k, gamma in enumerate(config["gamma_a"]):
             measured, exact = (arrays[name][1:, i, k] for name in ("measured", "predicted"))
             compared(panel, time, measured, exact, k, f"γ_a = {gamma:g}")
-        panel.set(title=f"η = {eta:g}", xlabel=TIME, ylabel="corr(W_a, W)" if i == 0 else None)
+        panel.set(title=f"η = {eta:g}", xlabel=TIME, ylabel="corr(W_a, W)")
     axes[0, 0].legend(**LEGEND)
     return figure

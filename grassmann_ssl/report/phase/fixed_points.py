@@ -43,7 +43,7 @@ def page(outcome: Outcome) -> Page:
 
 def _figure(outcome: Outcome) -> Figure:
     results = outcome.record["panels"]
-    figure, axes = panels(2, len(results), width=max(6.0, 4.2 * len(results)), height=3.7)
+    figure, axes = panels(2, len(results))
     last = 1.03 * float(outcome.metrics["eta"].max())
     for k, result in enumerate(results):
         chosen = outcome.metrics["panel"] == k
@@ -53,7 +53,7 @@ def _figure(outcome: Outcome) -> Figure:
             _diagram(axes[row, k], row, result, curves, columns, last)
             axes[row, k].sharey(axes[row, 0])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, **LEGEND)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, **LEGEND)
     return figure
 
 

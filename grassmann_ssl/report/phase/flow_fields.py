@@ -30,8 +30,8 @@ def page(outcome: Outcome) -> Page:
     )
     caption = (
         "Simulated trajectories: dashed where they collapsed, solid where they survived; each starts at its small dot, and arrows point "
-        "along time. Upper row: the target is the weight itself, w_a = w. Lower row: the target follows as a moving average from "
-        f"w_a = {config['target']:g}, so that the plane is a projection and trajectories may cross. Theory in black: stable fixed points "
+        "along time. First panels: the target is the weight itself, w_a = w. The others: the target follows as a moving average from "
+        f"w_a = {config['target']:g}, so that the plane is a projection and trajectories may cross. Theory: stable fixed points "
         "(filled) and saddles (open), lines of fixed points w = 0 and w_p = λ_d/λ_s without weight decay (dotted), the separatrix of "
         "w_a = w (thick), and the invariant set w² = w_p²/α_p (thin)."
     )
@@ -44,7 +44,7 @@ def _figure(outcome: Outcome) -> Figure:
     config = outcome.record["config"]
     results = outcome.record["panels"]
     etas = list(dict.fromkeys(result["eta"] for result in results))
-    figure, axes = panels(2, len(etas), width=max(6.0, 5.4 * len(etas)), height=4.3)
+    figure, axes = panels(2, len(etas), 4.0)
     for empty in axes.T.ravel()[len(results) :]:
         empty.set_axis_off()
     for k, result in enumerate(results):
@@ -64,7 +64,7 @@ def _figure(outcome: Outcome) -> Figure:
         Line2D([], [], color="k", marker="o", ls="", label="theory: stable"),
         Line2D([], [], color="k", marker="o", mfc="w", ls="", label="theory: saddle"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, **LEGEND)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, **LEGEND)
     return figure
 
 

@@ -32,7 +32,7 @@ def page(outcome: Outcome) -> Page:
     )
     caption = (
         "Simulated trajectories: dashed where the mode collapsed, solid where it survived; each starts at its small dot, and arrows "
-        "point along time. Theory in black: the invariant parabola s = p²/α_p (thin), the separatrix between the two fates (thick), "
+        "point along time. Theory: the invariant parabola s = p²/α_p (thin), the separatrix between the two fates (thick), "
         "stable fixed points (filled) and the saddle (open). Without weight decay fixed points form lines (dotted), s = 0 and "
         "p = τ/(1 + σ²); beyond the critical weight decay only the origin is left."
     )
@@ -43,7 +43,7 @@ def _figure(outcome: Outcome) -> Figure:
     results = outcome.record["panels"]
     columns = min(MOST_COLUMNS, len(results))
     rows = -(-len(results) // columns)
-    figure, axes = panels(rows, columns, width=4.2 * columns, height=4.4)
+    figure, axes = panels(rows, columns, 4.2)
     for empty in axes.ravel()[len(results) :]:
         empty.set_axis_off()
     for k, (panel, result) in enumerate(zip(axes.ravel(), results, strict=False)):
@@ -59,7 +59,7 @@ def _figure(outcome: Outcome) -> Figure:
         Line2D([], [], color="k", marker="o", ls="", label="theory: stable"),
         Line2D([], [], color="k", marker="o", mfc="w", ls="", label="theory: saddle"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, **LEGEND)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, **LEGEND)
     return figure
 
 

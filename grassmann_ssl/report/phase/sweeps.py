@@ -21,9 +21,10 @@ def page(outcome: Outcome) -> Page:
     )
     caption = (
         "Markers: gradient descent of the whole network, median over its modes; bands: range over modes. Lines: eqs. (11)-(13), "
-        "the same. Left: the smallest alignment margin K of eq. (17); by theory eigenspaces align where it is positive, above the dotted "
+        "the same. First panel: the smallest alignment margin K of eq. (17); by theory eigenspaces align where it is positive, above "
+        "the dotted "
         "line. "
-        "Middle: eigenvalues of the predictor. Right: α_p s, s the eigenvalues of F; modes that collapse leave the figure below. "
+        "Second: eigenvalues of the predictor. Third: α_p s, s the eigenvalues of F; modes that collapse leave the figure below. "
     )
     ends = np.cumsum([len(config[name]) for name in ("eta", "beta", "alpha_p")])
     fixed = {"eta": f"β = {config['beta'][0]:g}, α_p = {config['alpha_p'][0]:g}"}
@@ -58,7 +59,7 @@ def _survivors(outcome: Outcome, name: str, symbol: str) -> str:
 
 
 def _figure(outcome: Outcome, cells: slice, name: str, symbol: str) -> Figure:
-    figure, axes = panels(1, 3, width=13.5, height=4.2)
+    figure, axes = panels(1, 3)
     arrays, time = outcome.arrays, outcome.arrays["time"]
     for k, value in enumerate(arrays[name][cells]):
         label = f"{symbol} = {value:g}"

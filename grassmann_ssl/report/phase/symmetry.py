@@ -22,7 +22,7 @@ def page(outcome: Outcome) -> Page:
         f"{config['scale']:g}/√d, {config['seeds']} networks each. Time is t = learning rate × step."
     )
     caption = (
-        "Markers: simulated networks, median; bands: range. Lines: eqs. (2)-(3), the same. Left: symmetric part, right: "
+        "Markers: simulated networks, median; bands: range. Lines: eqs. (2)-(3), the same. First panel: symmetric part, second: "
         f"antisymmetric part; its share of the symmetric one, median, {_shares(outcome)}."
     )
     return Page(

@@ -48,7 +48,7 @@ def test_the_verdict_is_printed_first_and_the_folder_is_left(files):
     assert any("dimensions used" in line and "[" in line for line in lines)
     assert lines[-1] == "report: runs/audit/report.html"
     names = {path.name for path in (files / "runs" / "audit").iterdir() if not path.name.startswith(".")}
-    assert names == {"run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html", "audit.png"}
+    assert names == {"run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html", "audit.svg"}
     outcome = Outcome.load(files / "runs" / "audit")
     assert all(one.predicted is None and one.agreement is None and one.measured for one in outcome.findings)
     assert outcome.record["config"]["file"] == "flat.npy" and outcome.failed is None
@@ -174,7 +174,7 @@ def test_the_page_says_what_was_asked_found_and_by_which_rule(files):
     assert "Did these embeddings collapse? Class collapse: 2. Judged: 400 rows of 8 dimensions. " in text
     assert "With 20 independent rows per dimension or more, the estimates decide." in text
     assert "Rule: complete: no variance" in text and "<h2>Classes</h2>" in text and "<td>collapsed</td>" in text
-    assert text.index("Did these") < text.index("<h2>Classes") < text.index("<h2>Findings") < text.index("Spectrum,")
+    assert text.index("Verdict:") < text.index("<h2>Classes") < text.index(">Findings</h2>") < text.index("Spectrum,")
     run(AuditConfig(file="few.npy", out=files / "few"))
     text = (files / "few" / "report.html").read_text()
     assert "They span at most 5 dimensions" in text and "is open otherwise" in text and "Undecided; open:" in text
@@ -194,7 +194,7 @@ def test_the_page_is_drawn_again_byte_for_byte_also_that_of_an_audit_made_in_pyt
     audit_embeddings(HEALTHY, labels=LABELS).save(files / "python")
     for folder in (files / "run", files / "python"):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        (folder / "audit.png").unlink()
+        (folder / "audit.svg").unlink()
         (folder / "report.html").unlink()
         draw(folder)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -47,7 +47,7 @@ def test_the_first_eigenvalues_rise_one_by_one_and_the_kernel_after_training_tel
     )
     folder = tmp_path / "run"
     assert json.loads((folder / "run.json").read_text())["runs"] == outcome.record["runs"]
-    assert {"steps.png", "kernel.png", "report.html"} <= {p.name for p in folder.iterdir()}
+    assert {"steps.svg", "kernel.svg", "report.html"} <= {p.name for p in folder.iterdir()}
 
 
 @pytest.mark.slow

@@ -355,7 +355,7 @@ def test_the_folder(tmp_path, few):
     assert all(0 <= p["interval"][0] <= p["accuracy"] <= p["interval"][1] <= 1 for p in record["probes"].values())
     frame = pd.read_parquet(folder / "metrics.parquet")
     assert len(frame) == 4 and {"step", "time", "loss", "z_1", "z_8", "directions_8"} <= set(frame)
-    assert {"training.png", "spectra.png", "report.html", "arrays.safetensors"} <= {p.name for p in folder.iterdir()}
+    assert {"training.svg", "spectra.svg", "report.html", "arrays.safetensors"} <= {p.name for p in folder.iterdir()}
     assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
     again = run(quick(out=tmp_path / "again", constraint="grassmann"))
     assert np.array_equal(outcome.arrays["spectrum_z"], again.arrays["spectrum_z"])
@@ -466,7 +466,7 @@ def test_arms_side_by_side(tmp_path, few):
     assert abs(summaries[arms[1]]["ridge_against_first"]["mean"] - difference) < 1e-15
     assert "ridge_against_first" not in summaries[arms[0]] and len(outcome.findings) == 5
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
-    assert len(frame) == 8 and (tmp_path / "run" / "arms.png").stat().st_size > 10_000
+    assert len(frame) == 8 and (tmp_path / "run" / "arms.svg").stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -788,7 +788,7 @@ def test_probes_during_a_training_leave_it_as_it_is(few, tmp_path):
     assert all(np.array_equal(probed.metrics[name], values, equal_nan=True) for name, values in plain.metrics.items())
     last = {name: probed.metrics[f"probe_{name}"][-1] for name in ("knn", "ridge")}
     assert last == {name: probed.record["probes"][name]["accuracy"] for name in last}  # all images are among the 1024
-    assert (tmp_path / "probed/training.png").read_bytes() != (tmp_path / "plain/training.png").read_bytes()
+    assert (tmp_path / "probed/training.svg").read_bytes() != (tmp_path / "plain/training.svg").read_bytes()
 
 
 def test_probes_during_a_training_need_labels(split, tmp_path, monkeypatch):

@@ -199,7 +199,7 @@ def test_judging():
 def test_the_folder(outcome):
     folder = outcome.folder
     record = json.loads((folder / "run.json").read_text())
-    assert {"verdicts.png", "ranks.png", "report.html", "metrics.parquet", "arrays.safetensors"} <= {
+    assert {"verdicts.svg", "ranks.svg", "report.html", "metrics.parquet", "arrays.safetensors"} <= {
         path.name for path in folder.iterdir()
     }
     table = pd.read_parquet(folder / "metrics.parquet")

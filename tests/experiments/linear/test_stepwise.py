@@ -122,7 +122,7 @@ def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
     assert outcome.record["kernel"]["closed_form_error"] < 1e-8
     assert outcome.record["kernel"]["trained_error"] < 0.2
     assert outcome.record["step_times"]["median_error"] < 0.03
-    assert (tmp_path / "run" / "held_out.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "held_out.svg").stat().st_size > 5000
     arrays = outcome.arrays
     assert arrays["held_out_trained"].shape == (60, 2)
 
@@ -147,7 +147,7 @@ def test_the_folder_and_repeatability(tmp_path):
     folder = tmp_path / "a" / "run"
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "stepwise" and record["step_times"] == first.record["step_times"]
-    assert {"staircase.png", "step_times.png", "report.html"} <= {path.name for path in folder.iterdir()}
+    assert {"staircase.svg", "step_times.svg", "report.html"} <= {path.name for path in folder.iterdir()}
     with pytest.raises(ConfigError, match="holds another run"):
         trained(tmp_path / "a", data="gaussian")
 

@@ -309,7 +309,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
         ".files.json", "run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html",
-        "kernels.png", "movement.png", "laziness.png",
+        "kernels.svg", "movement.svg", "laziness.svg",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "kernel-change" and set(record["arms"]) == set(ARMS)
@@ -320,7 +320,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
     arrays = load_file(folder / "arrays.safetensors")
     assert not any(np.isnan(values).any() for values in arrays.values()) and arrays["left"].shape == (2, 6)
     html = (folder / "report.html").read_text()
-    assert "our settings" in " ".join(html.split()) and 'src="data:image/png' in html and 'src="http' not in html
+    assert "our settings" in " ".join(html.split()) and '<svg class="panel"' in html and "http" not in html
 
 
 @pytest.mark.slow

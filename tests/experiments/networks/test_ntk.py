@@ -196,7 +196,7 @@ def test_the_folder_and_repeatability(tmp_path):
     assert record["experiment"] == "ntk" and record["grouped"] == first.record["grouped"]
     frame = pd.read_parquet(folder / "metrics.parquet")
     assert len(frame) == 2 * 2 * 2 * 2 and set(frame["start"]) == set(networks.STARTS)
-    assert {"staircase.png", "step_times.png", "agreement.png", "report.html"} <= {p.name for p in folder.iterdir()}
+    assert {"staircase.svg", "step_times.svg", "agreement.svg", "report.html"} <= {p.name for p in folder.iterdir()}
     assert "http" not in (folder / "report.html").read_text().replace("http://www.w3.org", "")
     with pytest.raises(ConfigError, match="holds another run"):
         trained(tmp_path / "a", **quick)

@@ -204,7 +204,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
     folder = outcome.folder
     assert {path.name for path in folder.iterdir()} == {
         ".files.json", "run.json", "config.toml", "metrics.parquet", "arrays.safetensors", "report.html",
-        "projector.png", "modes.png", "metrics.png", "collapse.png",
+        "projector.svg", "modes.svg", "metrics.svg", "cosines.svg", "collapse.svg",
     }  # fmt: skip
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "width" and record["config"]["hidden"] == [3, 6, 12]
@@ -215,7 +215,7 @@ def test_the_run_folder_is_complete_and_open(outcome):
     arrays = load_file(folder / "arrays.safetensors")
     assert all(np.isfinite(values).all() for values in arrays.values()) and arrays["angles"].shape[0] == 3
     html = (folder / "report.html").read_text()
-    assert "our settings" in html and 'src="data:image/png' in html and 'src="http' not in html
+    assert "our settings" in html and '<svg class="panel"' in html and "http" not in html
 
 
 @pytest.mark.slow

@@ -189,9 +189,9 @@ def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
     folder = tmp_path / "run"
     drawn = page(Outcome.load(folder))
     assert [section.name for section in drawn.sections] == ["basin"]
-    assert (folder / "basin.png").stat().st_size > 10_000
+    assert (folder / "basin.svg").stat().st_size > 10_000
     html = (folder / "report.html").read_text()
-    assert "data:image/png;base64," in html and "http" not in html
+    assert "<svg" in html and "http" not in html
     assert ("no boundary" in drawn.sections[0].caption) == (settings.get("eta") == 0.4)
 
 

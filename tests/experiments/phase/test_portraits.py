@@ -94,6 +94,6 @@ def test_the_same_seed_gives_the_same_run_and_the_folder_is_whole(tmp_path):
     assert any(not np.array_equal(first.metrics[name], other.metrics[name]) for name in first.metrics)
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert record["experiment"] == "phase-portraits"
-    assert {"portraits.png", "report.html", "arrays.safetensors"} <= {path.name for path in (tmp_path / "a").iterdir()}
+    assert {"portraits.svg", "report.html", "arrays.safetensors"} <= {path.name for path in (tmp_path / "a").iterdir()}
     with pytest.raises(ConfigError, match="holds another run"):
         run(PortraitsConfig(out=tmp_path / "a"))

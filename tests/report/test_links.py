@@ -1,0 +1,50 @@
+"""Where a page points to: the documentation of every question, and the command that repeats the run."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from grassmann_ssl.report import PAGES
+from grassmann_ssl.report.links import DOCS, FOLDER, THEORY, WITHOUT_COMMAND, command_of, docs_of
+from grassmann_ssl.runs import Outcome
+from tests.commands import command
+
+
+@pytest.mark.parametrize("experiment", PAGES)
+def test_every_question_has_a_page_and_a_heading(experiment):
+    docs = docs_of(experiment)
+    page, _, heading = DOCS.get(experiment, THEORY).partition("#")
+    text = (FOLDER / page).read_text()
+    anchors = {
+        re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+    assert heading in anchors and docs.name == f"docs/{page}"
+    assert docs.address == f"{(FOLDER / page).as_uri()}#{heading}"
+
+
+def test_without_the_documentation_its_name_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr("grassmann_ssl.report.links.FOLDER", tmp_path)
+    assert docs_of("audit") == ("docs/audit.md", None)
+
+
+def test_the_command_repeats_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = "phase-commutator --tau 0.5 --eta 0.1 --seeds 2 --until 2 --step 0.1 --out".split()
+    assert command(*line, "my runs/first").returncode == 0
+    again = shlex.split(command_of(Outcome.load(tmp_path / "my runs" / "first")))
+    assert again[0] == "grassmann-ssl" and command(*again[1:]).returncode == 0
+    first, second = (
+        json.loads((tmp_path / "my runs" / name / "run.json").read_text()) for name in ("first", "first-again")
+    )
+    assert first["findings"] == second["findings"]
+    for record in (first, second):
+        del record["config"]["out"]
+    assert first["config"] == second["config"]
+
+
+@pytest.mark.parametrize("record", [{"experiment": name, "config": {"out": "x"}} for name in WITHOUT_COMMAND])
+def test_what_was_made_in_python_has_no_command(record):
+    assert command_of(Outcome(record, {}, {})) is None
+    assert command_of(Outcome({"experiment": "audit", "config": {"out": "x", "file": None}}, {}, {})) is None
