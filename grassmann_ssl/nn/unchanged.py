@@ -29,8 +29,8 @@ def unchanged_on_error(*modules: nn.Module) -> Iterator[None]:
             part.__dict__.clear()
             part.__dict__.update(state)
         with torch.no_grad():
-            for x, kind, attributes, gradient, value, requires in values:
-                x.__class__ = kind
+            for x, of, attributes, gradient, value, requires in values:
+                x.__class__ = of
                 x.__dict__.clear()
                 x.__dict__.update(attributes)
                 x.data, x.grad = value, gradient
