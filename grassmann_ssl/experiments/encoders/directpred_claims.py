@@ -176,7 +176,10 @@ def aligned(seen: Seen, **options: Any) -> Iterator[dict[str, Any]]:
         yield {
             "cell": asdict(one),
             "quantity": ", ".join([one.label(**options), _with("EMA", one.ema), _with("decay", one.decay)]),
-            **{name: mean_over_seeds(values, 0.0, np.inf) for name, values in means.items()},
+            **{
+                name: mean_over_seeds(values, 0.0, 2.0 if "asymmetry" in name else 1.0)
+                for name, values in means.items()
+            },
             **{
                 f"{name}_verdict": verdict(means[f"{name}_end"] - means["unaligned"], "higher")
                 for name in ("all", "weighted")

@@ -160,6 +160,12 @@ def test_alignment_is_more_than_a_predictor_near_the_identity():
         lines = list(claims.aligned_findings(one))
         assert [line.agreement for line in lines] == [expected, expected, "as reported"]
         assert lines[0].measured.startswith("0.90 [0.90 to 0.90] at the end, 0.30 [")
+    near = spaces | {"cosine": np.full((4, 5), 0.99)}
+    seen = seen_of({cell("linear"): 0.7}, **near)
+    spread = {name: np.stack([near[name] + 0.009 * (name == "cosine") * s for s in (-1, 0, 1)]) for name in SPACES}
+    seen.spaces = lambda one: spread
+    (one,) = claims.aligned(seen, **OPTIONS)
+    assert one["all_end"]["low"] < 0.99 < one["all_end"]["high"] <= 1
     grows = spaces | {"asymmetry": spaces["asymmetry"][::-1]}
     (one,) = claims.aligned(seen_of({cell("linear"): 0.7}, **grows), **OPTIONS)
     assert one["asymmetry_verdict"] == "the opposite"
