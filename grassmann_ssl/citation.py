@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
+from grassmann_ssl.experiments.encoders.directpred_table import DirectPredTableConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.predictors import PREDICTORS
@@ -164,6 +165,8 @@ def _sources(record: dict[str, Any]) -> Iterator[str]:
     """The sources of the parts that have a name in the settings of a run, or of one of its arms."""
     config = record["config"]
     arms = config.get("arms", ()) if record["experiment"] == CompareEncodersConfig.NAME else ()
+    if record["experiment"] == DirectPredTableConfig.NAME:
+        arms = [one["arm"] for one in record["arms"]]
     for settings in map(_of_arm, arms) if arms else [config]:
         for setting, registry in SOURCED.items():
             several = (*settings.get(f"{setting}s", ()), *settings.get("arms", ()))  # of `compare` and `collapse`

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterable
 
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
-from grassmann_ssl.experiments.encoders import audit, compare_encoders, stepwise_deep, train, train_config
+from grassmann_ssl.experiments.encoders import (
+    audit,
+    compare_encoders,
+    directpred_table,
+    stepwise_deep,
+    train,
+    train_config,
+)
 from grassmann_ssl.experiments.encoders.trained_encoder import load_encoder
 from grassmann_ssl.experiments.linear import collapse, compare, packed, stepwise
 from grassmann_ssl.experiments.networks import kernel_change, ntk, width
@@ -25,6 +32,7 @@ EXPERIMENTS: dict[type[RunConfig], Callable[..., Outcome | None]] = {
     compare.CompareConfig: compare.compare,
     train_config.TrainConfig: train.train,
     compare_encoders.CompareEncodersConfig: compare_encoders.compare_encoders,
+    directpred_table.DirectPredTableConfig: directpred_table.directpred_table,
     stepwise_deep.StepwiseDeepConfig: stepwise_deep.stepwise_deep,
     stepwise.StepwiseConfig: stepwise.stepwise,
     alignment.AlignmentConfig: alignment.alignment,
@@ -60,6 +68,7 @@ __all__ = [
     "compare",
     "compare_encoders",
     "directpred",
+    "directpred_table",
     "ema",
     "fixed_points",
     "flow_fields",

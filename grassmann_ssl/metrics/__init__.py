@@ -1,6 +1,7 @@
 """Moments and spectra of embeddings, ranks, probes, and steps over training."""
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.metrics.eigenspaces import eigenspaces
 from grassmann_ssl.metrics.lidar import lidar, lidar_without
 from grassmann_ssl.metrics.pairs import alignment, linear_cka, subspace_angles_to, uniformity
 from grassmann_ssl.metrics.probes import LogisticProbe, RidgeProbe, knn_accuracy, logistic_probe, ridge_probe
@@ -24,6 +25,7 @@ __all__ = [
     "alpha_req",
     "detect_steps",
     "effective_rank",
+    "eigenspaces",
     "eigenvalue_steps",
     "first_crossing",
     "knn_accuracy",

@@ -61,11 +61,21 @@ PREDICTORS: Registry[Predictor] = Registry("predictor")
 def predictor(kind: str, dimension: int, **settings: Any) -> nn.Module:
     """A predictor R^d -> R^d by name; `settings` are those of `DirectPredictor`.
 
-    linear: one matrix without bias, kept symmetric with `symmetric` = True. mlp: d -> max(d / 4, 2) -> d with batch norm and relu between,
-    SimSiam's bottleneck. The others have a closed form. Raises ValueError for an unknown name, TypeError for settings that the
+    linear: one matrix without bias. linear-symmetric: the same, kept symmetric. mlp: d -> max(d / 4, 2) -> d with batch norm and relu
+    between, SimSiam's bottleneck. The others have a closed form. Raises ValueError for an unknown name, TypeError for settings that the
     predictor does not have, and as `DirectPredictor`.
     """
     return PREDICTORS[kind].make(dimension, **settings)
+
+
+def matrix_of(predictor: nn.Module | None) -> Float[Tensor, " d d"] | None:
+    """W_p (d, d) of a predictor that is a matrix without bias; None for any other, and for none."""
+    if isinstance(predictor, SymmetricLinear):
+        return predictor.symmetric.detach()
+    if isinstance(predictor, DirectPredictor) or (isinstance(predictor, nn.Linear) and predictor.bias is None):
+        weight: Tensor = predictor.weight.detach()
+        return weight
+    return None
 
 
 def _mlp(dimension: int, **settings: Any) -> nn.Module:
@@ -80,15 +90,16 @@ def _mlp(dimension: int, **settings: Any) -> nn.Module:
     )
 
 
-def _linear(dimension: int, *, symmetric: bool = False) -> nn.Module:
-    return SymmetricLinear(dimension) if symmetric else nn.Linear(dimension, dimension, bias=False)
+def _linear(dimension: int) -> nn.Module:
+    return nn.Linear(dimension, dimension, bias=False)
 
 
 class SymmetricLinear(nn.Module):
     """p = S f with S = (W + W^T) / 2, f (..., d): a linear predictor that is symmetric.
 
-    W starts symmetric, and its gradient is symmetric to the last bit, so that W = S under any optimizer that works entry by entry: with
-    plain SGD this is W <- (W + W^T) / 2 after every step, as in Tian et al. 2021, arXiv 2102.06810, Fig. 2.
+    W starts symmetric, and its gradient is symmetric: to the last bit where it is called once a step, to rounding where it is called for
+    several views. So W = S under any optimizer that works entry by entry: with plain SGD this is W <- (W + W^T) / 2 after every step, as
+    in Tian et al. 2021, arXiv 2102.06810, Fig. 2.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -96,8 +107,13 @@ class SymmetricLinear(nn.Module):
         drawn = nn.Linear(dimension, dimension, bias=False).weight.detach()
         self.weight = nn.Parameter((drawn + drawn.T) / 2)
 
+    @property
+    def symmetric(self) -> Float[Tensor, " d d"]:
+        """S."""
+        return (self.weight + self.weight.T) / 2
+
     def forward(self, f: Float[Tensor, " *b d"]) -> Float[Tensor, " *b d"]:
-        return nn.functional.linear(f, (self.weight + self.weight.T) / 2)
+        return nn.functional.linear(f, self.symmetric)
 
 
 class DirectPredictor(nn.Module):
@@ -229,6 +245,7 @@ TIAN, WANG = "Tian et al. 2021, arXiv 2102.06810", "Wang et al. 2021, arXiv 2110
 AVERAGED = ("rho", "eps", "every")
 for _one in (
     Predictor("linear", _linear, True, TIAN),
+    Predictor("linear-symmetric", SymmetricLinear, True, f"{TIAN}, Fig. 2"),
     Predictor("mlp", _mlp, False, "Chen & He 2021, arXiv 2011.10566"),
     Predictor(
         "directpred", partial(DirectPredictor, kind="directpred"), True, f"{TIAN}, eq. (18)", _directpred, AVERAGED

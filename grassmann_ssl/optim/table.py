@@ -27,6 +27,8 @@ class OptimizerOptions:
     """momentum of sgd, lars and muon"""
     weight_decay: float = 1e-4
     """weight decay of matrices and kernels that are not constrained"""
+    predictor_rate: float = 1.0
+    """learning rate of a trained predictor over that of everything else: alpha_p of Tian et al. 2021 (arXiv 2102.06810)"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Optimizer:
     name: str
     make: Callable[[Parts], list[torch.optim.Optimizer]]
     source: str
-    options: tuple[str, ...] = ("momentum", "weight_decay")
+    options: tuple[str, ...] = ("momentum", "weight_decay", "predictor_rate")
     comparator: bool = False
     places: tuple[str, ...] = PLACES
     least_torch: str = ""
@@ -93,14 +95,24 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of named parameters: of those `held` by a manifold, those `lifted` by a comparator, and the free ones.
 
-    Weight decay acts on free matrices and kernels. Raises ValueError as `check_stepped`.
+    Weight decay acts on free matrices and kernels. What is named predictor.* has a learning rate of its own, and decays at it. Raises
+    ValueError as `check_stepped`.
     """
     free = {key: p for key, p in parameters.items() if key not in held and key not in lifted}
     # Decay would shrink the signs on the diagonal of a parametrization's matrix too, which torch rounds down to 0.
     decayed = {key for key, p in free.items() if p.ndim > 1 and ".parametrizations." not in key}
+    fast = {key for key in free if options.predictor_rate != 1 and key.startswith("predictor.")}
     groups = [
-        {"params": [p for key, p in free.items() if key in decayed], "weight_decay": options.weight_decay},
-        {"params": [p for key, p in free.items() if key not in decayed], "weight_decay": 0.0},
+        {"params": [p for key, p in free.items() if key in decayed - fast], "weight_decay": options.weight_decay},
+        {"params": [p for key, p in free.items() if key not in decayed | fast], "weight_decay": 0.0},
+        *(
+            {
+                "params": [p for key, p in free.items() if key in of],
+                "weight_decay": decay,
+                "lr": lr * options.predictor_rate,
+            }
+            for of, decay in ((fast & decayed, options.weight_decay), (fast - decayed, 0.0))
+        ),
     ]
     parts = Parts(
         [p for key, p in parameters.items() if key in held],
@@ -201,7 +213,7 @@ RIEMANNIAN = "Becigneul & Ganea 2019, arXiv 1810.00760"
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
 for _one in (
     Optimizer("sgd", _sgd, RIEMANNIAN),
-    Optimizer("adam", _adam, RIEMANNIAN, ("weight_decay",)),
+    Optimizer("adam", _adam, RIEMANNIAN, ("weight_decay", "predictor_rate")),
     Optimizer("lars", _lars, "You et al. 2017, arXiv 1708.03888"),
     Optimizer("muon", _muon, "Jordan et al. 2024, Muon", comparator=True, places=("last", "linear"), least_torch="2.9"),
 ):

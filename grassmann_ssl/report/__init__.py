@@ -21,6 +21,7 @@ PAGES: dict[str, str] = {
     "collapse": "grassmann_ssl.report.linear.collapse",
     "compare": "grassmann_ssl.report.linear.compare",
     "compare-encoders": "grassmann_ssl.report.encoders.compare_encoders",
+    "directpred-table": "grassmann_ssl.report.encoders.directpred_table",
     "kernel-change": "grassmann_ssl.report.networks.kernel_change",
     "ntk": "grassmann_ssl.report.networks.ntk",
     "phase-basin": "grassmann_ssl.report.phase.basin",

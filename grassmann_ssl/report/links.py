@@ -15,6 +15,7 @@ THEORY = "theory.md#one-command-per-question"
 DOCS: dict[str, str] = {
     "audit": "audit.md#the-rule",
     "compare-encoders": "encoders.md#constraints-on-colour-pictures",
+    "directpred-table": "encoders.md#predictors-by-sgd-and-in-closed-form",
     "pretrain": "your_own.md#what-goes-in",
     "stepwise-deep": "encoders.md#stepwise-learning-on-colour-pictures",
     "train": "encoders.md#the-verdict",

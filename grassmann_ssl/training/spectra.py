@@ -8,7 +8,9 @@ from torch import Tensor
 
 from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.metrics.accumulate import SecondMoments
+from grassmann_ssl.metrics.eigenspaces import eigenspaces
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings
+from grassmann_ssl.nn.predictors import matrix_of
 from grassmann_ssl.training.recorder import Recorder
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
@@ -19,7 +21,8 @@ class SpectraRecorder:
     """An observer of `train_encoder`: records at its steps the mean loss since the last one and eigenvalues of covariances.
 
     Recorded: `loss`; `z`, eigenvalues (d,) of the covariance of the embeddings, `directions` the same of z / ||z||, and `h` of the
-    representations, all decreasing, float64, on `images`, or chunks of them, with the model in evaluation mode. Nothing is copied to
+    representations, all decreasing, float64, on `images`, or chunks of them, with the model in evaluation mode; where the predictor is a
+    matrix, `metrics.eigenspaces` of it and of F = E[z z^T], each by its name after `predictor_`. Nothing is copied to
     the host before `stacked`, but the watch is checked. `probes()`: more numbers by name, of the weights as they are; what it draws and
     trains leaves the training as it is. Raises Diverged where the loss or an embedding is not finite.
     """
@@ -39,13 +42,19 @@ class SpectraRecorder:
         if not self._recorder.due(step) or (len(self) and step <= self._recorder.done):  # recorded before a checkpoint
             return
         self.watch.check()
-        values = {"loss": self.watch.mean()}
+        values, matrix = {"loss": self.watch.mean()}, matrix_of(self.method.predictor)
+        if matrix is not None and not bool(torch.isfinite(matrix).all()):
+            raise Diverged(f"the predictor is not finite at step {step}")
         for name, rows in embeddings(self.method, self.images).items():
             if not bool(torch.isfinite(rows).all()):
                 raise Diverged(
                     f"{NAMES[name]} are not finite at step {step}: the weights have grown beyond the range of their dtype"
                 )
-            values[name] = torch.linalg.eigvalsh(SecondMoments.of(rows).covariance).flip(-1).clamp_min(0)
+            moments = SecondMoments.of(rows)
+            values[name] = torch.linalg.eigvalsh(moments.covariance).flip(-1).clamp_min(0)
+            if name == "z" and matrix is not None:
+                found = eigenspaces(moments.second, matrix.to(moments.second))
+                values |= {f"predictor_{key}": value for key, value in found.items()}
         probed = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.probes().items()}
         self._recorder.record(step, **values, **probed)
 

@@ -11,6 +11,7 @@ import pytest
 from grassmann_ssl.experiments import EXPERIMENTS
 from grassmann_ssl.experiments.encoders.audit import AuditConfig
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
+from grassmann_ssl.experiments.encoders.directpred_table import DirectPredTableConfig
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.experiments.linear.collapse import CollapseConfig
@@ -40,6 +41,10 @@ SETTINGS = {
     },
     TrainConfig: {"steps": 6, "batch": 32, "records": 6, "hidden": 16, "dim": 4},
     CompareEncodersConfig: {"arms": ("batch=32,dim=4",), "seeds": 2, "steps": 2, "records": 2},
+    DirectPredTableConfig: {
+        "predictors": ("linear",), "teacher": 0.0, "weight_decay": 0.0, "rates": (), "batch": 32, "dim": 4, "seeds": 2, "steps": 2,
+        "records": 2,
+    },
     StepwiseDeepConfig: {"objectives": ("vicreg", "barlow_twins"), "dim": 2, "batch": 32, "steps": 16, "records": 16, "pairs": 4},
     StepwiseConfig: {
         "data": "gaussian", "seeds": 2, "dim": 2, "share": 0.1, "init_scale": 1e-2, "spectrum": (1.0, 0.6, 0.2),
@@ -71,6 +76,7 @@ LAST = {
     "compare": "in initialisation scales, which is left out",
     "train": "after step 6 of 6",
     "compare-encoders": "in seed 2, which is left out, part 2 of 2",
+    "directpred-table": "in seed 2, which is left out, part 2 of 2",
     "stepwise-deep": "in barlow_twins, which is left out, part 2 of 2",
     "stepwise": r"after step (\d+) of (\d+)",
     "phase-alignment": "in learning rate 0.025, which is left out, part 2 of 2",

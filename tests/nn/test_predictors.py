@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grassmann_ssl.distributed import process_count
-from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor, SymmetricLinear, predictor
+from grassmann_ssl.nn.predictors import PREDICTORS, DirectPredictor, SymmetricLinear, matrix_of, predictor
 from tests.nn.test_distributed import run_in
 from tests.oracles import dynamics, predictors_nn
 from tests.oracles.predictor import views
@@ -164,7 +164,10 @@ def test_those_that_are_trained():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: predictor("direct", 3), "unknown predictor 'direct': known are linear, mlp, directpred"),
+        (
+            lambda: predictor("direct", 3),
+            "unknown predictor 'direct': known are linear, linear-symmetric, mlp, directpred",
+        ),
         (lambda: DirectPredictor(3, kind="mlp"), "kind must be one of directpred"),
         (lambda: DirectPredictor(3, rho=1.0), "rho must be at least 0 and below 1, got 1"),
         (lambda: DirectPredictor(3, every=0), "every and dimension at least 1"),
@@ -258,9 +261,19 @@ def test_between_two_settings_it_is_trained_by_plain_sgd():
         assert np.abs(model.weight.detach().numpy() - slow).max() < 1e-12 * (1 + np.abs(slow).max())
 
 
+@pytest.mark.parametrize("kind", PREDICTORS)
+def test_the_matrix_of_a_predictor_is_what_it_multiplies_by(kind):
+    torch.manual_seed(0)
+    model = predictor(kind, 5).double().eval()
+    w, f = matrix_of(model), draw(7, 5)
+    assert (w is None) == (kind == "mlp") and matrix_of(None) is None and matrix_of(nn.Linear(5, 5)) is None
+    if w is not None:
+        assert (model(f) - f @ w.T).abs().max() < 1e-14 and not w.requires_grad
+
+
 def test_a_symmetric_predictor_stays_symmetric():
     torch.manual_seed(0)
-    model, plain = predictor("linear", 5, symmetric=True).double(), nn.Linear(5, 5, bias=False).double()
+    model, plain = predictor("linear-symmetric", 5).double(), nn.Linear(5, 5, bias=False).double()
     assert isinstance(model, SymmetricLinear)
     plain.weight.data = model.weight.detach().clone()
     optimizer, other = (torch.optim.SGD(m.parameters(), lr=0.05) for m in (model, plain))
@@ -278,6 +291,8 @@ def test_a_symmetric_predictor_stays_symmetric():
         (model(draw(30, 5, seed=k)) - draw(30, 5, seed=k + 9)).square().sum().backward()
         momentum.step()
     assert torch.equal(model.weight, model.weight.T)
+    model.weight.data[0, 1] += 1e-3  # as rounding does, where it is called for two views
+    assert torch.equal(matrix_of(model), matrix_of(model).T)
 
 
 def _rows_of_all(rank, world):

@@ -139,6 +139,14 @@ def compare_encoders(
     settings that cannot be run.
     """
     run = Run(config)
+    record, columns, arrays, images = compared(run, config, progress, folder)
+    return run.finish([*_findings(config, record), images], record, columns, arrays)
+
+
+def compared(
+    run: Run, config: CompareEncodersConfig, progress: Progress | None, folder: RunFolder | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], Finding]:
+    """What `compare_encoders` finds: record, metrics columns, arrays, and which images there were; `run` may be that of another config."""
     process = Process(0, 1, run.device)
     total = len(config.arms) * config.seeds
     tick = ticking(progress, total * config.steps)
@@ -159,7 +167,7 @@ def compare_encoders(
     columns = {name: np.array([row[name] for row in rows]) for name in ("arm", "seed", "kind")}
     for name in _NUMBERS:
         columns[name] = np.array([math.nan if row.get(name) is None else row[name] for row in rows])
-    return run.finish([*_findings(config, record), seeds[0][-1]], record, columns, arrays)
+    return record, columns, arrays, seeds[0][-1]
 
 
 def _seed(
@@ -203,7 +211,7 @@ def _arm(
     logs: Logs,
     checkpoint: Callable[[], Path | None],
 ) -> Part:
-    """One arm on one seed: its row, and its spectra over time."""
+    """One arm on one seed: its row, its spectra over time, and its predictor where that is a matrix."""
     row = {"arm": arm, "seed": settings.seed}
     try:
         with logs.of(f"seed {settings.seed} {arm}") as log:
@@ -213,7 +221,7 @@ def _arm(
     judged = evaluation.judge(trained.arm, material)
     record, _, found = evaluation.collect(settings, trained, judged)
     row |= {**_row(record), "features": found["spectrum_h"].shape[-1]}
-    return row, {name: found[name] for name in ("time", "spectrum_z", "spectrum_directions")}
+    return row, {name: values for name, values in found.items() if name != "spectrum_h"}
 
 
 def _check_arms(config: CompareEncodersConfig, material: Material, process: Process) -> None:
@@ -278,11 +286,11 @@ def summary_of(config: CompareEncodersConfig, arm: str, rows: list[dict[str, Any
     summary |= {name: whole[name] for name in ("judged", "judged_rows", "dimensions")}
     for name in _NUMBERS:
         values = np.array([row[name] for row in own if row.get(name) is not None])
-        summary[name] = _mean(values, *_range(name, values, whole)) if len(values) else None
+        summary[name] = mean_over_seeds(values, *_range(name, values, whole)) if len(values) else None
         pairs = [(row[name], base[row["seed"]].get(name)) for row in own if row.get(name) is not None]
         differences = np.array([a - b for a, b in pairs if b is not None])
         if arm != config.arms[0] and name in PROBES and len(differences) > 1:
-            summary[f"{name}_against_first"] = _mean(differences, -1.0, 1.0) | {"p": _paired(differences)}
+            summary[f"{name}_against_first"] = mean_over_seeds(differences, -1.0, 1.0) | {"p": _paired(differences)}
     return summary
 
 
@@ -299,7 +307,7 @@ def _range(name: str, values: np.ndarray, row: dict[str, Any]) -> tuple[float, f
     return least, float(row["features" if name == "rank_h" else "dimensions"])
 
 
-def _mean(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
+def mean_over_seeds(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
     """Mean over seeds, its 95 % interval within the range (None for fewer than three seeds), and the values; rounding is clipped off."""
     kept = np.clip(values, low, high)
     interval = mean_interval(kept, low, high)
@@ -335,19 +343,19 @@ def measured(summary: dict[str, Any]) -> str:
     if summary["open"]:
         parts.append(f"open: {'; '.join(dict.fromkeys(summary['open']))}")
     if summary["live_bounds"]:
-        used = f"{_over_seeds(summary['dimensions_used'], 1, 2)}" if summary["dimensions_used"] else "unknown"
+        used = f"{over_seeds(summary['dimensions_used'], 1, 2)}" if summary["dimensions_used"] else "unknown"
         what = "z" if summary["judged"] == "z" else "z/|z|"
         low, high = summary["live_bounds"]
         live = f"{low}" if low == high else f"{low} to {high}"
         parts.append(
             f"{used} of {summary['dimensions']} dimensions of {what} used, {live} live, over {summary['judged_rows']:,} rows"
         )
-    parts += [f"{name} {_over_seeds(summary[name], 100, 1)} %" for name in PROBES if summary[name]]
+    parts += [f"{name} {over_seeds(summary[name], 100, 1)} %" for name in PROBES if summary[name]]
     for name, what in (("rank_z", "z"), ("directions_rank", "z/|z|")):
         if summary[name]:
-            parts.append(f"rank of {what} {_over_seeds(summary[name], 1, 2)} of {summary['dimensions']}")
+            parts.append(f"rank of {what} {over_seeds(summary[name], 1, 2)} of {summary['dimensions']}")
     if summary["seconds_per_step"]:
-        parts.append(f"{_over_seeds(summary['seconds_per_step'], 1000, 1)} ms per step")
+        parts.append(f"{over_seeds(summary['seconds_per_step'], 1000, 1)} ms per step")
     return "; ".join(parts)
 
 
@@ -356,10 +364,10 @@ def _against(summary: dict[str, Any]) -> str | None:
     if against is None:
         return None
     tested = "" if against["p"] is None else f", p = {against['p']:.2g}"
-    return f"ridge {_over_seeds(against, 100, 1, '+')} points against the first arm{tested}"
+    return f"ridge {over_seeds(against, 100, 1, '+')} points against the first arm{tested}"
 
 
-def _over_seeds(value: dict[str, Any], unit: float, digits: int, sign: str = "") -> str:
+def over_seeds(value: dict[str, Any], unit: float, digits: int, sign: str = "") -> str:
     """Mean and interval, or the values themselves where there are too few seeds for an interval."""
     if value["low"] is None:
         return " and ".join(f"{unit * one:{sign}.{digits}f}" for one in value["values"])

@@ -194,6 +194,7 @@ def collect(
         for k, column in enumerate(values[name].double().numpy().T):
             metrics[f"{name}_{k + 1}"] = column
     arrays = {"time": time} | {f"spectrum_{name}": values[name].double().numpy() for name in ("z", "directions", "h")}
+    arrays |= {name: value.double().numpy() for name, value in values.items() if name.startswith("predictor_")}
     return record, metrics, arrays
 
 

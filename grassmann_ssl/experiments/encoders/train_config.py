@@ -127,7 +127,7 @@ class TrainConfig(LoggedConfig):
         if self.save_every is not None:
             self.need("save_every", least=1)
         self.need("records", "batch", least=2)
-        self.need("lr", "init_scale", "predictor_alpha", above=0)
+        self.need("lr", "init_scale", "predictor_alpha", "predictor_rate", above=0)
         self.need("momentum", "teacher", "predictor_rho", least=0, most=0.9999)
         self.need("weight_decay", "predictor_eps", "penalty", "warmup", least=0)
         self._refuse_without_effect()
@@ -148,6 +148,7 @@ class TrainConfig(LoggedConfig):
             **{name: "projector" in self.own and "with a projector of your own" for name in ("hidden", "head")},
             "lr": "optimizer" in self.own
             and "with an optimizer of your own, which has its own; the schedule multiplies it",
+            "predictor_rate": not self.trains_predictor and f"with predictor {self.predictor}, which is not trained",
             "augmentation": self.own_data and f"with data {self.data}, which are views already",
         }
         data = FORMATS.get(self.data.partition(":")[0])
@@ -205,6 +206,12 @@ class TrainConfig(LoggedConfig):
         """The predictor, None without one."""
         return None if self.predictor == "none" else PREDICTORS[self.predictor]
 
+    @property
+    def trains_predictor(self) -> bool:
+        """Whether there is a predictor that the optimizer steps."""
+        predictor = self.predictor_used()
+        return predictor is not None and (not predictor.closed_form or self.predictor_options.every > 1)
+
     def optimizer_used(self) -> Optimizer:
         """The optimizer."""
         return OPTIMIZERS[self.optimizer]
@@ -254,8 +261,7 @@ class TrainConfig(LoggedConfig):
             raise ConfigError(f"{self.objective} needs a momentum teacher: set teacher, its momentum, to 0.99, say")
         if loss.needs_predictor and not predictor:
             raise ConfigError(f"{self.objective} needs a predictor")
-        trained = predictor and (not predictor.closed_form or self.predictor_options.every > 1)
-        if loss.needs_predictor and trained:
+        if loss.needs_predictor and self.trains_predictor:
             closed = ", ".join(name for name, one in PREDICTORS.items() if one.closed_form)
             raise ConfigError(
                 f"{self.objective} passes no gradient to the predictor, which would never be trained: take one in closed form, {closed}, "

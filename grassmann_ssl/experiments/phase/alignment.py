@@ -9,6 +9,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.experiments.phase.networks import correlation, settings, trained
+from grassmann_ssl.metrics.eigenspaces import eigenspaces
 from grassmann_ssl.runs import Finding, Outcome, Progress, Run, RunConfig, Tick, ticking
 from grassmann_ssl.training import Simulation, simulate
 
@@ -76,7 +77,8 @@ def alignment(config: AlignmentConfig, progress: Progress | None = None) -> Outc
     )
     simulation = simulations[0]
     time = simulation.time.numpy()
-    measured = {name: v.reshape(len(time), len(ARMS), config.seeds, -1) for name, v in _measure(simulation).items()}
+    found = eigenspaces(correlation(simulation["weights"]), simulation["predictor"])
+    measured = {name: v.numpy().reshape(len(time), len(ARMS), config.seeds, -1) for name, v in found.items()}
     errors = _flow_errors(config, weights, predictor, target, simulations)
     last = {name: np.median(v[-1], axis=1) for name, v in measured.items()}  # (arms, ...)
     halved = ""
@@ -159,23 +161,6 @@ def _train(
         log_every=steps // LOGGED,
         on_step=lambda n: tick("networks x steps", n),
     )
-
-
-def _measure(simulation: Simulation) -> dict[str, np.ndarray]:
-    """Per logged step and network: eigenvalues of F (decreasing) and of the symmetric part of W_p, cosines, asymmetry."""
-    predictor = simulation["predictor"]
-    values, vectors = torch.linalg.eigh(correlation(simulation["weights"]))
-    moved = predictor @ vectors
-    norm = torch.linalg.vector_norm(moved, dim=-2)
-    cosine = (vectors * moved).sum(-2) / torch.where(norm > 0, norm, 1)
-    asymmetry = torch.linalg.matrix_norm(predictor - predictor.mT) / torch.linalg.matrix_norm(predictor)
-    symmetric = torch.linalg.eigvalsh((predictor + predictor.mT) / 2)
-    return {
-        "f": values.flip(-1).clamp_min(0).numpy(),
-        "p": symmetric.flip(-1).numpy(),
-        "cosine": cosine.abs().flip(-1).numpy(),
-        "asymmetry": asymmetry[..., None].numpy(),
-    }
 
 
 def _flow_errors(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from grassmann_ssl.report.eigenspaces import IN_ORDER, LABELS, eigenspaces_row
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import TIME, median_band, panels
+from grassmann_ssl.report.style import TIME, panels
 from grassmann_ssl.runs import Outcome
 
 ROWS = ("regular", "symmetrised")
@@ -23,8 +24,7 @@ def page(outcome: Outcome) -> Page:
     )
     ends = outcome.record["final_cosine"]
     caption = (
-        f"Median over {config['seeds']} networks, bands show the range, one line per eigenvector. In this order: "
-        "eigenvalues of F, of the symmetric part of W_p, |cos| between an eigenvector u of F and W_p u, asymmetry ‖W_p − W_pᵀ‖/‖W_p‖. "
+        f"Median over {config['seeds']} networks, bands show the range, one line per eigenvector. {IN_ORDER}. "
         f"At the end the smallest |cos|, median over networks, is {ends['regular']:.4f} without symmetrisation and {ends['symmetric']:.4f} "
         "with it; 1 is aligned."
     )
@@ -36,22 +36,9 @@ def page(outcome: Outcome) -> Page:
 
 
 def _figure(outcome: Outcome) -> Figure:
-    arrays, time = outcome.arrays, outcome.arrays["time"]
+    arrays = outcome.arrays
     figure, axes = panels(2, 4)
-    labels = ("eigenvalues of F", "eigenvalues of W_p", "|cos(u, W_p u)|", "asymmetry of W_p")
-    for row in range(2):
-        for panel, name, label in zip(axes[row], ("f", "p", "cosine", "asymmetry"), labels, strict=True):
-            values = arrays[name][:, row]  # (K, seeds, eigenvectors)
-            if name in ("f", "asymmetry"):
-                values = values.clip(1e-17 if name == "asymmetry" else 1e-8)
-            for k in range(values.shape[-1]):
-                median_band(panel, time, values[..., k], k)
-            panel.set(
-                title=ROWS[row],
-                xlabel=TIME,
-                ylabel=label,
-                yscale="log" if name == "f" or (name == "asymmetry" and row == 0) else "linear",
-            )
-            if name == "asymmetry" and row == 1:
-                panel.set_ylim(-0.05, 1)
+    for k, title in enumerate(ROWS):
+        spaces = {name: arrays[name][:, k] for name in LABELS}
+        eigenspaces_row(axes[k], arrays["time"], spaces, title, TIME, symmetric=k == 1)
     return figure

@@ -24,11 +24,12 @@ from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersC
 from grassmann_ssl.experiments.encoders.encoder_arms import assemble
 from grassmann_ssl.experiments.encoders.material import Pictures
 from grassmann_ssl.experiments.encoders.train_config import CHOICES, TrainConfig
+from grassmann_ssl.metrics.eigenspaces import eigenspaces
 from grassmann_ssl.metrics.probes import ridge_probe
 from grassmann_ssl.nn.constraint_table import CONSTRAINTS
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.nn.placement import PLACES
-from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions
+from grassmann_ssl.nn.predictors import PREDICTORS, PredictorOptions, matrix_of
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from grassmann_ssl.optim.table import OPTIMIZERS
 from grassmann_ssl.report import draw, page_of
@@ -148,6 +149,12 @@ def test_objectives_predictors_and_places_are_refused_as_the_table_says(constrai
             {"predictor_rho": 0.7},
             "with predictor none: it is an option of directpred, directpred-code, directset, directcopy$",
         ),
+        ({"predictor_rate": 2.0}, "predictor_rate = 2.0 has no effect with predictor none, which is not trained$"),
+        ({"predictor": "directcopy", "predictor_rate": 2.0}, "with predictor directcopy, which is not trained$"),
+        (
+            {"predictor": "linear", "optimizer": "muon", "where": "last", "predictor_rate": 0.0},
+            "predictor_rate must be finite and > 0",
+        ),
         ({"penalty": 2.0}, "penalty = 2.0 has no effect with constraint none: it is an option of penalty$"),
         ({"constraint": "stiefel", "penalty": 2.0}, "with constraint stiefel: it is an option of penalty$"),
         ({"optimizer": "adam", "momentum": 0.5}, "with optimizer adam: it is an option of sgd, lars, muon$"),
@@ -167,6 +174,9 @@ def test_options_reach_what_they_are_of(split):
     arm = assemble(config, LIKE, ALONE)
     assert (arm.method.predictor.alpha, arm.method.predictor.every, arm.method.predictor.rho) == (0.7, 2, 0.3)
     assert {(g["momentum"], g["weight_decay"]) for g in arm.optimizers[0].param_groups} == {(0.5, 0.1), (0.5, 0.0)}
+    trained = quick(predictor="directset", predictor_every=2, predictor_rate=3.0)
+    groups = assemble(trained, LIKE, ALONE).optimizers[0].param_groups
+    assert [group["lr"] / trained.lr for group in groups if group["params"]] == pytest.approx([1, 1, 3])
     losses = [
         assemble(quick(constraint="penalty", penalty=p), LIKE, ALONE).method(*[split.train[:32] / 255] * 2)
         for p in (1.0, 3.0)
@@ -208,7 +218,15 @@ def test_every_objective_trains(name, split):
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("teacher", [0.0, 0.99])
 def test_every_predictor_and_a_teacher_train(predictor, teacher, split):
-    arm = fit(quick(predictor=predictor, teacher=teacher), split).arm
+    trained = fit(quick(predictor=predictor, teacher=teacher), split)
+    arm, (_, values) = trained.arm, trained.recorder.stacked()
+    assert ("predictor_cosine" in values) == (predictor != "mlp")
+    if predictor != "mlp":
+        assert values["predictor_cosine"].shape == values["z"].shape == (4, 8)
+        z = embeddings(arm.method, Pictures(quick(), split, ALONE).watched())["z"].double()
+        last = eigenspaces(z.T @ z / len(z), matrix_of(arm.method.predictor).double())
+        for name, value in last.items():
+            assert (values[f"predictor_{name}"][-1] - value).abs().max() < 1e-9 * (1 + value.abs().max()), name
     matrix = next(p for p in arm.method.predictor.parameters())
     assert torch.isfinite(matrix).all()
     if predictor.startswith("direct"):
