@@ -53,7 +53,7 @@ def pytest_xdist_make_scheduler(config, log):
                 file
                 if "/experiments/" in file
                 or "/theory/" in file
-                or file.endswith(("/test_architecture.py", "/test_streams.py"))
+                or file.endswith(("/test_architecture.py", "/test_browser.py", "/test_streams.py"))
                 else nodeid
             )
 

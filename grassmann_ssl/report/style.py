@@ -102,7 +102,7 @@ def readable(figure: Figure) -> None:
         lines = (textwrap.wrap(line, LINE, break_on_hyphens=False) for line in axes.get_title().splitlines())
         axes.set_title("\n".join(itertools.chain(*lines)), fontsize=min(axes.title.get_fontsize(), 10.5))
         if axes.get_xscale() == "linear" and axes.xaxis.isDefault_majloc:
-            axes.xaxis.set_major_locator(MaxNLocator(TICKS))
+            axes.xaxis.set_major_locator(MaxNLocator(TICKS, steps=[1, 2, 5, 10]))
         for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
             if axis.get_scale() == "log" and axis.isDefault_majloc and low > 0:
                 _log_ticks(axis, float(np.log10(high / low)))
@@ -118,7 +118,8 @@ def _log_ticks(axis: Axis, decades: float) -> None:
 
 
 def numbered(axis: Axis, values: np.ndarray) -> None:
-    """Ticks of a logarithmic axis at these increasing numbers, and the numbers at as many of them as have room."""
+    """Ticks of a logarithmic axis at these numbers, and the numbers at as many of them as have room."""
+    values = np.sort(values)
     room = np.log(values[-1] / values[0]) / TICKS if len(values) else 0.0
     labels, last = [], -np.inf
     for value in values:

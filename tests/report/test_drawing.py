@@ -81,7 +81,7 @@ def test_numbers_of_logarithmic_axes_do_not_overlap(axis, high, low):
 
 def test_numbers_of_neighbours_are_left_out_and_long_titles_go_on_below():
     whole, axes = panels(1, 1)
-    widths = np.array([16, 17, 18, 32, 64, 4096])
+    widths = np.array([4096, 64, 32, 18, 17, 16])
     axes[0, 0].plot(widths, widths)
     axes[0, 0].set(xscale="log", yscale="log", title="a title of many words, " * 4)
     numbered(axes[0, 0].xaxis, widths)
