@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import tyro
@@ -34,6 +34,7 @@ from grassmann_ssl.runs import (
     Tick,
     choice,
     ticking,
+    toml,
 )
 from grassmann_ssl.training.watch import Diverged
 
@@ -114,18 +115,13 @@ def _alternatives(arm: str) -> list[str]:
 
 
 def _settings(arm: str) -> Iterable[tuple[str, Any]]:
-    types = {one.name: one.type for one in TrainConfig.known() if one.name not in FIXED}
+    known = [one.name for one in TrainConfig.known() if one.name not in FIXED]
     for part in filter(None, arm.split(",")):
         name, equals, text = part.partition("=")
         name = name.strip().replace("-", "_").replace(".", "_")
-        if not equals or name not in types:
-            raise ConfigError(f"{part!r} is not NAME=VALUE with NAME one of {', '.join(types)}")
-        options: Any = get_args(types[name]) or (types[name],)
-        kind = next(option for option in options if option is not type(None))
-        try:
-            yield name, kind(text.strip())
-        except ValueError:
-            raise ConfigError(f"{name} must be a {kind.__name__}, got {text!r}") from None
+        if not equals or name not in known:
+            raise ConfigError(f"{part!r} is not NAME=VALUE with NAME one of {', '.join(known)}")
+        yield name, toml.from_text(TrainConfig, name, text.strip())
 
 
 def compare_encoders(

@@ -162,5 +162,9 @@ def test_alternatives_are_arms_and_what_all_share_is_said_once():
         CompareEncodersConfig(arms=("objective=nt_xent,batch=32|32",))
     with pytest.raises(ConfigError, match=r"^arm 'objective=vicreg,constraint=grassmann': .*not rotation-invariant"):
         CompareEncodersConfig(arms=("objective=nt_xent|vicreg,constraint=grassmann",))
+    probed = CompareEncodersConfig(arms=("online_probes=false|true",))
+    assert [probed.train_config(arm, 0).online_probes for arm in probed.arms] == [False, True]
+    with pytest.raises(ConfigError, match=r"arm 'online_probes=yes': online_probes must be .*, got 'yes'"):
+        CompareEncodersConfig(arms=("online_probes=yes",))
     with pytest.raises(ConfigError, match="'batch' is not NAME=VALUE"):
         CompareEncodersConfig(common="batch")

@@ -601,7 +601,7 @@ def test_arms_that_cannot_be_run_are_named():
     for arm, message in (
         ("constraint=grass", "arm 'constraint=grass': constraint must be one of"),
         ("limit=3", "'limit=3' is not NAME=VALUE with NAME one of augmentation, "),
-        ("lr=fast", "lr must be a float, got 'fast'"),
+        ("lr=fast", "lr must be a number, got 'fast'"),
         ("steps=3", "'steps=3' is not NAME=VALUE"),
     ):
         with pytest.raises(ConfigError, match=message):
