@@ -31,7 +31,7 @@ def stored(audit: Audit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "hard": verdict.hard,
             "soft": verdict.soft,
             "classes": list(verdict.classes),
-            "sentence": audit.judgement,
+            "judgement": audit.judgement,
             "rule": str(audit.rule),
         },
         "rule": asdict(audit.rule),

@@ -47,7 +47,7 @@ def drawn(figure: Figure) -> Drawing:
 
     A figure with one column of axes is one panel. Of others each of the axes is one, and so is a legend of the figure.
     """
-    shown = [axes for axes in figure.axes if axes.get_visible()]
+    shown = [axes for axes in figure.axes if _shows(axes)]
     for axes in shown:
         for artist in (*axes.lines, *axes.collections):
             artist.set_rasterized(artist.get_rasterized() or _points(artist) > MANY)
@@ -62,6 +62,12 @@ def drawn(figure: Figure) -> Drawing:
     svg = text.getvalue()
     columns = max((spec.get_gridspec().ncols for axes in shown if (spec := axes.get_subplotspec())), default=1)
     return Drawing(svg, tuple(_panels(figure, parts, svg, columns)), _beside(columns))
+
+
+def _shows(axes: Axes) -> bool:
+    """Whether there is anything of these axes in the drawing."""
+    anything = axes.axison or axes.has_data() or bool(axes.texts) or axes.get_legend() is not None
+    return axes.get_visible() and anything
 
 
 def _points(artist: Artist) -> int:

@@ -240,7 +240,7 @@ def test_a_saved_audit_is_a_run_folder_and_comes_back_whole(audits, name, tmp_pa
     assert back._repr_html_() == audit._repr_html_() and repr(back) == repr(audit)
     record = json.loads((folder / "run.json").read_text())
     assert record["experiment"] == "audit" and record["verdict"]["kind"] == audit.kind and record["versions"]["torch"]
-    assert record["verdict"]["sentence"] == audit.judgement and record["rule"]["used"] == audit.rule.used
+    assert record["verdict"]["judgement"] == audit.judgement and record["rule"]["used"] == audit.rule.used
     table = pd.read_parquet(folder / "metrics.parquet").set_index("name")
     assert list(table.index) == [one.name for one in audit.numbers]
     for one in audit.numbers:

@@ -98,3 +98,12 @@ def test_collisions_are_seen():
     assert ("first", "second") in collisions(whole)
     axes.set_title("much too long for such a figure")
     assert ("much too long for such a figure", "outside") in collisions(whole)
+
+
+def test_axes_that_show_nothing_are_no_panel():
+    figure, axes = panels(1, 3)
+    axes[0, 0].plot([0, 1], [0, 1])
+    axes[0, 1].set_axis_off()
+    axes[0, 2].set_axis_off()
+    axes[0, 2].text(0.5, 0.5, "diverged")
+    assert len(drawn(figure).panels) == 2

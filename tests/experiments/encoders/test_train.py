@@ -614,10 +614,12 @@ def test_directions_of_lejepa_are_those_of_the_step(split):
     config = quick(objective="lejepa", lr=1e-3)
     arm = fit(config, split).arm
     fresh = objective("lejepa", seed=config.seed).loss
-    z, z_positive = torch.randn(2, 32, 8)
-    assert arm.loss.loss(z=z, z_positive=z_positive) != fresh(z=z, z_positive=z_positive)
+    z, z_positive = torch.randn(2, 32, 8, generator=torch.Generator().manual_seed(0))
+    value = arm.loss.loss(z=z, z_positive=z_positive)
+    fresh(z=z, z_positive=z_positive)
+    assert not torch.equal(arm.loss.loss.directions, fresh.directions)  # the losses may be the same by chance
     fresh.renew(4)
-    assert arm.loss.loss(z=z, z_positive=z_positive) == fresh(z=z, z_positive=z_positive)
+    assert value == fresh(z=z, z_positive=z_positive)
     assert torch.equal(arm.loss.loss.directions, fresh.directions)
 
 
