@@ -55,7 +55,7 @@ def resnet18() -> nn.Module:
     return encoder_of("resnet18", in_channels=3, image_size=32, stem="cifar")
 
 
-STEPS = {"linear": 2000, "resnet18": 12}
+STEPS = {"linear": 2000, "resnet18": 6}
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "linear": (linear, (64, 64), 64),
     "resnet18": (resnet18, (64, 3, 32, 32), 512),
