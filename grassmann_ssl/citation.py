@@ -164,7 +164,9 @@ def cite(outcome: Outcome) -> str:
 def _sources(record: dict[str, Any]) -> Iterator[str]:
     """The sources of the parts that have a name in the settings of a run, or of one of its arms."""
     config = record["config"]
-    arms = config.get("arms", ()) if record["experiment"] == CompareEncodersConfig.NAME else ()
+    arms = []
+    if record["experiment"] == CompareEncodersConfig.NAME:
+        arms = [f"{config.get('common', '')},{arm}" for arm in config["arms"]]  # an arm's own win
     if record["experiment"] == DirectPredTableConfig.NAME:
         arms = [one["arm"] for one in record["arms"]]
     for settings in map(_of_arm, arms) if arms else [config]:

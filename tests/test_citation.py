@@ -82,6 +82,8 @@ def test_comparisons_cite_all_their_arms():
     found = keys(cite(run_of("compare-encoders", arms=arms)))
     for key in ("chen2020simple", "edelman1998geometry", "bardes2022vicreg", "chen2021exploring", "grill2020bootstrap"):
         assert found.count(key) == 1
+    shared = keys(cite(run_of("compare-encoders", arms=["constraint=grassmann"], common="objective=vicreg")))
+    assert "bardes2022vicreg" in shared and "edelman1998geometry" in shared and "chen2020simple" not in shared
     found = keys(cite(run_of("compare", objectives=("vicreg", "infonce"), arms=("free", "grassmann"))))
     assert {"bardes2022vicreg", "oord2018representation", "edelman1998geometry"} <= set(
         found

@@ -145,3 +145,17 @@ def positive_semidefinite(name: str, matrix: ArrayLike) -> Array:
     if sizes[0] < -POSITIVE_TOLERANCE * np.abs(sizes).max():
         raise ValueError(f"{name} must be positive semi-definite, got a smallest eigenvalue of {sizes[0]:.3g}")
     return result
+
+
+def moving_average(name: str, target: object, beta: object) -> None:
+    """Raise ValueError where only one of a target, called `name`, and the rate of its moving average is given."""
+    if (target is None) != (beta is None):
+        raise ValueError(f"{name} and beta must be given together (BYOL), or neither of them (SimSiam)")
+
+
+def views(mean_view: ArrayLike, spread: ArrayLike) -> tuple[Array, Array]:
+    """X and X' (m, m), both positive semi-definite. Raises ValueError where they are not, or not of one shape."""
+    x, around = positive_semidefinite("mean_view", mean_view), positive_semidefinite("spread", spread)
+    if around.shape != x.shape:
+        raise ValueError(f"mean_view and spread need one shape (m, m), got {x.shape} and {around.shape}")
+    return x, around

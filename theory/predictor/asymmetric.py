@@ -63,8 +63,7 @@ def flow(
     1e-12, relative to the size of the start: an escape from a small one multiplies errors by its growth.
     Raises ValueError where only one of w_a and beta is given.
     """
-    if (w_a is None) != (beta is None):
-        raise ValueError("w_a and beta must be given together (BYOL), or neither of them (SimSiam)")
+    check.moving_average("w_a", w_a, beta)
     at, scalar = check.times(t)
     p, x = _complex("w_p", w_p), _complex("w", w)
     target = x if w_a is None else _complex("w_a", w_a)

@@ -54,13 +54,10 @@ def flow(
     explicit Runge-Kutta method of order 8 with a relative tolerance of 1e-12; steps grow small as e^{-2 eta t}.
     Raises ValueError where only one of target and beta is given, or where a start has no features: W W_p^T or W_a is 0 under X + X'.
     """
-    if (target is None) != (beta is None):
-        raise ValueError("target and beta must be given together (BYOL), or neither of them (SimSiam)")
+    check.moving_average("target", target, beta)
     at, scalar = check.times(t)
-    x, spread_ = check.positive_semidefinite("mean_view", mean_view), check.positive_semidefinite("spread", spread)
+    x, spread_ = check.views(mean_view, spread)
     m = x.shape[0]
-    if spread_.shape != x.shape:
-        raise ValueError(f"mean_view and spread need one shape (m, m), got {x.shape} and {spread_.shape}")
     w, p = (
         check.array("weights", check.weights(weights, m, "mean_view"), ndim=2),
         check.array("predictor", predictor, 2),

@@ -61,13 +61,10 @@ def flow(
     dW_p/dt = alpha_p R^T W - eta W_p,   dW/dt = R W_p - eta W,   dW_a/dt = beta (W - W_a)
     mean_view = X, spread = X', both positive semi-definite. Raises ValueError where only one of target and beta is given.
     """
-    if (target is None) != (beta is None):
-        raise ValueError("target and beta must be given together (BYOL), or neither of them (SimSiam)")
+    check.moving_average("target", target, beta)
     at, scalar = check.times(t)
-    x, spread_ = check.positive_semidefinite("mean_view", mean_view), check.positive_semidefinite("spread", spread)
+    x, spread_ = check.views(mean_view, spread)
     m = x.shape[0]
-    if spread_.shape != x.shape:
-        raise ValueError(f"mean_view and spread need one shape (m, m), got {x.shape} and {spread_.shape}")
     w, p = check.weights(weights, m, "mean_view"), _square("predictor", predictor)
     a = w if target is None else check.weights(target, m, "mean_view")
     alpha_p, eta = check.positive_number("alpha_p", alpha_p), check.number("eta", eta, 0)
@@ -206,9 +203,7 @@ def no_stop_gradient_matrix(predictor: ArrayLike, *, mean_view: ArrayLike, sprea
     Raises ValueError unless X and X' are positive semi-definite of one shape and eta >= 0.
     """
     p = check.array("predictor", _square("predictor", predictor), ndim=2)
-    x, spread_ = check.positive_semidefinite("mean_view", mean_view), check.positive_semidefinite("spread", spread)
-    if spread_.shape != x.shape:
-        raise ValueError(f"mean_view and spread need one shape (m, m), got {x.shape} and {spread_.shape}")
+    x, spread_ = check.views(mean_view, spread)
     identity = np.eye(p.shape[0])
     difference = p - identity
     whole = np.kron(spread_, p.T @ p + identity) + np.kron(x, difference.T @ difference)
