@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 export OMP_NUM_THREADS ?= 1
 # Bytecode is kept: compiling the tests anew, with their assertions taken apart, costs each of pytest's processes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,9 +16,9 @@ demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
 
 test: $(STAMP)  ## all tests, the notebook among them
-	GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(PYTEST)
 
-QUICK = HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m
+QUICK = HYPOTHESIS_PROFILE=quick $(PYTEST) -m
 check: lint  ## what to run before every commit: style, types, and the quick tests on few examples
 	$(QUICK) "not slow" tests --durations=10
 
@@ -27,7 +29,7 @@ coverage: $(STAMP)  ## which lines and branches of these rooms the quick example
 SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**31))")
 fuzz: $(STAMP)  ## all property tests under a random seed, printed; a failure prints the blob that reproduces it
 	@seed=$(SEED); echo "seed $$seed: repeat with make fuzz SEED=$$seed"; \
-	HYPOTHESIS_PROFILE=random GRASSMANN_SSL_FAST=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m hypothesis --hypothesis-seed=$$seed tests
+	HYPOTHESIS_PROFILE=random $(PYTEST) -m hypothesis --hypothesis-seed=$$seed tests
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
@@ -36,7 +38,7 @@ lint: $(STAMP)  ## style and types
 
 notebook: $(STAMP)  ## execute the notebooks from their sources
 	$(BIN)/jupytext --to ipynb notebooks/*.py
-	$(BIN)/python -m pytest --overwrite notebooks
+	$(BIN)/python -m pytest --nbmake --overwrite notebooks
 
 picture: $(STAMP)  ## the staircase of the README, drawn by the demo
 	$(BIN)/grassmann-ssl compare --objectives barlow_twins --arms free --init-scales --overwrite --out runs/picture

@@ -8,7 +8,9 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=5)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+CHOSEN = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")
+settings.load_profile(CHOSEN)
+QUICK = CHOSEN == "quick"
 
 
 def examples(count):

@@ -1,6 +1,7 @@
 """Commands of the README, run as a reader runs them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+SEEDS = 6  # of the demo in tests; 20 by default
 
 
 def run(command, folder):
     """A command in a folder of its own, with the real Makefile and the environment that runs the tests; returns what it prints."""
     for name in ("Makefile", "setup.cfg", "constraints.txt"):
         shutil.copy(ROOT / name, folder / name)
-    command = command.replace("make ", f"make --old-file {BIN.parent}/.installed ").replace(".venv/bin", str(BIN))
+    command = command.replace("make ", f"make --old-file {BIN.parent}/.installed ")
+    command = re.sub(r"(?<!/)\.venv/bin", str(BIN), command)
     # A make that runs the tests would have its child name the folders it enters.
     of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     inherited = {name: value for name, value in os.environ.items() if name not in of_make}

@@ -137,11 +137,16 @@ class Endless:
         return (views for views, _ in zip(loader(), range(2), strict=False))
 
 
-@pytest.mark.parametrize("data", [loader, partial(loader, generator=torch.Generator()), Endless])
 @pytest.mark.parametrize(
-    ("at", "settings"), [(4, {}), (6, {}), (5, {"accumulate": 2, "teacher": 0.9, "objective": "negative_cosine"})]
+    ("data", "at", "settings"),
+    [
+        (loader, 4, {}),
+        (partial(loader, generator=torch.Generator()), 6, {}),
+        (Endless, 4, {}),
+        (Endless, 5, {"accumulate": 2, "teacher": 0.9, "objective": "negative_cosine"}),
+    ],
 )
-def test_a_run_that_failed_goes_on_to_the_same_bits(at, settings, data, tmp_path):
+def test_a_run_that_failed_goes_on_to_the_same_bits(data, at, settings, tmp_path):
     settings = {"objective": pull, **settings, **QUICK, "save_every": 1}
     passes = 2 * settings.get("accumulate", 1)
 

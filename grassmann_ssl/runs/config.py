@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -133,17 +134,9 @@ class RunConfig:
         return Path(self.out) if self.out else Path("runs") / self.NAME
 
     @classmethod
-    def known(cls) -> list[Setting]:
+    def known(cls) -> tuple[Setting, ...]:
         """The settings in their order, nested options among the others."""
-        found = []
-        for one in _declared(cls):
-            if is_dataclass(one.type):
-                prefix = getattr(one.type, "PREFIX", "")
-                start = f"{prefix}_" if prefix else ""
-                found += [replace(own, name=start + own.name, group=one.name) for own in _declared(one.type)]
-            else:
-                found.append(one)
-        return found
+        return _known(cls)
 
     def values(self) -> dict[str, Any]:
         """The value of every setting by its name."""
@@ -205,7 +198,23 @@ def _default(one: Any) -> Any:
     return one.default_factory() if one.default_factory is not MISSING else one.default
 
 
-def _declared(kind: Any) -> list[Setting]:
+@cache
+def _declared(kind: Any) -> tuple[Setting, ...]:
     """The fields of a dataclass, each as a setting, but those that hold values that no file can."""
     hints = get_type_hints(kind)
-    return [Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind) if not f.metadata.get(VALUE)]
+    return tuple(
+        Setting(f.name, "", f.name, hints[f.name], f.default) for f in fields(kind) if not f.metadata.get(VALUE)
+    )
+
+
+@cache
+def _known(kind: Any) -> tuple[Setting, ...]:
+    found: list[Setting] = []
+    for one in _declared(kind):
+        if is_dataclass(one.type):
+            prefix = getattr(one.type, "PREFIX", "")
+            start = f"{prefix}_" if prefix else ""
+            found += [replace(own, name=start + own.name, group=one.name) for own in _declared(one.type)]
+        else:
+            found.append(one)
+    return tuple(found)

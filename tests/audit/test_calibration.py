@@ -30,7 +30,7 @@ def test_verdicts_are_those_of_the_populations(cells):
 
 
 @pytest.mark.slow
-def test_a_rule_that_asks_the_sample_is_found_out(cells, monkeypatch):
+def test_a_rule_that_asks_the_sample_is_found_out(monkeypatch):
     """With the naive dimensions used, and every eigenvalue of the sample that is 0 called dead, isotropic rows collapse."""
     monkeypatch.setattr(
         decide, "live_dimensions", lambda sample, *_: (0, decide.Live(*[int((sample.eigenvalues > 0).sum())] * 2))

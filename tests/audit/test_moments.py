@@ -101,16 +101,16 @@ def test_estimates_are_unbiased_and_intervals_cover(name, n, d):
     exact = spectrum.sum() ** 2 / (spectrum**2).sum()
     generator = torch.Generator().manual_seed(0)
     found, squares = [], []
-    for _ in range(200):
+    for _ in range(100):
         z = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.tensor(spectrum).sqrt()
         sample = sample_of(z + 3)
         found.append(sample.dimensions_used(0.95))
         squares.append(sample.square / (spectrum**2).sum())
-    error = np.std(squares) / np.sqrt(200)
+    error = np.std(squares) / np.sqrt(100)
     assert abs(np.mean(squares) - 1) < 4 * error  # the naive tr S^2 of isotropic rows is 1 + d/n = 9 of it at 64 x 512
     covered = np.mean([one.low <= exact <= one.high for one in found])
-    # 200 draws of a probability from 0.9 to 0.99 leave these bounds once in a thousand times.
-    assert 0.83 <= covered <= 1
+    # 100 draws of a probability from 0.9 to 0.99 leave this bound once in a thousand times.
+    assert covered >= 0.8
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_estimates_are_unbiased_and_intervals_cover(name, n, d):
 def test_intervals_of_equal_eigenvalues_reach_less_far_up(rank, n):
     """There the estimate is bounded above: with both sides alike hardly one of a thousand intervals is missed."""
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(300, n, rank, generator=generator, dtype=torch.float64)
+    z = torch.randn(120, n, rank, generator=generator, dtype=torch.float64)
     found = [sample_of(torch.nn.functional.pad(one, (0, 40))).dimensions_used(0.95) for one in z]
     assert 0.95 < np.mean([one.low <= rank <= one.high for one in found])
     low, value, high = np.sqrt([[one.low, one.value, one.high] for one in found]).T

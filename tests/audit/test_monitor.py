@@ -65,7 +65,7 @@ def test_the_scale_of_the_rows_does_not_matter(size):
 
 
 @pytest.mark.slow
-@examples(20)
+@examples(8)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=8), st.lists(st.integers(1, 40), max_size=8), st.integers(0, 9)
 )
@@ -295,10 +295,9 @@ def test_growth_in_steps_is_changing_and_its_modes_are_counted(d):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_modes_of_a_training_come_when_theory_says(seed):
+def test_modes_of_a_training_come_when_theory_says():
     """Linear Barlow Twins from small weights, full batch by SGD, watched through a hook; theory knows the moments and the start only."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     drawn = gaussian_pairs([1.0, 0.6, 0.36, 0.22, 0.13, 0.08, 0.0, 0.0], 0.2, 1024, generator)
     x, positive = drawn.x, drawn.x_positive
     model = torch.nn.Sequential(torch.nn.Linear(8, 6, bias=False, dtype=torch.float64))

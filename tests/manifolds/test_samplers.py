@@ -39,8 +39,8 @@ def mean_projector():
 @pytest.mark.parametrize(
     ("make", "chains", "steps"),
     [
-        (lambda p: geoopt.samplers.RSGLD(p, epsilon=5e-3), 1500, 1500),
-        (lambda p: geoopt.samplers.RHMC(p, epsilon=0.02, n_steps=30), 600, 100),
+        (lambda p: geoopt.samplers.RSGLD(p, epsilon=5e-3), 1500, 750),
+        (lambda p: geoopt.samplers.RHMC(p, epsilon=0.02, n_steps=30), 800, 50),
         (lambda p: geoopt.samplers.SGRHMC(p, epsilon=1e-3, n_steps=100, alpha=0.1), 1500, 20),
     ],
     ids=["RSGLD", "RHMC", "SGRHMC"],

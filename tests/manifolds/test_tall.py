@@ -98,8 +98,8 @@ def test_steps_with_a_million_rows_stay_on_the_manifold():
     generator = torch.Generator().manual_seed(0)
     x = geoopt.ManifoldParameter(manifold.random(10**6, 8, generator=generator), manifold=manifold)
     optimizer = RiemannianSGD([x], lr=1e-4, momentum=0.9)
-    noise = gaussian(10**6 + 150, 8, seed=1)
-    for step in range(150):
+    noise = gaussian(10**6 + 40, 8, seed=1)
+    for step in range(40):
         x.grad = noise[step : step + 10**6]
         optimizer.step()
     assert orthonormality_error(x.detach()) <= 4e-6

@@ -237,6 +237,11 @@ def test_a_gamma_of_one_at_the_minimiser_makes_convergence_algebraic(gamma, othe
     tangent = np.linalg.norm(np.delete(w, inside, axis=1), axis=1) / np.abs(w[:, inside])
     error = np.abs(tangent * np.sqrt(8 * (1 - other) ** 2 * t) - 1)
     assert error[0] < 0.04 and error[1] < 0.8 * error[0]  # it vanishes with the other direction, a power of t
+
+
+@pytest.mark.slow
+def test_a_plane_of_a_gamma_of_one_converges_as_the_root_of_time():
+    t = np.array([100.0, 400.0])
     two = barlow_twins.flow(t, start(np.random.default_rng(33), 4, 2), np.diag([1.0, 0.6, 0.2, 0.1]))
     sine = np.linalg.norm(two[:, 2:], 2, axis=(-2, -1))
     assert abs(np.log(sine[1] / sine[0]) / np.log(4) + 0.5) < 0.01

@@ -313,7 +313,7 @@ def test_two_processes_are_one(tmp_path):
     digits = load_digits()
     images = (16 * digits.images[:300, None]).clip(max=255).astype(np.uint8)
     data = tmp_path / "few.safetensors"
-    save_file({"images": images, "labels": digits.target[:300]}, data)
+    save_file({"images": images}, data)  # without labels: no probes, which take longer than the training
     options = (
         "--constraint feature-orthonormal",
         "--objective nt_xent --constraint grassmann",
@@ -639,20 +639,20 @@ def arms_on_digits(tmp_path_factory):
         patch.setattr(
             evaluation, "logistic_probe", ridge_probe
         )  # a fifth of the time, and nothing is claimed of it here
-        outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=2, steps=300, records=10))
+        outcome = run(CompareEncodersConfig(out=folder, arms=given, seeds=1, steps=300, records=10))
     return dict(zip(arms, outcome.record["arms"], strict=True))
 
 
 @pytest.mark.slow
-def test_without_predictor_and_constraint_every_seed_collapses(arms_on_digits):
-    """The loss sees directions only, and these become alike: a variance of z / ||z|| of 0.006 and 0.0075."""
-    assert arms_on_digits["free"]["kinds"]["directional"] == 2 and arms_on_digits["free"]["collapsed"] == 2
+def test_without_predictor_and_constraint_it_collapses(arms_on_digits):
+    """The loss sees directions only, and these become alike: a variance of z / ||z|| of 0.006 (0.0075 with seed 2)."""
+    assert arms_on_digits["free"]["kinds"]["directional"] == 1 and arms_on_digits["free"]["collapsed"] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["grassmann", "feature", "directpred", "vicreg"])
 def test_with_one_of_them_none_does(arm, arms_on_digits):
-    assert arms_on_digits[arm]["kinds"]["none"] == arms_on_digits[arm]["decided"] == 2
+    assert arms_on_digits[arm]["kinds"]["none"] == arms_on_digits[arm]["decided"] == 1
     assert arms_on_digits[arm]["ridge"]["mean"] > 0.93
 
 

@@ -24,6 +24,7 @@ from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.training import ARMS, train_full_batch
 from tests.commands import command
 from tests.experiments.progress import Interrupting
+from tests.readme import SEEDS
 
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
@@ -50,7 +51,7 @@ def small(out, **changes):
 @pytest.mark.slow
 def test_step_times_are_within_three_per_cent_in_every_seed(digits):
     agreement = digits[0].record["agreement"]["barlow_twins"]["step_times"]
-    assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (20, 8)
+    assert agreement["beyond_horizon"] == 0 and np.shape(agreement["measured"]) == (SEEDS, 8)
     assert agreement["max_relative_error"] < 0.03
     error = np.abs(np.array(agreement["measured"]) / np.array(agreement["predicted"]) - 1)
     assert error.max() == pytest.approx(agreement["max_relative_error"])
@@ -76,7 +77,7 @@ def test_the_final_angle_of_free_barlow_twins_follows_the_law(digits):
 @pytest.mark.parametrize("name", TRACE)
 def test_free_trace_losses_collapse_and_the_constraint_prevents_it(digits, name):
     arms = digits[0].record["arms"][name]
-    assert arms["free"]["collapsed"] is True and arms["free"]["collapsed_seeds"] == 20
+    assert arms["free"]["collapsed"] is True and arms["free"]["collapsed_seeds"] == SEEDS
     assert arms["grassmann"]["collapsed"] is False and arms["grassmann"]["collapsed_seeds"] == 0
     assert arms["free"]["kind"] == ("dimensional" if name in UNBOUNDED else "complete")
     assert digits[0].record["agreement"][name]["flow"]["max_projector_error"] <= 2e-2
@@ -102,7 +103,7 @@ def test_a_slope_that_is_not_reached_is_null_with_the_reason(digits):
 @pytest.mark.parametrize("name", ["barlow_twins", "spectral_contrastive"])
 def test_losses_with_a_scale_do_not_collapse(digits, name):
     for arm in ("free", "grassmann"):
-        assert digits[0].record["arms"][name][arm]["kind_of_seed"] == ["none"] * 20
+        assert digits[0].record["arms"][name][arm]["kind_of_seed"] == ["none"] * SEEDS
 
 
 @pytest.mark.slow
@@ -145,10 +146,10 @@ def test_the_run_folder_is_complete_and_open(digits):
 
     metrics = pd.read_parquet(out / "metrics.parquet")
     last = metrics[(metrics.objective == "barlow_twins") & (metrics.arm == "free") & (metrics.step == 6000)]
-    assert len(last) == 20
+    assert len(last) == SEEDS
     assert last.effective_rank.median() == pytest.approx(result["arms"]["barlow_twins"]["free"]["effective_rank"])
     eigenvalues = np.stack(last.cross_eigenvalues)
-    assert eigenvalues.shape == (20, 8) and np.abs(eigenvalues - 1).max() < 1e-2  # C = I is reached
+    assert eigenvalues.shape == (SEEDS, 8) and np.abs(eigenvalues - 1).max() < 1e-2  # C = I is reached
     for column in (
         "loss",
         "gradient_norm",
@@ -577,7 +578,7 @@ def test_the_table_and_the_findings_are_in_the_record_and_are_printed(digits):
     assert outcome.table == Outcome.load(out).table and len(outcome.table.rows) == 2 * len(OBJECTIVES)
     assert outcome.table.header == ("objective", "arm", "collapse", "eff. rank", "angle [rad]", "against theory")
     row = outcome.table.rows[4]
-    assert row[:4] == ("linear_contrastive", "free", "dimensional 20/20", "1")
+    assert row[:4] == ("linear_contrastive", "free", f"dimensional {SEEDS}/{SEEDS}", "1")
     error = outcome.record["agreement"]["linear_contrastive"]["collapse_slope"]["relative_error"]
     assert row[5] == f"collapse slope: within {100 * error:.2g} %"
     found = {finding.quantity: finding for finding in outcome.findings}
@@ -587,9 +588,9 @@ def test_the_table_and_the_findings_are_in_the_record_and_are_printed(digits):
     first, last = np.median(times, axis=0)[[0, -1]]
     assert found["barlow_twins, free: step times"].predicted == f"t = {first:.3g} to {last:.3g}"
     printed, html = summary(outcome), (out / "report.html").read_text()
-    for words in ("dimensional 20/20", row[5], "barlow_twins, free: law of the final angle"):
+    for words in (f"dimensional {SEEDS}/{SEEDS}", row[5], "barlow_twins, free: law of the final angle"):
         assert words in printed and words in html
-    assert printed.index("dimensional 20/20") < printed.index("law of the final angle")
+    assert printed.index(f"dimensional {SEEDS}/{SEEDS}") < printed.index("law of the final angle")
 
 
 @pytest.mark.slow

@@ -58,11 +58,11 @@ def trained(monkeypatch):
     ],
 )
 def test_runs_trained_together_are_those_trained_alone(same, dtype, trained):
-    own = ({"lr": 0.05}, {"seed": 2}, {"noise": 0.3, "lr": 0.02}, {"init_scale": 1e-2, "seed": 3})
+    own = ({"lr": 0.05}, {"noise": 0.3, "lr": 0.02}, {"init_scale": 1e-2, "seed": 3})
     configs = [CompareConfig(**(BASE | same | {"dtype": dtype} | one)) for one in own]
     for config, outcome in zip(configs, run(configs), strict=True):
         assert_same(outcome, compare(config), ROUNDING[dtype])
-    assert trained == [4]
+    assert trained == [3]
 
 
 def test_runs_of_other_shapes_are_packed_apart(trained):

@@ -29,14 +29,14 @@ def corners(config):
 def test_the_boundary_of_settings_is_the_closed_form_for_a_start_on_the_parabola():
     """From (p0, p0^2 / alpha_p) a mode collapses iff p0 < p_-, that is eta > p0 (tau - A p0) where tau > 2 A p0, else eta > critical."""
     p0, alpha_p, a = 0.15, 2.0, 1.25
-    config = BasinConfig(axes="eta-tau", cells=20, start=(p0, p0**2 / alpha_p), alpha_p=alpha_p)
+    config = BasinConfig(axes="eta-tau", cells=10, start=(p0, p0**2 / alpha_p), alpha_p=alpha_p)
     points = boundary(config, corners(config)).reshape(-1, 2)
     eta, tau = points.T
     expected = np.where(tau > 2 * a * p0, p0 * (tau - a * p0), tau**2 / (4 * a))
     slope = np.where(tau > 2 * a * p0, p0, tau / (2 * a))  # of eta along tau
     x, y = config.edges
     edge = max(x[1] - x[0], slope.max() * (y[1] - y[0]))
-    assert len(points) > 30 and np.abs(eta - expected).max() < 2**-13 * edge
+    assert len(points) > 14 and np.abs(eta - expected).max() < 2**-13 * edge
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_steps_are_short_against_the_fastest_eigenvalue_on_the_way(tau, alpha_p,
     ids=str,
 )
 def test_verdicts_differ_only_in_cells_that_the_boundary_crosses(settings, tmp_path):
-    config = BasinConfig(cells=24, out=tmp_path / "run", **settings)
+    config = BasinConfig(cells=16, out=tmp_path / "run", **settings)
     outcome = run(config)
     counts = outcome.record["counts"]
     assert counts["differing_not_crossed"] == 0 and counts["blown_up"] == 0
@@ -98,7 +98,7 @@ def test_verdicts_differ_only_in_cells_that_the_boundary_crosses(settings, tmp_p
     assert counts["collapsed"] == counts["cells"] if beyond else 0 < counts["collapsed"] < counts["cells"]
     frame = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
     different = frame["collapsed"] != frame["collapsed_predicted"]
-    assert not (different & ~frame["crossed"]).any() and len(frame) == 24**2
+    assert not (different & ~frame["crossed"]).any() and len(frame) == 16**2
     assert any("beyond the critical" in finding.quantity for finding in outcome.findings) == beyond
 
 
@@ -113,13 +113,13 @@ def test_memory_does_not_change_the_map():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"eta": 0.0}, {"eta": 0.02}, {"eta": 0.19, "alpha_p": 4.0}, {"axes": "eta-tau", "start": (-0.1, 0.3)}],
+    [{}, {"eta": 0.02}, {"axes": "eta-tau", "start": (-0.1, 0.3)}],
     ids=str,
 )
 def test_four_horizons_change_no_verdict_but_on_the_boundary(settings):
-    config = BasinConfig(cells=16, **settings)
+    config = BasinConfig(cells=10, **settings)
     until, steps = schedule(config)
-    one, four = (simulate_cells(config, k * until, k * steps, CPU).collapsed.reshape(16, 16) for k in (1, 4))
+    one, four = (simulate_cells(config, k * until, k * steps, CPU).collapsed.reshape(10, 10) for k in (1, 4))
     c = corners(config)
     mixed = np.stack([c[1:, 1:], c[1:, :-1], c[:-1, 1:], c[:-1, :-1]])
     crossed = mixed.any(0) & ~mixed.all(0)
@@ -184,7 +184,7 @@ def test_a_wrong_theory_is_found_out(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"eta": 0.0}, {"eta": 0.4}, {"axes": "eta-tau"}], ids=str)
 def test_a_stored_run_can_be_drawn_again(settings, tmp_path):
-    config = BasinConfig(cells=12, out=tmp_path / "run", **settings)
+    config = BasinConfig(cells=8, out=tmp_path / "run", **settings)
     run(config)
     folder = tmp_path / "run"
     drawn = page(Outcome.load(folder))
