@@ -193,4 +193,6 @@ cost.style.format({"seconds": "{:.2f}", "gradient norm": "{:.0e}", "distance": "
 second, first = cost.loc["trust regions (pymanopt)"], cost.drop(index=["trust regions (pymanopt)", "RiemannianSGD"])
 assert second["gradient norm"] < GOAL and (first["gradient norm"] < GOAL).all()
 assert second.distance < 1e-4 and (first.distance < 1e-4).all() and apart < 1e-7
-assert 3 * second.evaluations < first.evaluations.min() and first.evaluations.max() < cost.evaluations["RiemannianSGD"]
+assert 3 * second.evaluations < first.evaluations.min()
+slow = path[(path.solver == "RiemannianSGD") & (path.iterations <= first.iterations.max())]
+assert slow["gradient norm"].min() > 1e3 * GOAL  # plain descent after as many iterations
