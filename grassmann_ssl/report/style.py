@@ -40,6 +40,22 @@ def panels(rows: int, columns: int, height: float = 3.7, width: float = 4.4) -> 
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def arranged(figure: Figure, columns: int) -> Figure:
+    """The figure with at most `columns` panels beside each other, each as large as before. Raises ValueError for fewer than 1."""
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    cells = [(axes, spec) for axes in figure.axes if (spec := axes.get_subplotspec()) and axes.axison]
+    rows, before = max(((grid := spec.get_gridspec()).nrows, grid.ncols) for _, spec in cells)
+    if columns < before:
+        width, height = figure.get_size_inches() / (before, rows)
+        below = -(-len(cells) // columns)
+        figure.set_size_inches(width * columns, height * below)
+        grid = figure.add_gridspec(below, columns)
+        for k, (axes, _) in enumerate(cells):
+            axes.set_subplotspec(grid[divmod(k, columns)])
+    return figure
+
+
 def points(
     axes: Axes, x: np.ndarray, y: np.ndarray, series: int = 0, label: str | None = None, most: int | None = 60
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.drawing import MANY, drawn
-from grassmann_ssl.report.style import BELOW, numbered, panels, readable
+from grassmann_ssl.report.style import BELOW, arranged, numbered, panels, readable
 from grassmann_ssl.report.words import described
 from tests.report.collisions import collisions
 
@@ -40,6 +40,26 @@ def test_a_panel_is_one_of_the_axes_in_a_box_as_wide_as_the_others():
     assert len({round(one.box[2], 6) for one in three}) == 1
     assert three[0].box[0] < three[1].box[0] < three[2].box[0]
     assert drawn(figure(1)).panels[0].box == (0, 0, 72 * 4.4, 72 * 3.7)  # a column is one panel, whole
+
+
+@pytest.mark.parametrize(("columns", "across", "below"), [(1, 1, 5), (2, 2, 3), (4, 4, 2), (5, 5, 1), (9, 5, 1)])
+def test_panels_are_arranged_in_fewer_columns_each_as_large_as_before(columns, across, below):
+    whole = figure(5)
+    before = [axes.get_title() for axes in whole.axes]
+    assert arranged(whole, columns) is whole
+    assert tuple(whole.get_size_inches()) == pytest.approx((4.4 * across, 3.7 * below))
+    whole.draw_without_rendering()
+    boxes = [axes.get_position() for axes in whole.axes]
+    assert [axes.get_title() for axes in whole.axes] == before
+    for k, box in enumerate(boxes):
+        row, column = divmod(k, across)
+        assert column / across < box.x0 < box.x1 < (column + 1) / across
+        assert 1 - (row + 1) / below < box.y0 < box.y1 < 1 - row / below
+
+
+def test_no_columns_are_refused():
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+        arranged(figure(2), 0)
 
 
 @pytest.mark.parametrize(("columns", "beside"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (8, 2)])
