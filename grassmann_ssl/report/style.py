@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -53,6 +54,7 @@ def arranged(figure: Figure, columns: int) -> Figure:
         grid = figure.add_gridspec(below, columns)
         for k, (axes, _) in enumerate(cells):
             axes.set_subplotspec(grid[divmod(k, columns)])
+        _fit_legends(figure)
     return figure
 
 
@@ -112,8 +114,9 @@ def power_law(at: np.ndarray, slope: float, x: np.ndarray, y: np.ndarray) -> np.
 
 def readable(figure: Figure) -> None:
     """Titles in lines that panels have room for; ticks that do not overlap, where none were set: of logarithmic axes powers of ten,
-    or where there are few of these 1, 2 and 5 of each, or even numbers.
+    or where there are few of these 1, 2 and 5 of each, or even numbers. Legends that are not wider than the figure.
     """
+    _fit_legends(figure)
     for axes in figure.axes:
         lines = (textwrap.wrap(line, LINE, break_on_hyphens=False) for line in axes.get_title().splitlines())
         axes.set_title("\n".join(itertools.chain(*lines)), fontsize=min(axes.title.get_fontsize(), 10.5))
@@ -122,6 +125,16 @@ def readable(figure: Figure) -> None:
         for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
             if axis.get_scale() == "log" and axis.isDefault_majloc and low > 0:
                 _log_ticks(axis, float(np.log10(high / low)))
+
+
+def _fit_legends(figure: Figure) -> None:
+    """In one column the legends below the figure that would be wider than it."""
+    for legend in list(figure.legends):
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib gives it no types
+        if legend.get_window_extent(renderer).width > figure.bbox.width:
+            legend.remove()
+            labels = [text.get_text() for text in legend.get_texts()]
+            figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=1, **LEGEND)
 
 
 def _log_ticks(axis: Axis, decades: float) -> None:

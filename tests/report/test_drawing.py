@@ -57,6 +57,19 @@ def test_panels_are_arranged_in_fewer_columns_each_as_large_as_before(columns, a
         assert 1 - (row + 1) / below < box.y0 < box.y1 < 1 - row / below
 
 
+@pytest.mark.parametrize(("columns", "stacked"), [(1, True), (3, False)])
+def test_a_legend_that_is_wider_than_its_figure_stands_in_one_column(columns, stacked):
+    whole = figure(columns)
+    long = [f"a name as long as half of a panel, {k}" for k in range(2)]
+    whole.legend([whole.axes[0].lines[0]] * 2, long, loc="outside lower center", ncols=2)
+    readable(whole)
+    whole.draw_without_rendering()
+    (legend,) = whole.legends
+    first, second = (text.get_window_extent() for text in legend.get_texts())
+    assert (first.x0 == second.x0) == stacked and [text.get_text() for text in legend.get_texts()] == long
+    assert 0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= whole.bbox.width
+
+
 def test_no_columns_are_refused():
     with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
         arranged(figure(2), 0)
