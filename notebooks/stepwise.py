@@ -101,8 +101,8 @@ for loss, outcome in others.items():
 # ## Off-diagonal weight below 1: plateaus that are too high
 #
 # Barlow Twins as published weights the off-diagonal terms of $C$ by $\lambda < 1$. Then the first eigenvalue overshoots to
-# $d / (1 + \lambda (d - 1))$, and until the next mode is learned that mode grows more slowly, by $\lambda$ times this height. It shows where
-# steps are far apart.
+# $d / (1 + \lambda (d - 1))$, with $k$ modes learned to $d / (k + \lambda (d - k))$, and the next mode grows more slowly, by $\lambda$ times
+# this height. It shows where steps are far apart.
 
 # %%
 settings = common | {"dim": 3, "spectrum": (1.0, 0.35, 0.15), "barlow_lambda": 0.3}

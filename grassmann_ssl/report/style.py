@@ -128,13 +128,18 @@ def readable(figure: Figure) -> None:
 
 
 def _fit_legends(figure: Figure) -> None:
-    """In one column the legends below the figure that would be wider than it."""
+    """In one column the legends below the figure that would be wider than it; what they need in height is added."""
     for legend in list(figure.legends):
         renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib gives it no types
-        if legend.get_window_extent(renderer).width > figure.bbox.width:
+        before = legend.get_window_extent(renderer)
+        if before.width > figure.bbox.width:
             legend.remove()
             labels = [text.get_text() for text in legend.get_texts()]
-            figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=1, **LEGEND)
+            below = figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=1, **LEGEND)
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(
+                width, height + (below.get_window_extent(renderer).height - before.height) / figure.dpi
+            )
 
 
 def _log_ticks(axis: Axis, decades: float) -> None:

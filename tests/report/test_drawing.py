@@ -62,8 +62,11 @@ def test_a_legend_that_is_wider_than_its_figure_stands_in_one_column(columns, st
     whole = figure(columns)
     long = [f"a name as long as half of a panel, {k}" for k in range(2)]
     whole.legend([whole.axes[0].lines[0]] * 2, long, loc="outside lower center", ncols=2)
+    whole.draw_without_rendering()
+    room = whole.axes[0].get_window_extent().height
     readable(whole)
     whole.draw_without_rendering()
+    assert whole.axes[0].get_window_extent().height == pytest.approx(room, rel=0.01)
     (legend,) = whole.legends
     first, second = (text.get_window_extent() for text in legend.get_texts())
     assert (first.x0 == second.x0) == stacked and [text.get_text() for text in legend.get_texts()] == long
