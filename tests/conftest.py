@@ -2,9 +2,11 @@
 
 import gc
 import os
+import random
 import sys
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -22,6 +24,23 @@ import grassmann_ssl.manifolds  # noqa: F401
 torch.set_num_threads(1)
 
 
+def seed():
+    """One start of the global generators for each test and file, whichever ran before; any start under `make fuzz`."""
+    if os.environ.get("HYPOTHESIS_PROFILE") != "random":
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  what code under test may draw from
+        torch.manual_seed(0)
+
+
+def pytest_pycollect_makemodule():
+    seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    seed()
+
+
 def pytest_collection_finish(session):
     # What is loaded by now stays: the garbage collector need not walk through all of torch and of the tests every few seconds.
     gc.collect()
@@ -34,6 +53,7 @@ def pytest_runtest_setup(item):
         from tests import figures  # matplotlib, which most files of tests do without
 
         figures.choose(in_full=item.get_closest_marker("drawn") is not None)
+    seed()
     # Trainings call checked functions a million times, which would double their time; what they call is checked by the quick tests.
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("slow") is not None)
 

@@ -234,7 +234,8 @@ def crops(sizes):
 def test_data_of_any_kind(encoder, data, count):
     before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
     outcome = pretrain(encoder, data, "nt_xent", **QUICK)
-    assert all(not torch.equal(p, before[name]) for name, p in encoder.named_parameters())
+    # A shift of all rows has no gradient through the batch norm of the projector.
+    assert all(not torch.equal(p, before[name]) for name, p in encoder.named_parameters() if not name.endswith("bias"))
     assert any(one.measured.startswith(f"{count} views of a batch") for one in outcome.findings if one.measured)
 
 

@@ -87,7 +87,7 @@ def test_embeddings_of_many_rows_train():
     for step in range(3):
         (table(torch.arange(step, 1000 + step)) * gaussian(8, seed=step)).sum().backward()
         optimizer.step()
-    assert orthonormality_error(table.weight.detach()) <= 1e-6
+    assert orthonormality_error(table.weight.detach()) <= 4e-6  # 0.4e-6 to 1.7e-6 from 25 starts
     constrain(nn.Embedding(100_000, 8)).load_state_dict(table.state_dict())
 
 
