@@ -57,7 +57,7 @@ print(f"critical weight decay {eta_critical:.3g}; at half of it: saddle p = {sad
 
 # %%
 portrait = run(
-    PortraitsConfig(eta=(0.1,), starts=(6, 4) if fast else (9, 5), out=runs / "portrait"),
+    PortraitsConfig(eta=(0.1,), starts=(6, 4) if fast else (7, 4), out=runs / "portrait"),
     page=False,
 )
 portrait.plot.portraits()
@@ -131,7 +131,7 @@ assert max(sweeps.record["errors"].values()) < 5e-3
 
 # %%
 eta = (0.03, 0.055, 0.07, 0.11, 0.14, 0.18, 0.22, 0.275)
-settings = {"eta": eta[1::3], "until": 150.0} if fast else {"eta": eta}
+settings = {"eta": eta[1::4], "until": 100.0} if fast else {"eta": eta}
 directpred = run(DirectPredConfig(start=(1.0,), seeds=1, out=runs / "directpred", **settings), page=False)
 directpred.plot.ends(columns=1)
 

@@ -135,7 +135,8 @@ def _fit_legends(figure: Figure) -> None:
         if before.width > figure.bbox.width:
             legend.remove()
             labels = [text.get_text() for text in legend.get_texts()]
-            below = figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=1, **LEGEND)
+            handles = [handle for handle in legend.legend_handles if handle is not None]
+            below = figure.legend(handles, labels, loc="outside lower center", ncols=1, **LEGEND)
             width, height = figure.get_size_inches()
             figure.set_size_inches(
                 width, height + (below.get_window_extent(renderer).height - before.height) / figure.dpi

@@ -277,7 +277,10 @@ class Figures:
             )
         from grassmann_ssl.run import arranged
 
-        return lambda columns=None: found[name] if columns is None else arranged(found[name], columns)
+        def draw(columns: int | None = None) -> Any:
+            return found[name] if columns is None else arranged(found[name], columns)
+
+        return draw
 
     def _drawn(self) -> dict[str, Any]:
         from grassmann_ssl.run import figures
