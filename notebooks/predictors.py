@@ -131,7 +131,7 @@ assert max(sweeps.record["errors"].values()) < 5e-3
 
 # %%
 eta = (0.03, 0.055, 0.07, 0.11, 0.14, 0.18, 0.22, 0.275)
-settings = {"eta": eta[1::4], "until": 100.0} if fast else {"eta": eta}
+settings = {"eta": eta[2::4], "until": 100.0} if fast else {"eta": eta}
 directpred = run(DirectPredConfig(start=(1.0,), seeds=1, out=runs / "directpred", **settings), page=False)
 directpred.plot.ends(columns=1)
 
