@@ -37,8 +37,8 @@ from grassmann_ssl.run import run
 
 fast = os.environ.get("GRASSMANN_SSL_FAST") == "1"
 out = Path(tempfile.mkdtemp()) / "run"
-naive = ("linear_contrastive", "linear_noncontrastive", "squared_noncontrastive")[fast:]
-settings = {"seeds": 2, "steps": 1500, "dim": 3} if fast else {"seeds": 20}
+naive = ("linear_contrastive", "linear_noncontrastive", "squared_noncontrastive")
+settings = {"seeds": 3, "steps": 1500, "dim": 4} if fast else {"seeds": 20}
 outcome = run(
     CompareConfig(objectives=(*naive, "barlow_twins"), init_scales=(), out=out, **settings),
     page=False,
@@ -65,8 +65,10 @@ pd.DataFrame(table.rows, columns=table.header)
 outcome.plot.linear_noncontrastive(columns=1)
 
 # %% [markdown]
-# The squared loss without negatives has no negative eigenvalue: free weights fall to 0 in every direction, and everything is one point. Its
-# verdict in the table is complete, although the effective rank, which sees no scale, stays high.
+# The squared loss without negatives has no negative eigenvalue. Free weights fall to 0, and everything is one point.
+
+# %%
+outcome.plot.squared_noncontrastive(columns=1)
 
 # %%
 agreement = outcome.record["agreement"]
@@ -84,7 +86,6 @@ for objective in naive:
 # %%
 seeds = outcome.record["config"]["seeds"]
 assert all(arms[objective]["free"]["collapsed_seeds"] == seeds for objective in naive)
-assert fast or arms["squared_noncontrastive"]["free"]["kinds"]["complete"] == seeds
 assert all(entries["grassmann"]["collapsed_seeds"] == 0 for entries in arms.values())
 assert all(entries["grassmann"]["orthonormality_error"] < 1e-13 for entries in arms.values())
 assert arms["barlow_twins"]["free"]["collapsed_seeds"] == 0  # the control
