@@ -90,6 +90,13 @@ def figures(outcome: Outcome) -> dict[str, Any]:
     return {section.name: section.figure for section in page_of(outcome).sections}
 
 
+def arranged(figure: Any, columns: int) -> Any:
+    """A figure with at most `columns` panels beside each other: `Outcome.plot`."""
+    from grassmann_ssl.report import style
+
+    return style.arranged(figure, columns)
+
+
 def save_audit(audit: Audit, folder: Path, overwrite: bool = False) -> None:
     """Write an audit that was made in Python into a run folder: `Audit.save`."""
     with RunFolder(AuditConfig(out=folder, overwrite=overwrite)) as checked:

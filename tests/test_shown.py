@@ -77,6 +77,7 @@ def test_an_outcome_shows_its_verdict_its_findings_and_its_figures(outcome):
     assert html.count("<tr>") == len(outcome.findings) + 1 and "&lt;" not in html.split("<table>")[0]
     assert dir(outcome.plot) == ["spectra", "training"] or set(dir(outcome.plot)) == {"training", "spectra"}
     assert isinstance(outcome.plot.training(), Figure)
+    assert len({axes.get_position().x0 for axes in outcome.plot.training(columns=1).axes}) == 1
     with pytest.raises(AttributeError, match="the page of pretrain has no figure 'staircase'; it has"):
         outcome.plot.staircase  # noqa: B018
     assert "model" in {one.name for one in fields(outcome)}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -38,6 +39,23 @@ def panels(rows: int, columns: int, height: float = 3.7, width: float = 4.4) -> 
     """
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def arranged(figure: Figure, columns: int) -> Figure:
+    """The figure with at most `columns` panels beside each other, each as large as before. Raises ValueError for fewer than 1."""
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    cells = [(axes, spec) for axes in figure.axes if (spec := axes.get_subplotspec()) and axes.axison]
+    rows, before = max(((grid := spec.get_gridspec()).nrows, grid.ncols) for _, spec in cells)
+    if columns < before:
+        width, height = figure.get_size_inches() / (before, rows)
+        below = -(-len(cells) // columns)
+        figure.set_size_inches(width * columns, height * below)
+        grid = figure.add_gridspec(below, columns)
+        for k, (axes, _) in enumerate(cells):
+            axes.set_subplotspec(grid[divmod(k, columns)])
+        _fit_legends(figure)
+    return figure
 
 
 def points(
@@ -96,8 +114,9 @@ def power_law(at: np.ndarray, slope: float, x: np.ndarray, y: np.ndarray) -> np.
 
 def readable(figure: Figure) -> None:
     """Titles in lines that panels have room for; ticks that do not overlap, where none were set: of logarithmic axes powers of ten,
-    or where there are few of these 1, 2 and 5 of each, or even numbers.
+    or where there are few of these 1, 2 and 5 of each, or even numbers. Legends that are not wider than the figure.
     """
+    _fit_legends(figure)
     for axes in figure.axes:
         lines = (textwrap.wrap(line, LINE, break_on_hyphens=False) for line in axes.get_title().splitlines())
         axes.set_title("\n".join(itertools.chain(*lines)), fontsize=min(axes.title.get_fontsize(), 10.5))
@@ -106,6 +125,22 @@ def readable(figure: Figure) -> None:
         for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
             if axis.get_scale() == "log" and axis.isDefault_majloc and low > 0:
                 _log_ticks(axis, float(np.log10(high / low)))
+
+
+def _fit_legends(figure: Figure) -> None:
+    """In one column the legends below the figure that would be wider than it; what they need in height is added."""
+    for legend in list(figure.legends):
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]  # matplotlib gives it no types
+        before = legend.get_window_extent(renderer)
+        if before.width > figure.bbox.width:
+            legend.remove()
+            labels = [text.get_text() for text in legend.get_texts()]
+            handles = [handle for handle in legend.legend_handles if handle is not None]
+            below = figure.legend(handles, labels, loc="outside lower center", ncols=1, **LEGEND)
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(
+                width, height + (below.get_window_extent(renderer).height - before.height) / figure.dpi
+            )
 
 
 def _log_ticks(axis: Axis, decades: float) -> None:

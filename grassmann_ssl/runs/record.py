@@ -256,7 +256,10 @@ def _column(column: Any) -> np.ndarray:
 
 
 class Figures:
-    """The figures of an outcome by name: functions without arguments, each draws one and returns it, a figure of matplotlib."""
+    """The figures of an outcome by name: functions, each draws one and returns it, a figure of matplotlib.
+
+    `outcome.plot.NAME(columns=1)` has at most so many panels beside each other, for a narrow page.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -272,7 +275,12 @@ class Figures:
             raise AttributeError(
                 f"the page of {self._outcome.name} has no figure {name!r}; it has {', '.join(sorted(found))}"
             )
-        return lambda: found[name]
+        from grassmann_ssl.run import arranged
+
+        def draw(columns: int | None = None) -> Any:
+            return found[name] if columns is None else arranged(found[name], columns)
+
+        return draw
 
     def _drawn(self) -> dict[str, Any]:
         from grassmann_ssl.run import figures

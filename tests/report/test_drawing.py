@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.drawing import MANY, drawn
-from grassmann_ssl.report.style import BELOW, numbered, panels, readable
+from grassmann_ssl.report.style import BELOW, arranged, numbered, panels, readable
 from grassmann_ssl.report.words import described
 from tests.report.collisions import collisions
 
@@ -40,6 +40,42 @@ def test_a_panel_is_one_of_the_axes_in_a_box_as_wide_as_the_others():
     assert len({round(one.box[2], 6) for one in three}) == 1
     assert three[0].box[0] < three[1].box[0] < three[2].box[0]
     assert drawn(figure(1)).panels[0].box == (0, 0, 72 * 4.4, 72 * 3.7)  # a column is one panel, whole
+
+
+@pytest.mark.parametrize(("columns", "across", "below"), [(1, 1, 5), (2, 2, 3), (4, 4, 2), (5, 5, 1), (9, 5, 1)])
+def test_panels_are_arranged_in_fewer_columns_each_as_large_as_before(columns, across, below):
+    whole = figure(5)
+    before = [axes.get_title() for axes in whole.axes]
+    assert arranged(whole, columns) is whole
+    assert tuple(whole.get_size_inches()) == pytest.approx((4.4 * across, 3.7 * below))
+    whole.draw_without_rendering()
+    boxes = [axes.get_position() for axes in whole.axes]
+    assert [axes.get_title() for axes in whole.axes] == before
+    for k, box in enumerate(boxes):
+        row, column = divmod(k, across)
+        assert column / across < box.x0 < box.x1 < (column + 1) / across
+        assert 1 - (row + 1) / below < box.y0 < box.y1 < 1 - row / below
+
+
+@pytest.mark.parametrize(("columns", "stacked"), [(1, True), (3, False)])
+def test_a_legend_that_is_wider_than_its_figure_stands_in_one_column(columns, stacked):
+    whole = figure(columns)
+    long = [f"a name as long as half of a panel, {k}" for k in range(2)]
+    whole.legend([whole.axes[0].lines[0]] * 2, long, loc="outside lower center", ncols=2)
+    whole.draw_without_rendering()
+    room = whole.axes[0].get_window_extent().height
+    readable(whole)
+    whole.draw_without_rendering()
+    assert whole.axes[0].get_window_extent().height == pytest.approx(room, rel=0.01)
+    (legend,) = whole.legends
+    first, second = (text.get_window_extent() for text in legend.get_texts())
+    assert (first.x0 == second.x0) == stacked and [text.get_text() for text in legend.get_texts()] == long
+    assert 0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= whole.bbox.width
+
+
+def test_no_columns_are_refused():
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+        arranged(figure(2), 0)
 
 
 @pytest.mark.parametrize(("columns", "beside"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (8, 2)])

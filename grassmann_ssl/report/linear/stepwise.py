@@ -79,7 +79,7 @@ def _times(outcome: Outcome) -> str:
 def staircase(outcome: Outcome) -> Figure:
     """Loss above, eigenvalues below, on one time axis."""
     time, values, heights = (outcome.arrays[name] for name in ("time", "eigenvalues", "heights"))
-    figure = Figure(figsize=(5.2, 6.0), layout="constrained")
+    figure = Figure(figsize=(5.2, 6.4), layout="constrained")
     loss, spectrum = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     points(loss, time, outcome.arrays["loss"], 0, "measured")
     if "curves" in outcome.arrays and outcome.record["config"]["loss"] == "barlow_twins":
@@ -99,7 +99,7 @@ def staircase(outcome: Outcome) -> Figure:
             )
     moment = "C = WᵀΓW" if outcome.record["config"]["loss"] == "barlow_twins" else "WᵀΣW"
     spectrum.set(xlabel=TIME, ylabel=f"eigenvalues of {moment}")
-    spectrum.legend(**LEGEND, loc="upper left")
+    figure.legend(*spectrum.get_legend_handles_labels(), **LEGEND, loc="outside lower center", ncols=3)
     return figure
 
 
