@@ -41,6 +41,7 @@ autodoc_default_options = {"members": True}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Array": "numpy.ndarray", "ArrayLike": "numpy.typing.ArrayLike"}
 python_maximum_signature_line_length = 88
 add_module_names = False
 highlight_language = "none"

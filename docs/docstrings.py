@@ -23,19 +23,22 @@ def typeset(app, what, name, obj, options, lines):
     """Replace the lines of a docstring by reStructuredText; a handler of autodoc-process-docstring."""
     summary, *rest = "\n".join(lines).strip().split("\n")
     lines[:] = [text(summary), "", *body(textwrap.dedent("\n".join(rest)).split("\n"))]
-    if what == "module" and "no-members" not in options:
+    if what == "module" and options.members:
         lines += ["", " · ".join(f":py:obj:`{one} <{name}.{one}>`" for one in names_of(obj))]
 
 
 def settings(app, what, name, obj, options, signature, returned):
-    """Settings of a run are listed below their class, each with its plain type; a handler of autodoc-process-signature."""
+    """Settings of a run are listed below their class, each with its plain type; a handler of autodoc-process-signature.
+
+    Defaults that are no value, such as <factory>, are left out elsewhere.
+    """
     if what == "class" and issubclass(obj, RunConfig):
         hints = get_type_hints(obj)
         for one in obj.__mro__:
             if "__annotations__" in vars(one):
                 one.__annotations__ = {key: hints.get(key, hint) for key, hint in one.__annotations__.items()}
         return "", None
-    return signature, returned
+    return signature and re.sub("<[^>]*>", "...", signature), returned
 
 
 def names_of(module):
@@ -97,12 +100,18 @@ def belongs(lines, i, kind, block):
         return kind == "verbatim" and i + 1 < len(lines) and lines[i + 1].startswith(" ") and block[0].startswith(" ")
     if kind == "rows":
         column = ROW.match(block[0]).end()
-        return line.startswith(" " * column) or bool(ROW.match(line) and ROW.match(line).end() == column)
+        return line.startswith(" " * column) or in_column(line, column)
     if kind in ("item", "verbatim") and line.startswith(" "):
         return True
     if kind == "example":
         return not re.match(r"\S", line) if block[0].startswith(" ") else True
     return kind_of(lines, i) == kind and kind != "item"
+
+
+def in_column(line, column):
+    """Whether a line is a row of this column, or its name is too long for it."""
+    row = ROW.match(line)
+    return bool(row) and (row.end() == column or (len(row[1]) + 2 > column and NAMES.fullmatch(row[1]) is not None))
 
 
 def paragraph(block):
@@ -117,12 +126,13 @@ def item(block):
 
 def rows(block):
     """Names and meanings as a list of definitions."""
-    out, column = [], ROW.match(block[0]).end()
+    out = []
     for line in block:
         if line.startswith(" "):
             out[-1] += " " + line.strip()
         else:
-            out.append(f"{name(line[:column].strip())}\n    {line[column:]}")
+            row = ROW.match(line)
+            out.append(f"{name(row[1])}\n    {line[row.end() :]}")
     return [
         part
         for row in out
