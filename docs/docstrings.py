@@ -16,6 +16,7 @@ from grassmann_ssl.runs import RunConfig
 
 OWN = re.compile(r"(grassmann_ssl|theory)\.")
 NAMES = re.compile(r"[`\w.*]+(, [`\w.*]+)*")
+LINK = re.compile(r":py:obj:`(\w+) <[^>]*>`")
 ROW = re.compile(r"(\S.*?) {2,}(?=\S)")  # a name, and its meaning in a second column
 
 
@@ -23,11 +24,14 @@ def typeset(app, what, name, obj, options, lines):
     """Replace the lines of a docstring by reStructuredText; a handler of autodoc-process-docstring."""
     summary, *rest = "\n".join(lines).strip().split("\n")
     lines[:] = [text(summary), "", *body(textwrap.dedent("\n".join(rest)).split("\n"))]
+    if what in ("class", "function", "method"):  # what is called as an argument is the argument
+        own = signature(obj).parameters if callable(obj) else {}
+        lines[:] = [LINK.sub(lambda link: f"``{link[1]}``" if link[1] in own else link[0], line) for line in lines]
     if what == "module" and options.members:
         lines += ["", " · ".join(f":py:obj:`{one} <{name}.{one}>`" for one in names_of(obj))]
 
 
-def settings(app, what, name, obj, options, signature, returned):
+def settings(app, what, name, obj, options, arguments, returned):
     """Settings of a run are listed below their class, each with its plain type; a handler of autodoc-process-signature.
 
     Defaults that are no value, such as <factory>, are left out elsewhere.
@@ -38,7 +42,15 @@ def settings(app, what, name, obj, options, signature, returned):
             if "__annotations__" in vars(one):
                 one.__annotations__ = {key: hints.get(key, hint) for key, hint in one.__annotations__.items()}
         return "", None
-    return signature and re.sub("<[^>]*>", "...", signature), returned
+    return arguments and re.sub("<[^>]*>", "...", arguments), returned
+
+
+def signature(obj):
+    """Its signature; of what has none, that of a function without arguments."""
+    try:
+        return inspect.signature(obj)
+    except (TypeError, ValueError):
+        return inspect.Signature()
 
 
 def names_of(module):

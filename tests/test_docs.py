@@ -181,6 +181,9 @@ def test_docstrings_are_typeset_as_they_are_meant():
     text = "\n".join(lines)
     assert "``rows``\n    their meaning goes on\n``other``, ``b``\n    two names" in text
     assert ".. code-block:: text\n\n    y = a_b *c" in text and ".. code-block:: text\n\n    S = 1,  T = 2" in text
+    lines = ["Of `Grassmann` and `distance`."]
+    typeset(None, "function", "grassmann_ssl.x", lambda distance: None, {}, lines)
+    assert "`Grassmann <" in lines[0] and "\\ ``distance``\\ ." in lines[0]  # an argument is no link
     assert ".. code-block:: pycon\n\n    >>> 1 + 1\n    2" in text and "\n- a point goes on" in text
 
 
