@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 # Bytecode is kept: compiling the tests anew, with their assertions taken apart, costs each of pytest's processes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check coverage fuzz lint notebook picture benchmark
+.PHONY: demo test check coverage fuzz lint docs notebook picture benchmark
 
 demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
@@ -36,6 +36,11 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the site, as build/site/index.html; warnings, dead links and what is loaded from elsewhere are errors
+	$(BIN)/python docs/overview.py
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/site
+	$(BIN)/python docs/links.py build/site
+
 notebook: $(STAMP)  ## execute the notebooks from their sources
 	$(BIN)/jupytext --to ipynb notebooks/*.py
 	$(BIN)/python -m pytest --nbmake --overwrite notebooks
@@ -49,5 +54,5 @@ benchmark: $(STAMP)  ## measure against the peers and rewrite the table of the R
 
 $(STAMP): setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint,docs]'
 	touch $(STAMP)

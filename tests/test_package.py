@@ -21,13 +21,8 @@ from tests.commands import command
 from tests.readme import ROOT, run
 
 README = (ROOT / "README.md").read_text()
-CHOOSING = (ROOT / "docs" / "choosing.md").read_text()
-THEORY = (ROOT / "docs" / "theory.md").read_text()
-ENCODERS = (ROOT / "docs" / "encoders.md").read_text()
-OBJECTIVES = (ROOT / "docs" / "objectives.md").read_text()
-AUDIT = (ROOT / "docs" / "audit.md").read_text()
-RUNS = (ROOT / "docs" / "runs.md").read_text()
-YOUR_OWN = (ROOT / "docs" / "your_own.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+THEORY, ENCODERS, OBJECTIVES = (PAGES[f"{name}.md"] for name in ("theory", "encoders", "objectives"))
 
 
 def blocks(language, page=README):
@@ -36,15 +31,7 @@ def blocks(language, page=README):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::Warning:lightning")  # about workers, SLURM and the folder of checkpoints
-@pytest.mark.parametrize(
-    "code",
-    blocks("python")
-    + blocks("python", CHOOSING)
-    + blocks("python", OBJECTIVES)
-    + blocks("python", AUDIT)
-    + blocks("python", RUNS)
-    + blocks("python", YOUR_OWN),
-)
+@pytest.mark.parametrize("code", [code for page in PAGES.values() for code in blocks("python", page)])
 def test_the_code_of_the_pages_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})
@@ -61,12 +48,7 @@ def test_the_demo_says_where_its_report_is(demo):
     assert report and (folder / report[1]).exists() and f"`{report[1]}`" in README
 
 
-COMMANDS = {
-    line: None
-    for page in (README, ENCODERS, AUDIT, RUNS)
-    for block in blocks("bash", page)
-    for line in block.splitlines()
-}
+COMMANDS = {line: None for page in PAGES.values() for block in blocks("bash", page) for line in block.splitlines()}
 
 
 FEWER = {
@@ -143,7 +125,9 @@ def test_the_benchmarks_of_the_readme_run(tmp_path, monkeypatch):
 
 
 def test_every_folder_of_the_map_exists():
-    for folder in re.findall(r"^\| `([\w/]+/)` \|", README, re.MULTILINE):
+    folders = re.findall(r"^\| `([\w/]+/)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert len(folders) > 12
+    for folder in folders:
         assert (ROOT / folder).is_dir(), folder
 
 
