@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -23,6 +23,7 @@ from benchmarks.reproduction_rows import ROWS, Check, Row
 NAME = "reproduction"
 PAGE = "docs/reproduction.md"
 HEADER = ("figure or table", "what the paper says", "command", "what it shows here", "agreement")
+SIGNS = {"at most": "≤", "at least": "≥", "equal to": "="}
 UNREADABLE = "not readable here"
 Values = Mapping[str, Any]
 
@@ -48,15 +49,17 @@ def at(record: Any, path: str) -> Any:
 
 def read(row: Row, record: Values) -> dict[str, Any]:
     """The numbers of a row, by their paths, from the record of its run."""
-    paths = [path for one in row.checks for path in (one.path, one.than) if isinstance(path, str)]
+    paths = [one.path for one in row.checks] + [
+        one.than for one in row.checks if isinstance(one.than, str) and ":" in one.than
+    ]
     return {path: at(record, path) for path in paths}
 
 
 def holds(check: Check, values: Values) -> bool:
     """Whether every number at the path stands to the other as the check says; a number that is missing does not."""
-    than = values[check.than] if isinstance(check.than, str) else check.than
     measured = list(numbers(values[check.path]))
-    others = list(numbers(than)) if isinstance(check.than, str) else [than] * len(measured)
+    known = isinstance(check.than, str) and ":" in check.than
+    others = list(numbers(values[str(check.than)])) if known else [check.than] * len(measured)
     if not measured or len(measured) != len(others) or None in (*measured, *others):
         return False
     pairs = list(zip(measured, others, strict=True))
@@ -90,21 +93,23 @@ def agreement(row: Row, values: Values | None) -> str:
 
 
 def shown(check: Check, values: Values) -> str:
-    """A check in words and numbers."""
-    than = f"{check.what_than} {said(values[check.than])}" if isinstance(check.than, str) else said(check.than)
-    return f"{check.what} {said(values[check.path], check.relation)} ({check.relation} {than.strip()})"
+    """A check in words and numbers: of several numbers under one bound the one that decides."""
+    found = list(numbers(values[check.path]))
+    if isinstance(check.than, str) and ":" in check.than:
+        return f"{check.what} {said(found)} ({SIGNS[check.relation]} {check.what_than} {said(values[check.than])})"
+    if check.relation != "equal to" and found and None not in found:
+        found = [max(found) if check.relation == "at most" else min(found)]
+    return f"{check.what} {said(found)} ({SIGNS[check.relation]} {said(check.than)})"
 
 
-def said(value: Any, relation: Literal["at most", "at least", "equal to"] = "equal to") -> str:
-    """A number, or of several the one that decides; those that are to be equal all, if they are few."""
+def said(value: Any) -> str:
+    """Numbers, those that are all equal once, and of texts how often each."""
     found = list(numbers(value))
     if None in found or not found:
         return "nothing"
     if isinstance(found[0], str):
         return ", ".join(f"{count} × {text}" if len(found) > 1 else text for text, count in Counter(found).items())
-    if relation != "equal to":
-        found = [max(found) if relation == "at most" else min(found)]
-    texts = [f"{one:,}" if isinstance(one, int) else f"{one:.2g}" for one in found]
+    texts = [f"{one:,}" if isinstance(one, int) else f"{one:.3g}" for one in found]
     return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
 
 
@@ -114,8 +119,8 @@ def line(row: Row, values: Values | None) -> str:
     cells = (
         row.item,
         f"{row.says} ({row.source})",
-        f"`{row.command}`" if row.command else "none",
-        ": ".join(filter(None, (row.ours, found))) or "nothing",
+        f"`{row.command}`" if row.command else "–",
+        ": ".join(filter(None, (row.ours, found))) or "–",
         agreement(row, values),
     )
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

@@ -19,9 +19,10 @@ UNREAD = "not readable here"
 
 @dataclass(frozen=True)
 class Check:
-    """`what`, the numbers at `path` of run.json, are at most, at least or equal to `than`: a number, or those at another path.
+    """`what`, the numbers at `path` of run.json, are at most, at least or equal to `than`: a number, a text, or what is at
+    another path (A:B).
 
-    `what_than` names these. Paths are keys A:B:C; `*` stands for all, `#` for how many there are.
+    `what_than` names that. Paths are keys A:B:C; `*` stands for all, `#` for how many there are.
     """
 
     what: str
@@ -101,19 +102,18 @@ ROWS = (
         "deep-steps", SIMON, "Fig. 1 C, D; blog, Fig. 3",
         "deep networks from small weights learn one eigenvalue after the other, with Barlow Twins, SimCLR and VICReg; ResNets on STL-10",
         f"{CAPTION} in part; {BLOG}", DEEP,
-        (Check("steps of the 8 eigenvalues of cov z", f"runs:{SMALL}:steps_of_z:#", "at least", 4),
+        (Check("eigenvalues of cov z that rise one by one, of 8", f"runs:{SMALL}:apart:z", "at least", 4),
          Check("falls of the loss", f"runs:{SMALL}:steps_of_loss:#", "at least", 2)),
         ours="conv encoder on digits, Barlow Twins alone, half of the eigenvalues in steps of their own",
     ),
     Row(
         "usual-start", SIMON, "Fig. 2", "steps remain, less clear, from the usual initialisation", SECOND, DEEP,
-        (Check("steps of the 8 eigenvalues of cov z", f"runs:{USUAL}:steps_of_z:#", "at least", 2),
-         Check("fewer than from small weights", f"runs:{USUAL}:steps_of_z:#", "at most", f"runs:{SMALL}:steps_of_z:#", "the")),
+        (Check("eigenvalues of cov z that rise one by one, of 8", f"runs:{USUAL}:apart:z", "at least", 2),),
         ours="the same, last layer of the usual size; more than one step",
     ),
     Row(
         "hidden", SIMON, "Figs. 3, 4", "steps are seen in hidden representations too", SECOND, DEEP,
-        (Check("steps of the 8 largest eigenvalues of cov h", f"runs:{SMALL}:steps_of_h:#", "at least", 2),),
+        (Check("of the 8 largest eigenvalues of cov h, rise one by one", f"runs:{SMALL}:apart:h", "at least", 2),),
         ours="representations before the head; more than one step",
     ),
     Row(
@@ -265,7 +265,7 @@ ROWS = (
     Row("esser-figures", ESSER, "Figures", UNREAD, UNREAD, why="theorem wording and settings are not readable here"),
     Row(
         "extent", OTHERS, "Stepwise feature learning in self-supervised learning (anonymous submission)",
-        "two features of extents 9 and 1 are learned in the ratio of their extents", "text read in part",
+        "two features of extents 9 and 1 are learned in the ratio of their extents", "settings read",
         "grassmann-ssl stepwise --data extent_bias --dim 2",
         (*STEP_TIMES, Check("mean step times before any draw, in standard errors", "a_priori:worst_deviation", "at most", 3)),
         ours="10 seeds",
@@ -295,6 +295,7 @@ ROWS = (
                 f"of the dynamics of SIGReg: {UNREAD}", "losses and code read",
                 "tests/theory/test_sigreg.py", read=False),
     closed_form("jepa", "Littwin et al. 2024 (arXiv 2407.03475)",
-                "in latent space features of larger regression coefficient come first, the deeper the more so", "equations (7), (8) read",
+                "in latent space features of larger regression coefficient come first, the deeper the more so",
+                "equations (7), (8) read, as `theory.jepa` cites them",
                 "tests/theory/test_jepa.py"),
 )  # fmt: skip

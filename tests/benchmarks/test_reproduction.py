@@ -45,7 +45,7 @@ def test_commands_are_those_that_ran_and_exist(command):
 def test_a_number_beyond_its_bound_turns_the_row_red(name, k):
     row, values = BY_NAME[name], copy.deepcopy(STORED[name]["values"])
     check = row.checks[k]
-    than = values[check.than] if isinstance(check.than, str) and check.than in values else check.than
+    than = values[check.than] if check.than in values else check.than
 
     def planted(value):
         if isinstance(value, list):
@@ -74,6 +74,6 @@ def test_the_verdict_is_of_the_numbers():
     assert agreement(changed, read(changed, record)).startswith("nothing to compare: not readable here")
     assert agreement(changed, None) == "not run yet"
     assert at({"a": [{"b": 1, "c": "x"}, {"b": 2, "c": "y"}]}, "a:c=y:b") == [2] and at({"a": [1, 2, 3]}, "a:#") == 3
-    same = Check("count", "a", "equal to", "b")
-    assert holds(same, {"a": [1, 2], "b": [1, 2]}) and not holds(same, {"a": [1, 2], "b": [1, 3]})
-    assert not holds(same, {"a": [1, 2], "b": [1]}) and not holds(same, {"a": [], "b": []})
+    same = Check("count", "a", "equal to", "b:c")
+    assert holds(same, {"a": [1, 2], "b:c": [1, 2]}) and not holds(same, {"a": [1, 2], "b:c": [1, 3]})
+    assert not holds(same, {"a": [1, 2], "b:c": [1]}) and not holds(same, {"a": [], "b:c": []})

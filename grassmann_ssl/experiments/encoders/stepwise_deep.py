@@ -19,7 +19,7 @@ from grassmann_ssl.data.files import DataOptions
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.fitting import fit, settle
 from grassmann_ssl.experiments.encoders.material import Material, material_of
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, detect_steps, eigenvalue_steps
@@ -45,6 +45,7 @@ from grassmann_ssl.training.schedules import log_spaced
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
+APART = 0.15  # of log t: as near as detected steps are told apart in benchmarks/steps.py
 CHUNK = 50  # images per Jacobian batch
 SEEN = (
     "z",
@@ -184,8 +185,9 @@ def _objective(
     objective, init_scale = config.trainings[name]
     settings = config.train_config(objective, init_scale)
     before = assemble(settings, material.example, process)
+    settle(before, material)
     with logs.of(name) as log:
-        trained = fit(settings, material, process, tick, checkpoint, log)
+        trained = fit(settings, material, process, tick, checkpoint, log, settled=True)
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}
@@ -204,11 +206,21 @@ def _objective(
         "verdict": evaluation.collapse_verdict(trained.arm, material),
         "judged": "directions" if trained.arm.loss.directional else "z",
         **{f"steps_of_{seen}": times for seen, times in found.items()},
+        "apart": {seen: apart(times) for seen, times in found.items()},
         "steps_of_loss": list(falls.times),
         "overlap": {when: overlap(span, _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
         "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
     }
     return record, arrays
+
+
+def apart(times: list[float]) -> int:
+    """How many of the steps, in order, come one by one: at least APART of log t after the one before that counts."""
+    last, count = -np.inf, 0
+    for t in times:
+        if np.log(t) >= last + APART:
+            last, count = float(np.log(t)), count + 1
+    return count
 
 
 def overlap(a: Array, b: Array) -> float:
@@ -253,6 +265,7 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
                 f"{name}: steps of eigenvalues of {seen}",
                 f"one per learned eigenvalue, at most d = {config.dim}",
                 f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
+                f"{one['apart'][one['judged']]} of them one by one",
             )
         )
         hidden = one["steps_of_h"]
@@ -261,6 +274,7 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
                 f"{name}: steps of the {config.dim} largest eigenvalues of cov h, the representation before the head",
                 None,
                 f"{len(hidden)}" + (f", at t = {', '.join(f'{t:.3g}' for t in hidden)}" if hidden else ""),
+                f"{one['apart']['h']} of them one by one",
             )
         )
         falls = one["steps_of_loss"]

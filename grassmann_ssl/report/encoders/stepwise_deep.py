@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report.page import Page, Section
-from grassmann_ssl.report.style import BELOW, TIME, panels, points, traced
+from grassmann_ssl.report.style import LEGEND, TIME, panels, points, traced
 from grassmann_ssl.runs import Outcome
 
 ROWS = {
@@ -76,7 +76,7 @@ def steps(outcome: Outcome) -> Figure:
 def kernel(outcome: Outcome) -> Figure:
     """Overlaps, a line for every training."""
     runs = outcome.record["runs"]
-    figure, axes = panels(1, 1, 1.4 + 0.4 * len(runs), width=4.8)
+    figure, axes = panels(1, 1, 1.6 + 0.4 * len(runs), width=4.8)
     panel, rows = axes[0, 0], np.arange(len(runs))
     for k, when in enumerate(("before", "after")):
         values = np.array([one["overlap"][when] for one in runs.values()])
@@ -84,5 +84,5 @@ def kernel(outcome: Outcome) -> Figure:
     panel.axvline(outcome.record["chance"], color="black", lw=1, ls="--", label="by chance")
     panel.set_yticks(rows, list(runs))
     panel.set(xlim=(0, 1.05), ylim=(len(runs) - 0.5, -0.5), xlabel="overlap with the embedding")
-    panel.legend(**BELOW | {"bbox_to_anchor": (0.3, -0.25)}, ncols=2)
+    figure.legend(loc="outside lower center", ncols=2, **LEGEND)
     return figure

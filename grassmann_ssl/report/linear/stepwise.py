@@ -58,10 +58,11 @@ def page(outcome: Outcome) -> Page:
         sections.append(
             Section(
                 "growth",
-                "The embedding grows a dimension with every step",
+                "The embedding over time, along the directions of the first three steps",
                 growth(*(outcome.arrays[f"cloud{name}"] for name in ("_time", "", "_steps", "_stills"))),
-                f"First seed: embeddings of {outcome.arrays['cloud'].shape[1]} samples, centred, until the fourth step. Axes: directions "
-                "of most variance, each across the ones before, half-way between a step and the next. Bars: variance along them.",
+                f"First seed: embeddings of {outcome.arrays['cloud'].shape[1]} samples, centred, until half-way from the third step to "
+                "the next. Axes: directions of most variance, each across the ones before, half-way between a step and the next. Bars: "
+                "variance along them.",
             )
         )
     if "held_out_trained" in outcome.arrays:

@@ -10,7 +10,7 @@ import torch
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.experiments.encoders import material
 from grassmann_ssl.experiments.encoders import stepwise_deep as experiment
-from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, overlap
+from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig, apart, overlap
 from grassmann_ssl.report.encoders.stepwise_deep import steps as drawn
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
@@ -69,6 +69,18 @@ def test_an_interrupt_keeps_the_objectives_that_are_whole(tmp_path, few):
     assert outcome.record["runs"] == whole.record["runs"] and outcome.arrays.keys() == whole.arrays.keys()
     assert set(outcome.metrics["objective"]) == {"vicreg"}
     assert "This run was interrupted: in barlow_twins from 0.01" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_steps_that_come_together_are_one():
+    assert apart([]) == 0 and apart([1.0, 1.1, 1.2, 1.4]) == 3 and apart([0.41, 0.42, 0.43]) == 1
+
+
+def test_batch_normalisation_begins_with_the_statistics_of_the_images(tmp_path, few):
+    """Otherwise the representations seem to rise while the statistics catch up: from a hundredth of their variance."""
+    given = {"objectives": ("barlow_twins",), "init_scales": (1.0,), "dim": 2, "batch": 64, "records": 10, "pairs": 4}
+    outcome = run(StepwiseDeepConfig(steps=20, out=tmp_path / "run", **given))
+    total = outcome.arrays["barlow_twins from 1_h"].sum(1)
+    assert 0.5 < total[0] / total[1] < 2 and total[0] > 0.2 * total[-1]
 
 
 def test_overlap_of_subspaces():
