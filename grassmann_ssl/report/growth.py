@@ -5,7 +5,6 @@ Readers who prefer no motion, and paper, get four of its moments instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -27,7 +26,7 @@ STYLE = (
 )
 
 
-def growth(time: Array, points: Array, steps: Sequence[float], stills: Sequence[int]) -> Drawing:
+def growth(time: Array, points: Array, steps: Array, stills: NDArray[np.integer]) -> Drawing:
     """The drawing of points (F, n, 3) at times (F,), with the times of the first three steps, and four frames to show as stills."""
     flat = points @ VIEW
     scale = 0.46 * SIDE / np.abs(flat).max()
@@ -97,14 +96,14 @@ def _cloud(flat: Array, axes: Array, variances: Array) -> str:
     )
 
 
-def _clock(time: Array, steps: Sequence[float]) -> str:
+def _clock(time: Array, steps: Array) -> str:
     """A line of time with the steps on it, and where it is."""
     y, left, right = HEIGHT - 26, 20.0, SIDE - 20
     at = left + (right - left) * time / time[-1]
     ticks = "".join(
         f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6:g}" y2="{y + 6:g}"/>'
         f'<text x="{x:.1f}" y="{y + 19:g}" text-anchor="middle">{k}</text>'
-        for k, x in enumerate(left + (right - left) * np.asarray(steps) / time[-1], 1)
+        for k, x in enumerate(left + (right - left) * steps / time[-1], 1)
     )
     return (
         f'<line class="axis" x1="{left:g}" x2="{right:g}" y1="{y:g}" y2="{y:g}"/>{ticks}'

@@ -8,7 +8,7 @@ import pytest
 from grassmann_ssl.report.growth import at_rest, growth
 
 TIME = np.linspace(0, 12, 25)
-STEPS, STILLS = (3.0, 6.0, 9.0), (0, 9, 15, 24)
+STEPS, STILLS = np.array([3.0, 6.0, 9.0]), np.array([0, 9, 15, 24])
 
 
 def cloud(last=1.0):
@@ -21,7 +21,7 @@ def cloud(last=1.0):
 def test_it_says_how_many_dimensions_there_are():
     words = growth(TIME, cloud(), STEPS, STILLS).panels[0].words
     assert words.endswith("t = 0: a point; t = 4.5: a line; t = 7.5: a plane; t = 12: a volume")
-    late = growth(TIME, cloud(), STEPS, (0, 0, 9, 15)).panels[0].words
+    late = growth(TIME, cloud(), STEPS, np.array([0, 0, 9, 15])).panels[0].words
     assert late.endswith("t = 0: a point; t = 0: a point; t = 4.5: a line; t = 7.5: a plane")
 
 
