@@ -88,7 +88,7 @@ def agreement(row: Row, values: Values | None) -> str:
         return "not run yet"
     failing = [one.what for one in row.checks if not holds(one, values)]
     if failing:
-        return f"**not as reported**: {'; '.join(failing)}"
+        return f"**not shown**: {'; '.join(failing)}"
     return "as reported" if row.read else f"nothing to compare: {UNREADABLE}; what is checked here holds"
 
 
@@ -186,7 +186,7 @@ def merged(records: Sequence[dict[str, Any]], old: Sequence[dict[str, Any]]) -> 
 
 
 def main(only: tuple[str, ...] = ()) -> int:
-    """Run the commands of all rows, or of those named, and rewrite the table. Exit code 1 where a row is not as reported."""
+    """Run the commands of all rows, or of those named, and rewrite the table. Exit code 1 where a row does not show what is reported."""
     device = torch.device("cpu")
     path = table.RESULTS / f"{NAME}-cpu.json"
     old = json.loads(path.read_text())["records"] if path.exists() else []
