@@ -24,6 +24,7 @@ from benchmarks import (
     overhead,
     precision,
     process_counts,
+    reproduction,
     solvers,
     steps,
     sweep,
@@ -52,6 +53,7 @@ CASES = {
         long_runs,
         process_counts,
         steps,
+        reproduction,
     )
 }
 

@@ -28,7 +28,7 @@ SMALL: dict[str, str] = {
     "train": "--steps 6 --batch 64 --records 4 --constraint grassmann --objective negative_cosine --predictor directpred",
     "compare-encoders": "--arms constraint=none constraint=grassmann objective=vicreg,lr=0.005 --seeds 2 --steps 3 --records 3",
     "directpred-table": "--predictors linear directpred --weight-decay 0 --batch 32 --seeds 2 --steps 3 --records 3",
-    "stepwise-deep": "--objectives barlow_twins vicreg --dim 4 --batch 64 --steps 30 --records 20 --pairs 12",
+    "stepwise-deep": "--objectives barlow_twins --dim 4 --batch 64 --steps 30 --records 20 --pairs 12",
     "stepwise": "--seeds 3 --dim 3 --share 0.05",
     "phase-alignment": "--seeds 2 --dim 3 --inputs 5 --until 20",
     "phase-portraits": "--eta 0.0 0.15 --starts 4 3",

@@ -26,11 +26,16 @@ class Section:
 
     name: str
     title: str
-    figure: Figure
+    figure: Figure | drawing.Drawing
     caption: str
 
     def __post_init__(self) -> None:
-        readable(self.figure)
+        if isinstance(self.figure, Figure):
+            readable(self.figure)
+
+    def drawn(self) -> drawing.Drawing:
+        """Its figure as SVG, which moving pictures are already."""
+        return drawing.drawn(self.figure) if isinstance(self.figure, Figure) else self.figure
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Page:
 
 def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
     """The files of a page by name: report.html, and each figure as NAME.svg."""
-    drawings = {section.name: drawing.drawn(section.figure) for section in page.sections}
+    drawings = {section.name: section.drawn() for section in page.sections}
     html = _html(outcome, page, drawings).encode("utf-8", "backslashreplace")  # names of files may be anything
     return {f"{name}.svg": one.svg.encode("utf-8", "backslashreplace") for name, one in drawings.items()} | {
         "report.html": html

@@ -62,5 +62,5 @@ def draw_side_by_side(runs: Sequence[StoredRun], out: Path) -> Path:
 def _shown(label: str, page: Page, name: str) -> Shown:
     for section in page.sections:
         if section.name == name:
-            return Shown(label, drawing.drawn(section.figure), section.caption)
+            return Shown(label, section.drawn(), section.caption)
     return Shown(label)

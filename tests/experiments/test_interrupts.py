@@ -45,7 +45,9 @@ SETTINGS = {
         "predictors": ("linear",), "teacher": 0.0, "weight_decay": 0.0, "rates": (), "batch": 32, "dim": 4, "seeds": 2, "steps": 2,
         "records": 2,
     },
-    StepwiseDeepConfig: {"objectives": ("vicreg", "barlow_twins"), "dim": 2, "batch": 32, "steps": 16, "records": 16, "pairs": 4},
+    StepwiseDeepConfig: {
+        "objectives": ("vicreg", "barlow_twins"), "init_scales": (0.01,), "dim": 2, "batch": 32, "steps": 16, "records": 16, "pairs": 4,
+    },
     StepwiseConfig: {
         "data": "gaussian", "seeds": 2, "dim": 2, "share": 0.1, "init_scale": 1e-2, "spectrum": (1.0, 0.6, 0.2),
     },
@@ -77,7 +79,7 @@ LAST = {
     "train": "after step 6 of 6",
     "compare-encoders": "in seed 2, which is left out, part 2 of 2",
     "directpred-table": "in seed 2, which is left out, part 2 of 2",
-    "stepwise-deep": "in barlow_twins, which is left out, part 2 of 2",
+    "stepwise-deep": "in barlow_twins from 0.01, which is left out, part 2 of 2",
     "stepwise": r"after step (\d+) of (\d+)",
     "phase-alignment": "in learning rate 0.025, which is left out, part 2 of 2",
     "phase-portraits": "in panel 2, which is left out, part 2 of 2",

@@ -39,7 +39,7 @@ SMALL = {
         dim=2, widths=(16, 32), triplets=6, seeds=2, horizon=2.0, free_time=0.5, spectrum=(1.0, 0.5, 0.2)
     ),
     "stepwise_deep": StepwiseDeepConfig(
-        objectives=("barlow_twins", "nt_xent"), dim=3, steps=80, records=30, pairs=4, batch=64
+        objectives=("barlow_twins", "nt_xent"), init_scales=(0.01,), dim=3, steps=80, records=30, pairs=4, batch=64
     ),
 }
 
@@ -212,17 +212,23 @@ def test_the_exact_flow_is_compared_where_networks_are_finite(outcome_of):
 def test_steps_are_those_of_what_the_loss_sees(outcome_of):
     outcome = outcome_of("stepwise_deep")
     runs = outcome.record["runs"]
-    assert {name: one["judged"] for name, one in runs.items()} == {"barlow_twins": "z", "nt_xent": "directions"}
+    assert {name: one["judged"] for name, one in runs.items()} == {
+        "barlow_twins from 0.01": "z",
+        "nt_xent from 0.01": "directions",
+    }
     named = {one.quantity: one for one in outcome.findings}
-    steps = named["nt_xent: steps of eigenvalues of cov z/|z|, since the loss sees directions only"]
-    seen, other = (", ".join(f"{t:.3g}" for t in runs["nt_xent"][f"steps_of_{one}"]) for one in ("directions", "z"))
-    assert steps.measured.endswith(f"at t = {seen}") and seen != other
-    assert named["barlow_twins: steps of eigenvalues of cov z"].measured.startswith(
-        f"{len(runs['barlow_twins']['steps_of_z'])}"
-    )
+    told = []
+    for name, seen, words in (
+        ("barlow_twins from 0.01", "z", "cov z"),
+        ("nt_xent from 0.01", "directions", "cov z/|z|, since the loss sees directions only"),
+    ):
+        measured, times = named[f"{name}: steps of eigenvalues of {words}"].measured, runs[name][f"steps_of_{seen}"]
+        assert measured == f"{len(times)}" + f", at t = {', '.join(f'{t:.3g}' for t in times)}" * bool(times)
+        told.append((times, runs[name]["steps_of_directions" if seen == "z" else "steps_of_z"]))
+    assert any(times != others for times, others in told)
     assert "The loss of nt_xent sees directions only" in captions(outcome)
     record = altered(outcome)
-    record["runs"]["nt_xent"]["judged"] = "z"
+    record["runs"]["nt_xent from 0.01"]["judged"] = "z"
     assert "sees directions only" not in captions(outcome, record)
-    after = named["nt_xent: overlap of the embedding with the top modes of the tangent kernel after training"]
+    after = named["nt_xent from 0.01: overlap of the embedding with the top modes of the tangent kernel after training"]
     assert after.predicted.startswith("by chance") and "no theory" in after.predicted

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.randomness import GlobalRandomness
@@ -83,8 +84,11 @@ def fit(
     tick: Any = None,
     checkpoint: Callable[[], Path | None] = lambda: None,
     log: Tell | None = None,
+    settled: bool = False,
 ) -> Trained:
     """Train one encoder on what there is to train on.
+
+    `settled`: batch normalisation begins with the statistics of the images (`settle`), which evaluation needs from the first step on.
 
     `checkpoint()`, asked when all is checked, is the file that the training goes on from, if there is one, and saves to. A signal that
     waits (`grassmann_ssl.interrupt.patience`) is answered between two steps, after a checkpoint. `log` is told the numbers of every record.
@@ -95,7 +99,15 @@ def fit(
     randomness = GlobalRandomness(process.device)
     with randomness.kept():
         randomness.seed(config.seed, 0)
-        return _fit(config, material, process, tick, checkpoint, log, randomness)
+        return _fit(config, material, process, tick, checkpoint, log, settled, randomness)
+
+
+def settle(arm: Arm, material: Material) -> None:
+    """Give batch normalisation the running statistics of the watched images, instead of mean 0 and variance 1.
+
+    Without that, evaluation sees scales move for some 20 steps in which the statistics catch up, whatever is learned.
+    """
+    update_bn(map(floating, material.watched()), arm.method.online)
 
 
 def _fit(
@@ -105,6 +117,7 @@ def _fit(
     tick: Any,
     checkpoint: Callable[[], Path | None],
     log: Tell | None,
+    settled: bool,
     randomness: GlobalRandomness,
 ) -> Trained:
     with unchanged_on_error(*config.own_modules()):
@@ -118,6 +131,8 @@ def _fit(
         notes = {} if path is None else _notes(config, material)
         kept = _Recorded(recorder, randomness)
         start = _resume(path, arm, notes, scaler, kept)
+        if settled and not start:
+            settle(arm, material)
     if start and process.first:
         say(f"resumed at step {start} of {config.steps}")
     clock = _Clock(config.steps, start)

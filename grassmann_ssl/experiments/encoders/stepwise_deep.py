@@ -1,6 +1,7 @@
 """Is the embedding of a deep network learned stepwise, and does its tangent kernel after training predict it?"""
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from grassmann_ssl.data.files import DataOptions
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.encoder_arms import Arm, assemble
-from grassmann_ssl.experiments.encoders.fitting import fit
+from grassmann_ssl.experiments.encoders.fitting import fit, settle
 from grassmann_ssl.experiments.encoders.material import Material, material_of
 from grassmann_ssl.experiments.encoders.train_config import DATA, TrainConfig
 from grassmann_ssl.metrics.steps import LEAST_RECORDS, detect_steps, eigenvalue_steps
@@ -44,12 +45,18 @@ from grassmann_ssl.training.schedules import log_spaced
 
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
+APART = 0.15  # of log t: as near as detected steps are told apart in benchmarks/steps.py
 CHUNK = 50  # images per Jacobian batch
+SEEN = (
+    "z",
+    "directions",
+    "h",
+)  # whose eigenvalues are recorded: embeddings, z / ||z||, and the representations before the head
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepwiseDeepConfig(LoggedConfig):
-    """Stepwise learning of an encoder with a small initial last layer, and its embedding against its tangent kernel."""
+    """Stepwise learning of an encoder from a small initial last layer and the usual one, and its embedding against its tangent kernel."""
 
     NAME: ClassVar[str] = "stepwise-deep"
     EXAMPLE: ClassVar[str] = "stepwise-deep --objectives barlow_twins --steps 300"
@@ -63,8 +70,9 @@ class StepwiseDeepConfig(LoggedConfig):
     """objectives to train; barlow_twins is without normalisation"""
     dim: int = 8
     """embedding dimension d"""
-    init_scale: float = 1e-2
-    """scale of the initial weights of the head's last layer; earlier layers are batch-normalised and therefore scale-invariant"""
+    init_scales: tuple[float, ...] = (1e-2, 1.0)
+    """scales of the initial weights of the head's last layer, each trained with every objective, 1 the usual one; earlier layers are
+    batch-normalised and therefore scale-invariant"""
     batch: int = 512
     """batch size; small eigenvalues of a small batch's moments are noise"""
     steps: int = 600
@@ -83,6 +91,10 @@ class StepwiseDeepConfig(LoggedConfig):
                 f"objectives must be some of {', '.join(OBJECTIVES)}, got {', '.join(unknown) or 'none'}{hint}"
             )
         self.need("records", least=10)
+        self.need("init_scales", above=0)
+        named = [f"{scale:g}" for scale in self.init_scales]
+        if not named or len(set(named)) < len(named):
+            raise ConfigError(f"init_scales must differ from each other, got {' '.join(named) or 'none'}")
         if 2 * self.pairs <= self.dim:
             raise ConfigError(f"pairs must be above dim / 2 = {self.dim / 2:g}, got {self.pairs}")
         seen = len(log_spaced(self.steps, self.records)) - 1  # without t = 0
@@ -91,15 +103,20 @@ class StepwiseDeepConfig(LoggedConfig):
                 f"steps = {self.steps} and records = {self.records} leave {seen} records after the start, and steps are detected in at "
                 f"least {LEAST_RECORDS}: raise steps or records"
             )
-        for name in self.objectives:
-            self.train_config(name)
+        for objective, scale in self.trainings.values():
+            self.train_config(objective, scale)
 
-    def train_config(self, objective: str) -> TrainConfig:
+    @property
+    def trainings(self) -> dict[str, tuple[str, float]]:
+        """The objective and the scale of the start of every training, by name."""
+        return {f"{name} from {scale:g}": (name, scale) for scale in self.init_scales for name in self.objectives}
+
+    def train_config(self, objective: str, init_scale: float) -> TrainConfig:
         """The settings of one training run. Raises ConfigError for settings that cannot be run."""
         return TrainConfig(
             objective=objective, lr=OBJECTIVES[objective], data=self.data, data_options=self.data_options,
             encoder=self.encoder, dim=self.dim, batch=self.batch,
-            steps=self.steps, records=self.records, init_scale=self.init_scale, schedule="constant",
+            steps=self.steps, records=self.records, init_scale=init_scale, schedule="constant",
             optimizer_options=OptimizerOptions(momentum=0.0, weight_decay=0.0), seed=self.seed, device=self.device,
         )  # fmt: skip
 
@@ -107,31 +124,32 @@ class StepwiseDeepConfig(LoggedConfig):
 def stepwise_deep(
     config: StepwiseDeepConfig, progress: Progress | None = None, folder: RunFolder | None = None
 ) -> Outcome:
-    """Train every objective from a small last layer, detect learning steps, and compare embeddings with tangent kernels.
+    """Train every objective from every start, detect learning steps, and compare embeddings with tangent kernels.
 
     The prediction is the closed form of a kernel method (`theory.kernel`): the span of the top-d functions of the kernel, averaged over
     outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
     observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes during training. Ctrl-C keeps the
-    completed objectives, and so does the folder, if one is given, until all are. Raises ConfigError for more pairs than images, or data
+    completed trainings, and so does the folder, if one is given, until all are. Raises ConfigError for more pairs than images, or data
     that cannot be read.
     """
     run = Run(config)
     process = Process(0, 1, run.device)
-    material = material_of(config.train_config(config.objectives[0]), process, progress)
+    trainings = config.trainings
+    material = material_of(config.train_config(*next(iter(trainings.values()))), process, progress)
     pairs = len(torch.cat(list(material.view(0, config.pairs))))
     if config.pairs > pairs:
         raise ConfigError(f"pairs must be at most {pairs}, got {config.pairs}")
-    tick = ticking(progress, len(config.objectives) * config.steps)
+    tick = ticking(progress, len(trainings) * config.steps)
     parts, notes = Parts(folder), {f"images of {config.data}": material.fingerprint}
 
     def trained_on(name: str) -> Part:
         work = partial(_objective, config, name, material, process, lambda _, n=1: tick(name, n), run.logs)
         return parts.of(name, notes, work, lambda: tick(name, config.steps))
 
-    done = run.parts(config.objectives, trained_on)
-    run.resumed = parts.resumed(len(config.objectives))
-    trained = config.objectives[: len(done)]
+    done = run.parts(list(trainings), trained_on)
+    run.resumed = parts.resumed(len(trainings))
+    trained = list(trainings)[: len(done)]
     record: dict[str, Any] = {
         "chance": config.dim / (2 * config.pairs),
         "runs": {name: one for name, (one, _) in zip(trained, done, strict=True)},
@@ -141,10 +159,13 @@ def stepwise_deep(
     }
     spans = {name: arrays[f"{name}_outputs"] for name in trained}
     record["between"] = {
-        f"{a} and {b}": overlap(spans[a], spans[b]) for i, a in enumerate(spans) for b in list(spans)[i + 1 :]
+        f"{a} and {b}": overlap(spans[a], spans[b])
+        for a, b in itertools.combinations(spans, 2)
+        if trainings[a][1] == trainings[b][1]
     }
     columns = {
-        "objective": np.concatenate([[name] * len(arrays[f"{name}_time"]) for name in trained]),
+        "objective": np.concatenate([[trainings[name][0]] * len(arrays[f"{name}_time"]) for name in trained]),
+        "init_scale": np.concatenate([[trainings[name][1]] * len(arrays[f"{name}_time"]) for name in trained]),
         "time": np.concatenate([arrays[f"{name}_time"] for name in trained]),
         "loss": np.concatenate([arrays[f"{name}_loss"] for name in trained]),
     }
@@ -160,33 +181,46 @@ def _objective(
     logs: Logs,
     checkpoint: Callable[[], Path | None],
 ) -> Part:
-    """Train with one objective: the record of its steps and overlaps, and its arrays."""
-    settings = config.train_config(name)
+    """One training: the record of its steps and overlaps, and its arrays."""
+    objective, init_scale = config.trainings[name]
+    settings = config.train_config(objective, init_scale)
     before = assemble(settings, material.example, process)
+    settle(before, material)
     with logs.of(name) as log:
-        trained = fit(settings, material, process, tick, checkpoint, log)
+        trained = fit(settings, material, process, tick, checkpoint, log, settled=True)
     recorded, values = trained.recorder.stacked()
     time = trained.arm.time_of(recorded.numpy(), settings)
     arrays = {"time": time, "loss": values["loss"].numpy()}
     found = {}
-    for seen in ("z", "directions"):
+    for seen in SEEN:
         arrays[seen] = values[seen].numpy()
-        steps = eigenvalue_steps(time, arrays[seen], log_time=True)
+        steps = eigenvalue_steps(time, arrays[seen][:, : config.dim], log_time=True)
         found[seen] = sorted(one.highest for one in steps if one.highest is not None)
     falls = detect_steps(time[1:], arrays["loss"][1:], falling=True, log_time=True)
     pairs = torch.cat([torch.cat(list(material.view(k, config.pairs))) for k in (0, 1)]).double()
     span = arrays["outputs"] = _outputs(trained.arm, pairs)
     kernels = {when: _kernel(arm, pairs) for when, arm in (("before", before), ("after", trained.arm))}
     record = {
+        "objective": objective,
+        "init_scale": init_scale,
         "verdict": evaluation.collapse_verdict(trained.arm, material),
         "judged": "directions" if trained.arm.loss.directional else "z",
-        "steps_of_z": found["z"],
-        "steps_of_directions": found["directions"],
+        **{f"steps_of_{seen}": times for seen, times in found.items()},
+        "apart": {seen: apart(times) for seen, times in found.items()},
         "steps_of_loss": list(falls.times),
         "overlap": {when: overlap(span, _predicted(k, config.dim)) for when, (k, _) in kernels.items()},
         "not_scalar": {when: rest for when, (_, rest) in kernels.items()},
     }
     return record, arrays
+
+
+def apart(times: list[float]) -> int:
+    """How many of the steps, in order, come one by one: at least APART of log t after the one before that counts."""
+    last, count = -np.inf, 0
+    for t in times:
+        if np.log(t) >= last + APART:
+            last, count = float(np.log(t)), count + 1
+    return count
 
 
 def overlap(a: Array, b: Array) -> float:
@@ -231,6 +265,16 @@ def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Findin
                 f"{name}: steps of eigenvalues of {seen}",
                 f"one per learned eigenvalue, at most d = {config.dim}",
                 f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
+                f"{one['apart'][one['judged']]} of them one by one",
+            )
+        )
+        hidden = one["steps_of_h"]
+        lines.append(
+            Finding(
+                f"{name}: steps of the {config.dim} largest eigenvalues of cov h, the representation before the head",
+                None,
+                f"{len(hidden)}" + (f", at t = {', '.join(f'{t:.3g}' for t in hidden)}" if hidden else ""),
+                f"{one['apart']['h']} of them one by one",
             )
         )
         falls = one["steps_of_loss"]

@@ -24,6 +24,8 @@ MODELS = ("linear", "random_features")
 LOGGED = 600
 BEYOND = 1.25  # horizon over the last predicted step
 MOST_STEPS = 200_000
+HALF = 0.5  # of a final height: from here on a dimension is there
+FRAMES, SAMPLES = 36, 120  # of the growing cloud of embeddings
 BEGUN = 0.01  # of an eigenvalue whose plateau is at least 1
 
 
@@ -153,6 +155,11 @@ def stepwise(config: StepwiseConfig, progress: Progress | None = None) -> Outcom
     }
     if problem.law.curves is not None:
         arrays["curves"] = problem.law.curves(arrays["time"])
+    arrays |= _growth(data.x.numpy(), trajectory, measured[0])
+    if "cloud" in arrays:
+        spread = arrays["cloud"].var(1) / arrays["cloud"][-1].var(0)
+        grown = (spread[arrays["cloud_stills"]] > HALF).sum(-1)
+        record["growth"] = {"steps": [0, 1, 2, 3], "dimensions": grown.tolist()}
     if held_out is not None and finished:
         finding, numbers, points = _kernel_agreement(config, data, held_out, trajectory, problem)
         findings += finding
@@ -233,7 +240,7 @@ def _measure(problem: Problem, trajectory: Trajectory) -> tuple[Array, Array]:
     """Measured step times (S, d), nan where not seen, and eigenvalues (K, S, d) of the measured moment."""
     w, moment = trajectory.weights, torch.as_tensor(problem.law.moment)
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moment @ w)).flip(-1).numpy()
-    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.law.heights, 0.5), eigenvalues
+    return first_crossing(trajectory.time.numpy(), eigenvalues / problem.law.heights, HALF), eigenvalues
 
 
 def _compare(
@@ -341,6 +348,34 @@ def _first_plateau(problem: Problem, trajectory: Trajectory) -> tuple[float | No
     second, largest = eigenvalues[at, seeds, -2:].T
     apart = second < BEGUN
     return (float(np.median(largest[apart])) if apart.any() else None), int(apart.sum())
+
+
+def _growth(x: Array, trajectory: Trajectory, steps: Array) -> dict[str, Array]:
+    """Embeddings of the first seed along its first three learned directions, from the start until the fourth step; {} without three.
+
+    `cloud` (F, n, 3): W^T x, centred, of samples spread over the data, at `cloud_time` (F,), on axes that do not move: the k-th is the
+    direction of most variance, across those before, half-way between the k-th step and the next; `cloud_steps` (3,) and `cloud_stills`
+    (4,), the frames at the start and at these times.
+    """
+    if not np.isfinite(steps[:3]).all() or len(steps) < 3:
+        return {}
+    time = trajectory.time.numpy()
+    following = steps[3] if len(steps) > 3 and np.isfinite(steps[3]) else time[-1]
+    moments = np.searchsorted(time, (steps[:3] + np.array([*steps[1:3], following])) / 2).clip(max=len(time) - 1)
+    weights, centred = trajectory.weights[:, 0].numpy(), x - x.mean(0)
+    axes = np.zeros((weights.shape[-1], 0))
+    for k in moments:
+        rows = centred @ weights[k]
+        rows = rows - rows @ axes @ axes.T
+        axes = np.column_stack([axes, np.linalg.eigh(rows.T @ rows)[1][:, -1]])
+    frames = np.unique([*np.linspace(0, moments[-1], FRAMES).round().astype(int), *moments])
+    shown = centred[:: max(1, len(centred) // SAMPLES)][:SAMPLES]
+    return {
+        "cloud": np.stack([shown @ weights[k] @ axes for k in frames]).astype(np.float32),
+        "cloud_time": time[frames],
+        "cloud_steps": steps[:3],
+        "cloud_stills": np.searchsorted(frames, [0, *moments]),
+    }
 
 
 def _kernel_agreement(

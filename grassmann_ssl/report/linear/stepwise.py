@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from grassmann_ssl.report.growth import growth
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import LEGEND, THEORY, TIME, panels, points
 from grassmann_ssl.runs import Outcome
@@ -53,6 +54,17 @@ def page(outcome: Outcome) -> Page:
             ),
         ),
     ]
+    if "cloud" in outcome.arrays:
+        sections.append(
+            Section(
+                "growth",
+                "The embedding over time, along the directions of the first three steps",
+                growth(*(outcome.arrays[f"cloud{name}"] for name in ("_time", "", "_steps", "_stills"))),
+                f"First seed: embeddings of {outcome.arrays['cloud'].shape[1]} samples, centred, until half-way from the third step to "
+                "the next. Axes: directions of most variance, each across the ones before, half-way between a step and the next. Bars: "
+                "variance along them.",
+            )
+        )
     if "held_out_trained" in outcome.arrays:
         sections.append(
             Section(

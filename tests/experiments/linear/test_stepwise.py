@@ -130,6 +130,14 @@ def test_a_kernel_method_is_predicted_from_its_kernel(tmp_path):
 @pytest.mark.slow
 def test_the_a_priori_times_are_those_of_the_draw(tmp_path):
     outcome = trained(tmp_path, data="gaussian", noise=0.2, seeds=20, dim=3)
+    # The cloud of embeddings has one more dimension after each step, and is drawn from the folder.
+    cloud, stills = outcome.arrays["cloud"], outcome.arrays["cloud_stills"]
+    spread = cloud.var(1) / cloud[-1].var(0)
+    assert [int((spread[k] > 0.5).sum()) for k in stills] == [0, 1, 2, 3]
+    assert outcome.arrays["cloud_time"][stills[1]] == pytest.approx(outcome.arrays["cloud_steps"][:2].mean(), rel=0.05)
+    assert (
+        "a point; t = " in (tmp_path / "run" / "report.html").read_text() and (tmp_path / "run" / "growth.svg").exists()
+    )
     said, times = outcome.record["a_priori"], outcome.arrays["measured_times"]
     # the largest of 3 standardised deviations of a mean over 20 seeds, and a bias of up to 1 of the finite learning rate
     assert said["worst_deviation"] < 4
