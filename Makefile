@@ -54,5 +54,5 @@ benchmark: $(STAMP)  ## measure against the peers and rewrite the table of the R
 
 $(STAMP): setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint,docs]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,lint,docs]'
 	touch $(STAMP)

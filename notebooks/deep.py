@@ -65,7 +65,9 @@ data
 
 # %%
 settings = {"steps": 60, "records": 30, "batch": 128} if fast else {"steps": 150, "records": 75, "batch": 256}
-config = StepwiseDeepConfig(objectives=("barlow_twins",), dim=6, pairs=24, out=runs / "deep", **data, **settings)
+config = StepwiseDeepConfig(
+    objectives=("barlow_twins",), init_scales=(0.01,), dim=6, pairs=24, out=runs / "deep", **data, **settings
+)
 outcome = run(config, page=False)
 outcome
 
@@ -83,7 +85,7 @@ outcome.plot.steps()
 # is not finished.
 
 # %%
-audit = audit_embeddings(outcome.arrays["barlow_twins_outputs"])
+audit = audit_embeddings(outcome.arrays["barlow_twins from 0.01_outputs"])
 print(audit)
 audit.plot()
 
@@ -97,8 +99,8 @@ audit.plot()
 outcome.plot.kernel()
 
 # %%
-found = outcome.record["runs"]["barlow_twins"]
-first, last = outcome.arrays["barlow_twins_z"][[0, -1]]
+found = outcome.record["runs"]["barlow_twins from 0.01"]
+first, last = outcome.arrays["barlow_twins from 0.01_z"][[0, -1]]
 print("largest eigenvalue of cov z at the start", first[0], "and all of them at the end", last.round(3))
 print("steps at t =", np.round(found["steps_of_z"], 3))
 print("overlaps", found["overlap"], "by chance", outcome.record["chance"])
