@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
 import torch
 from tyro.constructors import PrimitiveConstructorSpec
@@ -136,7 +136,7 @@ class RunConfig:
     @classmethod
     def known(cls) -> tuple[Setting, ...]:
         """The settings in their order, nested options among the others."""
-        return _known(cls)
+        return _known(cast(Any, cls))
 
     def values(self) -> dict[str, Any]:
         """The value of every setting by its name."""
@@ -164,7 +164,7 @@ class RunConfig:
         options: dict[str, dict[str, Any]] = {one.group: {} for one in nested}
         for one in nested:
             options[one.group][one.field] = settings.pop(one.name)
-        types = {one.name: one.type for one in _declared(cls)}
+        types = {one.name: one.type for one in _declared(cast(Any, cls))}
         return {**settings, **{group: types[group](**values) for group, values in options.items()}}
 
     def need_one_of(self, name: str, known: Iterable[str]) -> None:
@@ -211,10 +211,11 @@ def _declared(kind: Any) -> tuple[Setting, ...]:
 def _known(kind: Any) -> tuple[Setting, ...]:
     found: list[Setting] = []
     for one in _declared(kind):
-        if is_dataclass(one.type):
-            prefix = getattr(one.type, "PREFIX", "")
+        nested: Any = one.type
+        if is_dataclass(nested):
+            prefix = getattr(nested, "PREFIX", "")
             start = f"{prefix}_" if prefix else ""
-            found += [replace(own, name=start + own.name, group=one.name) for own in _declared(one.type)]
+            found += [replace(own, name=start + own.name, group=one.name) for own in _declared(cast(Any, nested))]
         else:
             found.append(one)
     return tuple(found)
