@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import sys
+from functools import cache, partial
 
 import jaxtyping
 import numpy as np
@@ -20,10 +21,9 @@ from tests import readme
 if os.environ.get("JAXTYPING_DISABLE") != "1":  # as where coverage is traced, whose lines these checks are not
     install_import_hook("grassmann_ssl", "tests.typecheck.check")
 import grassmann_ssl.manifolds  # noqa: F401
+from grassmann_ssl.metrics.probes import logistic_probe
 
 torch.set_num_threads(1)
-
-WIDE = ("module", "session")
 
 
 def seed(value):
@@ -55,6 +55,9 @@ def pytest_runtest_setup(item):
         from tests import figures  # matplotlib, which most files of tests do without
 
         figures.choose(in_full=item.get_closest_marker("drawn") is not None)
+    evaluation = sys.modules.get("grassmann_ssl.experiments.encoders.evaluation")
+    if evaluation:  # to its end the probe takes as long as all else of a small training; tests/metrics/ goes there
+        evaluation.logistic_probe = partial(logistic_probe, max_iterations=10)
     seed(1)
     # Trainings, and the many examples of a property, call checked functions a million times, which would double their time; what they
     # call is checked by the other tests, and by the few examples of the quick profile.
@@ -62,23 +65,27 @@ def pytest_runtest_setup(item):
     jaxtyping.config.update("jaxtyping_disable", bool(often))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share a fixture of their file or of the session are on one of pytest's workers, which makes it once."""
-    for item in items:
-        known = getattr(item, "_fixtureinfo", None)
-        shared = (
-            [known.name2fixturedefs[name][-1] for name in item.fixturenames if name in known.name2fixturedefs]
-            if known
-            else []
-        )
-        groups = {
-            f.argname if f.scope == "session" else f.baseid
-            for f in shared
-            if f.scope in WIDE and f.baseid.startswith("tests")
-        }
-        if groups:
-            item.add_marker(pytest.mark.xdist_group(min(groups, key=len)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class SharedRuns(LoadScopeScheduling):
+        """Tests that share what takes long are on one worker, which makes it once: those of the demo, and of files that keep something."""
+
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            if file.endswith("/test_compare.py") or test.startswith("test_the_demo"):
+                return "demo"
+            return file if shares(file) else nodeid
+
+    return SharedRuns(config, log)
+
+
+@cache
+def shares(file):
+    """Whether the tests of a file share a fixture or a cache."""
+    text = (readme.ROOT / file).read_text()
+    return 'scope="module"' in text or "\n@cache\n" in text
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ sources = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
 @pytest.mark.slow
-@pytest.mark.drawn
 @sources
 def test_a_notebook_runs_to_its_claim(source, tmp_path, monkeypatch):
     """Few seeds and steps, in this process, which has imported what a kernel would import anew for each."""

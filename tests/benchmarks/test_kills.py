@@ -14,13 +14,13 @@ from tests.readme import ROOT
 def test_stopped_runs_end_as_those_that_are_not(tmp_path):
     """By SIGKILL and by SIGTERM, in a process of its own, which forks the runs."""
     out = tmp_path / "found.json"
-    given = [sys.executable, "-m", "benchmarks.kills", "--rounds", "2", "--how", "kill", "term", "--out", str(out)]
+    given = [sys.executable, "-m", "benchmarks.kills", "--rounds", "1", "--how", "kill", "term", "--out", str(out)]
     done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     records = json.loads(out.read_text())["records"]
     assert [found["how"] for found in records] == ["kill", "term"]
     for found in records:
-        assert found["identical"] == found["runs"] == 2 and found["stopped"] >= 2 and found["unreadable"] == 0
+        assert found["identical"] == found["runs"] == 1 and found["stopped"] >= 1 and found["unreadable"] == 0
 
 
 def test_times_are_no_difference_and_numbers_are(tmp_path):

@@ -315,9 +315,8 @@ def test_two_processes_are_one(tmp_path):
     data = tmp_path / "few.safetensors"
     save_file({"images": images}, data)  # without labels: no probes, which take longer than the training
     options = (
-        "--constraint feature-orthonormal",
-        "--objective nt_xent --constraint grassmann",
-        "--objective negative_cosine --predictor directpred --teacher 0.9",
+        "--objective nt_xent --constraint feature-orthonormal",
+        "--objective negative_cosine --constraint grassmann --predictor directpred --teacher 0.9",
         "--objective negative_cosine --predictor mlp",
     )
 
