@@ -3,8 +3,10 @@
 import re
 
 import jupytext
+import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from tests.readme import ROOT
 
@@ -21,10 +23,14 @@ def test_a_notebook_runs_to_its_claim(source, tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     cells = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
     space = {"__name__": "__main__", "display": repr}
-    for number, cell in enumerate(cells):
-        cell = re.sub("^%.*", "", cell, flags=re.MULTILINE)  # magic commands
-        exec(compile(cell, f"{source.name}, cell {number}", "exec"), space)
-    plt.close("all")
+    try:
+        with matplotlib.rc_context():
+            for number, cell in enumerate(cells):
+                cell = re.sub("^%.*", "", cell, flags=re.MULTILINE)  # magic commands
+                exec(compile(cell, f"{source.name}, cell {number}", "exec"), space)
+    finally:
+        plt.close("all")
+        torch.set_default_dtype(torch.float32)
     assert any(line.startswith("assert ") for cell in cells for line in cell.splitlines()), "it asserts no claim"
 
 
