@@ -347,7 +347,7 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         (
             ("/ np.sqrt(config.seeds))", "* np.sqrt(config.seeds))"),
             ("error = np.abs(measured / problem.times - 1)", "error = np.abs(measured / measured - 1)"),
-            ("eigenvalues / problem.law.heights, 0.5)", "eigenvalues / problem.law.heights, 0.8)"),
+            ("eigenvalues / problem.law.heights, HALF)", "eigenvalues / problem.law.heights, 0.8)"),
         ),
     ),
     "grassmann_ssl/experiments/linear/stepwise_laws.py": (

@@ -58,6 +58,7 @@ def pytest_runtest_setup(item):
     evaluation = sys.modules.get("grassmann_ssl.experiments.encoders.evaluation")
     if evaluation:  # to its end the probe takes as long as all else of a small training; tests/metrics/ goes there
         evaluation.logistic_probe = partial(logistic_probe, max_iterations=10)
+    torch.set_default_dtype(torch.float32)
     seed(1)
     # Trainings, and the many examples of a property, call checked functions a million times, which would double their time; what they
     # call is checked by the other tests, and by the few examples of the quick profile.

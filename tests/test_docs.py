@@ -35,7 +35,7 @@ def public():
         module = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
         for name in getattr(module, "__all__", ()):
             value = getattr(module, name)
-            home = grassmann_ssl._HOME.get(name) if module is grassmann_ssl else None
+            home = grassmann_ssl.HOME.get(name) if module is grassmann_ssl else None
             yield (
                 (value.__name__ if inspect.ismodule(value) else f"{module.__name__}{f'.{home}' * bool(home)}.{name}"),
                 value,
