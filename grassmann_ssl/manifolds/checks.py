@@ -163,9 +163,9 @@ def check_rotation_invariance(
 ) -> RotationInvariance:
     """Whether a loss is a function of the subspace alone: f(X Q) = f(X) for random orthogonal (unitary) Q.
 
-    X (..., n, p); every leading index gets its own Q. The gradient of such a loss has no part along X -> X Q: X^H G is Hermitian,
-    which is measured at every X Q drawn. float64 recommended; the tolerance is 1e4 eps. Raises AssertionError with the
-    numbers if `raises`, ValueError for a loss that is not finite or does not depend on X, and for draws < 1.
+    X (..., n, p); every leading index gets its own Q, so views that share one are stacked as rows. The gradient of such a loss has no part
+    along X -> X Q: X^H G is Hermitian, which is measured at every X Q drawn. float64 recommended; the tolerance is 1e4 eps. Raises
+    AssertionError with the numbers if `raises`, ValueError for a loss that is not finite or does not depend on X, and for draws < 1.
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
