@@ -55,9 +55,9 @@ _HOMES = {
     "runs": ("Outcome", "load_runs", "runs"),
     "training": ("load_checkpoint", "save_checkpoint", "simulate", "train_encoder", "train_full_batch", "training"),
 }  # fmt: skip
-HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(HOME)]
+__all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from grassmann_ssl import audit as audit
@@ -111,13 +111,13 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would take it to answer to any name
 
     def __getattr__(name):
-        if name not in HOME:
+        if name not in _HOME:
             from difflib import get_close_matches
 
             near = get_close_matches(name, __all__, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AttributeError(f"module 'grassmann_ssl' has no attribute {name!r}{hint}")
-        home = HOME[name]
+        home = _HOME[name]
         module = import_module(f"{__name__}.{home}")
         value = module if home.rpartition(".")[2] == name else getattr(module, name)
         globals()[name] = value

@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 
 # The same examples in every run: the more are tried by `make fuzz`, which draws others.
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=20)
 settings.register_profile("random", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=5)
 CHOSEN = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")

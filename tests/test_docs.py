@@ -31,15 +31,16 @@ EXAMPLES = [
 
 def public():
     """Every public name, with its value: what packages list, and what modules of the theory define."""
-    for folder in PACKAGES:
-        module = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            home = grassmann_ssl.HOME.get(name) if module is grassmann_ssl else None
-            yield (
-                (value.__name__ if inspect.ismodule(value) else f"{module.__name__}{f'.{home}' * bool(home)}.{name}"),
-                value,
-            )
+    modules = [importlib.import_module(".".join(folder.relative_to(ROOT).parts)) for folder in PACKAGES]
+    listed = [(module, name, getattr(module, name)) for module in modules for name in getattr(module, "__all__", ())]
+    rooms = {name for module, name, _ in listed if module is not grassmann_ssl}
+    for module, name, value in listed:
+        if inspect.ismodule(value):
+            yield value.__name__, value
+        elif module is not grassmann_ssl or not hasattr(value, "__module__"):
+            yield f"{module.__name__}.{name}", value
+        elif name not in rooms:  # else it is in its room
+            yield f"{value.__module__}.{name}", value
     for path in (ROOT / "theory").rglob("[!_]*.py"):
         module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
         yield from (

@@ -14,9 +14,7 @@ from grassmann_ssl.runs import Outcome
 from tests.commands import command
 from tests.readme import ROOT
 
-SMALL = (
-    "compare --objectives barlow_twins --arms free grassmann --data gaussian --dim 2 --seeds 1 --steps 4 --init-scales"
-).split()
+SMALL = "phase-symmetry --seeds 1 --dim 2 --inputs 3 --until 1.0 --eta 0.01".split()
 
 
 class Full(io.StringIO):

@@ -125,8 +125,8 @@ def small(case):
     return {"case": case.NAME, **harness.environment(CPU), "repeats": 1, "records": runs[case]()}
 
 
-# Those of the papers take minutes, and are tested in test_reproduction.py.
-SMALL = {name: case for name, case in CASES.items() if name != "reproduction"}
+# The others have tests of their own, and take longer.
+SMALL = {name: case for name, case in CASES.items() if name not in ("basin_map", "process_counts", "reproduction")}
 
 
 @pytest.mark.slow

@@ -316,8 +316,7 @@ def test_two_processes_are_one(tmp_path):
     save_file({"images": images}, data)  # without labels: no probes, which take longer than the training
     options = (
         "--objective nt_xent --constraint feature-orthonormal",
-        "--objective negative_cosine --constraint grassmann --predictor directpred --teacher 0.9",
-        "--objective negative_cosine --predictor mlp",
+        "--objective negative_cosine --constraint stiefel --predictor mlp --teacher 0.9",
     )
 
     def ends(count):
