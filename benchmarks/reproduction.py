@@ -49,17 +49,14 @@ def at(record: Any, path: str) -> Any:
 
 def read(row: Row, record: Values) -> dict[str, Any]:
     """The numbers of a row, by their paths, from the record of its run."""
-    paths = [one.path for one in row.checks] + [
-        one.than for one in row.checks if isinstance(one.than, str) and ":" in one.than
-    ]
+    paths = [one.path for one in row.checks] + [one.other for one in row.checks if one.other]
     return {path: at(record, path) for path in paths}
 
 
 def holds(check: Check, values: Values) -> bool:
     """Whether every number at the path stands to the other as the check says; a number that is missing does not."""
     measured = list(numbers(values[check.path]))
-    known = isinstance(check.than, str) and ":" in check.than
-    others = list(numbers(values[str(check.than)])) if known else [check.than] * len(measured)
+    others = list(numbers(values[check.other])) if check.other else [check.than] * len(measured)
     if not measured or len(measured) != len(others) or None in (*measured, *others):
         return False
     pairs = list(zip(measured, others, strict=True))
@@ -95,8 +92,8 @@ def agreement(row: Row, values: Values | None) -> str:
 def shown(check: Check, values: Values) -> str:
     """A check in words and numbers: of several numbers under one bound the one that decides."""
     found = list(numbers(values[check.path]))
-    if isinstance(check.than, str) and ":" in check.than:
-        return f"{check.what} {said(found)} ({SIGNS[check.relation]} {check.what_than} {said(values[check.than])})"
+    if check.other:
+        return f"{check.what} {said(found)} ({SIGNS[check.relation]} {check.what_than} {said(values[check.other])})"
     if isinstance(check.than, str):
         return f"{check.what}: {said(found)}"
     if check.relation != "equal to" and found and None not in found:

@@ -31,6 +31,11 @@ class Check:
     than: float | str
     what_than: str = "those predicted,"
 
+    @property
+    def other(self) -> str | None:
+        """The path of what it is compared with, where that is a number of the run too."""
+        return self.than if isinstance(self.than, str) and ":" in self.than else None
+
 
 @dataclass(frozen=True)
 class Row:

@@ -255,34 +255,36 @@ def _predicted(kernel: Array, d: int) -> Array:
     return theory.kernel.training_embeddings(modes, min(d, int((modes.gamma > 0).sum())))
 
 
+def _counted(times: list[float]) -> str:
+    """How many steps there are, and when."""
+    return f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else "")
+
+
 def _findings(config: StepwiseDeepConfig, record: dict[str, Any]) -> list[Finding]:
     lines = []
     for name, one in record["runs"].items():
-        times = one[f"steps_of_{one['judged']}"]
         seen = "cov z" if one["judged"] == "z" else "cov z/|z|, since the loss sees directions only"
         lines.append(
             Finding(
                 f"{name}: steps of eigenvalues of {seen}",
                 f"one per learned eigenvalue, at most d = {config.dim}",
-                f"{len(times)}" + (f", at t = {', '.join(f'{t:.3g}' for t in times)}" if times else ""),
+                _counted(one[f"steps_of_{one['judged']}"]),
                 f"{one['apart'][one['judged']]} of them one by one",
             )
         )
-        hidden = one["steps_of_h"]
         lines.append(
             Finding(
                 f"{name}: steps of the {config.dim} largest eigenvalues of cov h, the representation before the head",
                 None,
-                f"{len(hidden)}" + (f", at t = {', '.join(f'{t:.3g}' for t in hidden)}" if hidden else ""),
+                _counted(one["steps_of_h"]),
                 f"{one['apart']['h']} of them one by one",
             )
         )
-        falls = one["steps_of_loss"]
         lines.append(
             Finding(
                 f"{name}: falls of the loss",
                 None,
-                f"{len(falls)}" + (f", at t = {', '.join(f'{t:.3g}' for t in falls)}" if falls else ""),
+                _counted(one["steps_of_loss"]),
             )
         )
         lines.append(Finding(f"{name}: collapse", None, evaluation.verdict_in_words(one["verdict"])))
