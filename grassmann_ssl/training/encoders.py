@@ -71,8 +71,9 @@ def train_encoder(
     for step in range(start, steps):
         for observer in observers:
             observer(step)
+        factor = rate(step)
         for group in groups:
-            group["lr"] = group["initial_lr"] * rate(step)
+            group["lr"] = group["initial_lr"] * factor
         for part in range(accumulate):
             with nullcontext() if part == accumulate - 1 else one_sum():
                 with nullcontext() if half is None else torch.autocast(device.type, half):
