@@ -16,6 +16,7 @@ from sphinx.ext.autodoc.mock import MockFinder  # noqa: E402
 # They take seconds to import, for the base classes of callbacks alone.
 sys.meta_path.insert(0, MockFinder(["lightning", "pytorch_lightning", "transformers"]))
 
+from commands import Commands  # noqa: E402
 from docstrings import settings, typeset, unlink  # noqa: E402
 from mathml import visit_math, visit_math_block  # noqa: E402
 
@@ -62,4 +63,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", typeset)
     app.connect("autodoc-process-signature", settings)
     app.connect("doctree-read", unlink)
+    app.add_directive("commands", Commands)
     app.add_html_math_renderer("mathml", inline_renderers=(visit_math, None), block_renderers=(visit_math_block, None))

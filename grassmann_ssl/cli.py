@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from grassmann_ssl import __version__
-from grassmann_ssl.streams import printed, progress, say, steady
+from grassmann_ssl.streams import printed, progress, say, steady, unprinted
 
 # torch, geoopt and all that needs them are imported where they are used: --version does not wait for them.
 if TYPE_CHECKING:
@@ -178,6 +178,11 @@ def main() -> None:
         if sys.argv[1:] in ([], ["-h"], ["--help"]):
             sys.exit((0 if sys.argv[1:] else 2) if printed(_overview(commands)) else 1)
         sys.exit(app.cli(prog="grassmann-ssl", description=DESCRIPTION))
+    except OSError as error:
+        if not {"-h", "--help"} & {*sys.argv}:
+            raise
+        unprinted(error)  # of a help that goes into `head`
+        sys.exit(1)
     except ConfigError as error:
         sys.exit(_end(2, f"error: {error}"))
     except Diverged as error:

@@ -83,11 +83,16 @@ def printed(text: str, kept: str = "") -> bool:
     try:
         print(plain(text, LINES), flush=True)
     except (OSError, ValueError) as error:
-        _lead_nowhere(sys.stdout)
-        reason = error.strerror if isinstance(error, OSError) else error
-        say(f"grassmann-ssl: stdout cannot be written: {reason}{kept}")
+        unprinted(error, kept)
         return False
     return True
+
+
+def unprinted(error: Exception, kept: str = "") -> None:
+    """Say on stderr why stdout could not be written, and what is `kept` all the same."""
+    _lead_nowhere(sys.stdout)
+    reason = error.strerror if isinstance(error, OSError) else error
+    say(f"grassmann-ssl: stdout cannot be written: {reason}{kept}")
 
 
 def say(text: str) -> None:

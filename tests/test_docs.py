@@ -20,7 +20,7 @@ from tests.browser import PROGRAM, Browser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("docs/index", "docs/choosing", "docs/gallery", "docs/api/theory", "notebooks/compare")
+PAGES = ("docs/index", "docs/commands", "docs/choosing", "docs/gallery", "docs/api/theory", "notebooks/compare")
 PACKAGES = [path.parent for package in ("grassmann_ssl", "theory") for path in (ROOT / package).rglob("__init__.py")]
 EXAMPLES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

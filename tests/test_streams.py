@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from grassmann_ssl import streams
+from grassmann_ssl import cli, streams
 from grassmann_ssl.runs import Outcome
 from tests.commands import command
 from tests.readme import ROOT
@@ -126,6 +126,15 @@ def test_a_full_stdout_is_said_with_what_is_kept(capsys, monkeypatch):
         capsys.readouterr().err
         == "grassmann-ssl: stdout cannot be written: No space left on device; the run is in runs/x\n"
     )
+
+
+def test_a_help_that_nobody_reads_ends_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(sys, "argv", ["grassmann-ssl", "audit", "--help"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "grassmann-ssl: stdout cannot be written: No space left on device\n"
 
 
 # What stdout and stderr are ("shown": read), the exit code, and what is said on stderr.
