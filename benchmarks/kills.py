@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -40,6 +41,7 @@ from benchmarks.harness import environment, write
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.experiments.encoders import fitting, material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from grassmann_ssl.report import draw
 from grassmann_ssl.run import Unwritten, run
 from grassmann_ssl.runs import ConfigError, Outcome, unfinished
 from grassmann_ssl.training import save_checkpoint
@@ -84,6 +86,14 @@ def content(folder: Path) -> dict[str, bytes]:
         else:
             found[path.name] = path.read_bytes()
     return found
+
+
+def first_difference(found: bytes | None, expected: bytes | None) -> str:
+    """The first two lines of a text that differ."""
+    if found is None or expected is None:
+        return ": it is not there" if found is None else ": it should not be there"
+    pairs = zip_longest(found.splitlines(), expected.splitlines(), fillvalue=b"")
+    return "".join([f": {one[:200]!r} for {other[:200]!r}" for one, other in pairs if one != other][:1])
 
 
 def readable(folder: Path) -> bool:
@@ -170,7 +180,9 @@ class Campaign:
             self.counts["stopped"] += 1
             self.counts["unreadable"] += not readable(at)
             self.counts["with a checkpoint"] += unfinished(at)
-            if (at / "run.json").exists() and not unfinished(at):  # stopped when all was written
+            if (at / "run.json").exists() and not unfinished(at):  # stopped when all was written,
+                if code == 1:  # but for the page
+                    draw(at)  # as the message says
                 break
             if code not in (1, 2, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise RuntimeError(f"{COMBINATIONS[k]} ends with exit code {code}")
@@ -179,8 +191,9 @@ class Campaign:
         found = content(at)
         self.counts["identical"] += found == expected
         for name in sorted({*found, *expected}):
-            if found.get(name) != expected.get(name):
-                print(f"{COMBINATIONS[k]}: {name} differs", file=sys.stderr)
+            one, other = found.get(name), expected.get(name)
+            if one != other:
+                print(f"{COMBINATIONS[k]}: {name} differs{first_difference(one, other)}", file=sys.stderr)
         shutil.rmtree(at)
 
     def kill(self, config: TrainConfig, seconds: float) -> int:

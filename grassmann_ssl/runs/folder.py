@@ -229,17 +229,23 @@ def own(path: Path, names: Iterable[str]) -> None:
     listed = {*_listed(path), *names}
     if (path / MANIFEST).exists() and listed != set(_listed(path)):
         with replacing(path / MANIFEST) as scratch:
-            write_json(scratch, {"files": sorted(listed)})
+            write_json(scratch, {**_manifest(path), "files": sorted(listed)})
 
 
 def _listed(path: Path) -> list[str]:
     """The files that a folder lists. Nothing but names: a folder of somebody else may say anything."""
+    listed = _manifest(path).get("files")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [name for name in names if Path(name).name == name and name.isprintable() and name and name[0] != "."]
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What the list of a folder says; nothing where it cannot be read."""
     try:
-        listed = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        names = [name for name in listed if isinstance(name, str) and Path(name).name == name]
-        return [name for name in names if name.isprintable() and name and name[0] != "."]
-    except (OSError, KeyError, TypeError, ValueError):
-        return []
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _settle(path: Path) -> None:
@@ -255,7 +261,7 @@ def _settle(path: Path) -> None:
                 if name not in before and os.path.lexists(path / name):  # not ours: it stays, under another name
                     os.replace(path / name, path / f"{name}~")
                 os.replace(whole / name, path / name)
-        if json.loads((whole / MANIFEST).read_text(encoding="utf-8")).get("finished"):
+        if _manifest(whole).get("finished"):
             _discard(path)
         flush(path)
         os.replace(whole / MANIFEST, path / MANIFEST)

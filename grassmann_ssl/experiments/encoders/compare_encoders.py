@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from grassmann_ssl.runs import (
 from grassmann_ssl.training.watch import Diverged
 
 PROBES = ("knn", "ridge", "logistic")
+SPEAKING = ("objective", "constraint", "predictor")  # settings whose values say which setting they are of
 COLLAPSED = ("complete", "directional", "dimensional")
 KINDS = ("none", *COLLAPSED, "undecided", "diverged")
 FIXED = (
@@ -114,6 +115,19 @@ def _alternatives(arm: str) -> list[str]:
     return [",".join(one) for one in itertools.product(*choices)]
 
 
+def labels(arms: Sequence[str]) -> list[str]:
+    """What arms are called: values of `SPEAKING` without their names, as "nt_xent, grassmann", where that tells all arms apart."""
+    short = [", ".join(_short(part) for part in arm.split(",")) or "defaults" for arm in arms]
+    return short if len({*short}) == len(short) else [arm or "defaults" for arm in arms]
+
+
+def _short(part: str) -> str:
+    name, _, value = part.partition("=")
+    if name.strip() not in SPEAKING:
+        return part.strip()
+    return f"no {name.strip()}" if value.strip() == "none" else value.strip()
+
+
 def _settings(arm: str) -> Iterable[tuple[str, Any]]:
     known = [one.name for one in TrainConfig.known() if one.name not in FIXED]
     for part in filter(None, arm.split(",")):
@@ -155,7 +169,10 @@ def compared(
     run.resumed = parts.resumed(total)
     rows = [row for of_seed, *_ in seeds for row in of_seed]
     arrays = {name: values for _, of_seed, _ in seeds for name, values in of_seed.items()}
-    summaries = [summary_of(config, arm, rows) for arm in config.arms]
+    summaries = [
+        {"label": label, **summary_of(config, arm, rows)}
+        for label, arm in zip(labels(config.arms), config.arms, strict=True)
+    ]
     rule = Rule()
     record = {
         "collapse_rule": str(rule), "thresholds": asdict(rule), "probes": list(PROBES), "arms": summaries, "runs": rows,
@@ -322,7 +339,7 @@ def _paired(differences: np.ndarray) -> float | None:
 
 def _findings(config: CompareEncodersConfig, record: dict[str, Any]) -> list[Finding]:
     """One line per arm, of measurements alone: no theory predicts them."""
-    return [Finding(one["arm"] or "defaults", None, measured(one), _against(one)) for one in record["arms"]]
+    return [Finding(one["label"], None, measured(one), _against(one)) for one in record["arms"]]
 
 
 def measured(summary: dict[str, Any]) -> str:

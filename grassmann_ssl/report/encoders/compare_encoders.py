@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,15 +20,16 @@ FLOOR = 1e-9  # of the largest eigenvalue: where a logarithmic axis puts 0
 def page(outcome: Outcome) -> Page:
     """Arms in numbers, and their spectra."""
     config = outcome.record["config"]
-    kinds = "; ".join(
-        f"{one['arm'] or 'defaults'}: " + ", ".join(f"{kind} {count}" for kind, count in one["kinds"].items() if count)
-        for one in outcome.record["arms"]
-    )
+    of_kinds: dict[str, list[str]] = {}
+    for one in outcome.record["arms"]:
+        counts = ", ".join(f"{kind} {count}" for kind, count in one["kinds"].items() if count)
+        of_kinds.setdefault(counts, []).append(_label(one))
+    kinds = "; ".join(f"{counts}: {', '.join(names)}" for counts, names in of_kinds.items())
     seeds = len({one["seed"] for one in outcome.record["runs"]})
     return Page(
         f"Encoders side by side on {config['data']}",
         f"{seeds} seeds of {config['steps']} steps; data split, views and initial weights of a seed are the same in all arms. "
-        f"Kinds of collapse by arm: {kinds}. {_intervals(outcome)}",
+        f"Kinds of collapse, with their seeds, and the arms: {kinds}. {_intervals(outcome)}",
         (
             Section(
                 "arms",
@@ -43,6 +46,11 @@ def page(outcome: Outcome) -> Page:
             ),
         ),
     )
+
+
+def _label(arm: dict[str, Any]) -> str:
+    """What an arm of a record is called; in older ones by its settings."""
+    return str(arm.get("label") or arm["arm"] or "defaults")
 
 
 def _enough(outcome: Outcome) -> bool:
@@ -64,9 +72,7 @@ def _intervals(outcome: Outcome) -> str:
 
 def _spectra_caption(outcome: Outcome) -> str:
     """Which spectrum was judged in which arm, and the rule."""
-    arms = {
-        kind: [one["arm"] or "defaults" for one in outcome.record["arms"] if one["judged"] == kind] for kind in JUDGED
-    }
+    arms = {kind: [_label(one) for one in outcome.record["arms"] if one["judged"] == kind] for kind in JUDGED}
     which = "; ".join(f"{JUDGED[kind]} for {', '.join(names)}" for kind, names in arms.items() if names)
     dead = outcome.record["thresholds"]["dead"]
     limits = f"Below the dotted line, {dead:g} of the largest, a dimension is dead. {outcome.record['collapse_rule']}."
@@ -86,7 +92,7 @@ def arms(outcome: Outcome) -> Figure:
         panel.set(xlabel=label)
     for k, panel in enumerate(axes.flat):
         panel.set_visible(k < len(quantities))
-        names = [(one["arm"] or "defaults").replace(",", ",\n") for one in outcome.record["arms"]]
+        names = [_label(one).replace(", ", ",\n") for one in outcome.record["arms"]]
         panel.set_yticks(range(count), names, fontsize=8)
         panel.invert_yaxis()
     return figure
@@ -114,7 +120,7 @@ def spectra(outcome: Outcome) -> Figure:
     for panel in axes.flat[count:]:
         panel.set_visible(False)
     for index, (panel, one) in enumerate(zip(axes.flat, outcome.record["arms"], strict=False)):
-        panel.set(title=(one["arm"] or "defaults").replace(",", ",\n"), xlabel="index k")
+        panel.set(title=_label(one).replace(", ", ",\n"), xlabel="index k")
         panel.title.set_fontsize(9)
         if one["judged"] is None:
             panel.text(0.5, 0.5, "diverged", ha="center", transform=panel.transAxes)

@@ -19,6 +19,7 @@ from grassmann_ssl.runs import ConfigError, Outcome
 pytestmark = pytest.mark.slow
 
 ARMS = ("batch=32", "objective=vicreg,lr=0.005,dim=4,batch=32", "objective=vicreg,lr=1e9,batch=32")
+NAMES = ("batch=32", "vicreg, lr=0.005, dim=4, batch=32", "vicreg, lr=1e9, batch=32")
 RANGES = {
     "knn": (0, 1), "ridge": (0, 1), "logistic": (0, 1), "dimensions_used": (1, 8), "rank_z": (1, 8), "rank_h": (1, 256),
     "directions_rank": (1, 8),
@@ -100,12 +101,12 @@ def test_the_spectra_are_those_that_were_judged(three):
             np.testing.assert_array_equal(line, three.arrays[f"arm{index}_seed{k}_spectrum_{kind}"][-1])
         assert len(drawn) == 3
     assert [text.get_text() for text in diverged.texts] == ["diverged"]
-    assert f"cov z for {ARMS[1]}; cov z / ‖z‖ for {ARMS[0]}." in words(three)
+    assert f"cov z for {NAMES[1]}; cov z / ‖z‖ for {NAMES[0]}." in words(three)
     record = copy.deepcopy(three.record)
     record["arms"][0]["judged"] = "z"
     record["thresholds"]["dead"] = 0.037
     outcome = Outcome(record, three.metrics, three.arrays)
-    assert f"cov z for {ARMS[0]}, {ARMS[1]}. Below the dotted line, 0.037 of" in words(outcome)
+    assert f"cov z for {NAMES[0]}, {NAMES[1]}. Below the dotted line, 0.037 of" in words(outcome)
     assert "cov z / ‖z‖" not in words(outcome) and three.record["collapse_rule"] == str(Rule()) in words(three)
     panel = next(one.figure for one in page_of(outcome).sections if one.name == "spectra").axes[1]
     (line,) = {tuple(line.get_ydata()) for line in panel.lines if line.get_linestyle() == ":"} - {
@@ -145,6 +146,18 @@ def test_undecided_seeds_count_neither_as_collapsed_nor_as_decided():
     assert none["collapse_interval"] is None and compare_encoders.measured(none).startswith(
         "collapsed in 0 of 0, undecided in 2"
     )
+
+
+def test_arms_are_called_by_the_values_that_speak_where_these_tell_them_apart():
+    named = {
+        "": "defaults",
+        "objective=nt_xent,constraint=none": "nt_xent, no constraint",
+        "objective=nt_xent, predictor=none,lr=0.1": "nt_xent, no predictor, lr=0.1",
+        "predictor=mlp,constraint=stiefel": "mlp, stiefel",
+    }
+    assert compare_encoders.labels(list(named)) == list(named.values())
+    same = ["objective=linear", "predictor=linear"]
+    assert compare_encoders.labels([*same, ""]) == [*same, "defaults"]
 
 
 def test_alternatives_are_arms_and_what_all_share_is_said_once():
