@@ -323,6 +323,72 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("return weights / total", "return weights"),
         ),
     ),
+    "grassmann_ssl/optim/adam.py": (
+        "tests/optim/test_optimizers.py tests/optim/test_geoopt.py",
+        (
+            ("average.lerp_(gradient, 1 - beta1)", "average.lerp_(gradient, beta1)"),
+            ("lerp_(square, 1 - beta2)) / (1 - beta2**steps)", "lerp_(square, 1 - beta2))"),
+            ('-group["lr"] / (1 - beta1**steps)', '-group["lr"]'),
+            ("torch.maximum(largest,", "torch.minimum(largest,"),
+            ('size = scale**0.5 + group["eps"]', 'size = (scale + group["eps"]) ** 0.5'),
+            ("vecdot(gradient, gradient).real[..., None]", "vecdot(gradient, average).real.abs()[..., None]"),
+            ("manifold.proju_(x, average / size)", "average / size"),
+            ("average.copy_(moved)", "pass"),
+        ),
+    ),
+    "grassmann_ssl/optim/sgd.py": (
+        "tests/optim/test_optimizers.py tests/optim/test_geoopt.py",
+        (
+            ("torch.add(gradient, buffer, alpha=momentum), buffer, -lr", "buffer, buffer, -lr"),
+            (
+                "manifold.proju_(x, torch.add(gradient, buffer, alpha=momentum, out=buffer))",
+                "torch.add(manifold.proju(x, gradient), buffer, alpha=momentum, out=buffer)",
+            ),
+            ("gradient + momentum * buffer if", "gradient + buffer if"),
+        ),
+    ),
+    "grassmann_ssl/optim/muon.py": (
+        "tests/optim/test_muon.py",
+        (
+            ("2 * _hermitian((a + multiplier) @ t)", "2 * (a + multiplier) @ t"),
+            ("half = multiplier @ (a + multiplier / 2)", "half = multiplier @ (a + multiplier)"),
+            ("u = (g + normal) @ t", "u = g @ t"),
+            ("/ (1 + _size(residual @ residual).sqrt())", ""),
+            ("t, a = t @ q, q @ a @ q", "t, a = t @ q, a @ q"),
+            ("gradient = tangent_gradient(manifold, x, gradient)", "pass"),
+        ),
+    ),
+    "grassmann_ssl/optim/landing.py": (
+        "tests/optim/test_optimizers.py",
+        (
+            ("(self.safety - d)", "(1 - d)"),
+            ("a = self.attraction * d * (1 - d)", "a = self.attraction * d * (1 + d)"),
+            ('min(group["lr"], 1 / (2 * self.attraction))', 'group["lr"]'),
+        ),
+    ),
+    "grassmann_ssl/optim/lars.py": (
+        "tests/optim/test_lars.py",
+        (('alpha=group["weight_decay"])', "alpha=0.0)"), ('group["trust"] * w / g', 'group["trust"] * w')),
+    ),
+    "grassmann_ssl/optim/lbfgs.py": (
+        "tests/optim/test_line_search.py tests/optim/test_optimizers.py",
+        (
+            ("q *= scale[:, None]", "q *= 1.0"),
+            ("q[:, i] += first - ", "q[:, i] += first + "),
+            ("taken & ~known, np", "taken, np"),
+        ),
+    ),
+    "grassmann_ssl/optim/cg.py": (
+        "tests/optim/test_line_search.py tests/optim/test_optimizers.py",
+        (
+            (
+                "np.minimum(points.sum(points.inner(here.gradient, change)), points.sum(here.squares))",
+                "points.sum(here.squares)",
+            ),
+            ("old = [s.space.proju(s.x, d) for s, d", "old = [d for s, d"),
+            ("np.clip(flat, 0.25, 4.0)", "1.0"),
+        ),
+    ),
     "grassmann_ssl/training/many_systems.py": (
         "tests/training/test_many_systems.py",
         (("alpha=step / 6)", "alpha=step / 5)"), ("counts.double() * step", "counts.double()")),
