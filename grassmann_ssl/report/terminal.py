@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Finding, Outcome
 
-HEADINGS = ("quantity", "predicted", "measured", "agreement")
-MOST = (44, 40, 40, 44)  # characters of a column before it is wrapped
+MOST = {"quantity": 44, "predicted": 40, "measured": 40, "agreement": 44}  # characters of a column before it is wrapped
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -23,14 +22,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
+def headings(findings: Sequence[Finding]) -> list[str]:
+    """The columns in which some finding says something."""
+    return [name for name in MOST if any(getattr(one, name) for one in findings)]
+
+
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings of an experiment as text; long cells are wrapped."""
+    """The findings of an experiment as text; long cells are wrapped, columns without any word left out."""
     lines: list[tuple[str, ...]] = []
+    shown = headings(findings)
     for f in findings:
-        cells = (f.quantity, *(cell or "–" for cell in (f.predicted, f.measured, f.agreement)))
-        wrapped = [textwrap.wrap(cell, most) or [""] for cell, most in zip(cells, MOST, strict=True)]
+        wrapped = [textwrap.wrap(getattr(f, name) or "–", MOST[name]) or [""] for name in shown]
         lines += itertools.zip_longest(*wrapped, fillvalue="")
-    return "\n".join(table(HEADINGS, lines))
+    return "\n".join(table(shown, lines))
 
 
 def summary(outcome: Outcome) -> str:

@@ -101,6 +101,8 @@ def test_findings_are_columns_of_text():
         "a          1          2         b",
         "long name  1          2         c",
     ]
+    lines = findings_table([Finding("a", None, "2", None), Finding("b", None, "3", "c")]).splitlines()
+    assert lines[0].split() == ["quantity", "measured", "agreement"] and lines[2].split() == ["a", "2", "–"]
 
 
 def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unasked(tmp_path, monkeypatch):
