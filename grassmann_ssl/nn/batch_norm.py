@@ -1,4 +1,6 @@
-"""Batch normalisation over the batch of all processes, on any device."""
+"""Batch normalisation over the batch of all processes, on any device, and its statistics before the first step."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -60,3 +62,25 @@ def globalise_batch_norm(model: nn.Module) -> nn.Module:
         else:
             globalise_batch_norm(child)
     return model
+
+
+@torch.no_grad()
+def settle_batch_norm(model: nn.Module, chunks: Iterable[Tensor]) -> None:
+    """Give every batch norm the running statistics of these inputs, chunks (n, ...), in place of those it has.
+
+    sum_i n_i s_i / sum_i n_i of the statistics s_i of the chunks. One of a single row has no variance and is passed over.
+    `torch.optim.swa_utils.update_bn` gives a short last chunk the weight of a whole one, and raises where that is one row.
+    """
+    norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    momenta, training, rows = [one.momentum for one in norms], model.training, 0
+    model.train()
+    for chunk in chunks if norms else ():
+        if len(chunk) < 2:
+            continue
+        rows += len(chunk)
+        for one in norms:
+            one.momentum = len(chunk) / rows
+        model(chunk)
+    for one, momentum in zip(norms, momenta, strict=True):
+        one.momentum = momentum
+    model.train(training)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from grassmann_ssl.nn.batch_norm import GlobalBatchNorm, globalise_batch_norm
+from grassmann_ssl.nn.batch_norm import GlobalBatchNorm, globalise_batch_norm, settle_batch_norm
 from grassmann_ssl.training.torchrun import parallelise
 from tests.nn.test_distributed import run_in
 
@@ -47,3 +47,16 @@ def test_alone_it_is_torchs_and_shares_its_checkpoint():
         assert torch.equal(value, other), name
     with pytest.raises(ValueError, match="must track running statistics"):
         globalise_batch_norm(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)))
+
+
+def test_statistics_of_chunks_are_weighted_by_their_rows_and_a_single_row_has_none():
+    x = torch.randn(11, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + torch.arange(11)[:, None]
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).double().eval()
+    settle_batch_norm(model, x.split(5))  # of 5, 5 and 1 rows
+    torch.testing.assert_close(model[0].running_mean, x[:10].mean(0), atol=1e-14, rtol=1e-14)
+    settle_batch_norm(model, x.split(8))  # of 8 and 3, whatever there was before
+    torch.testing.assert_close(model[0].running_mean, x.mean(0), atol=1e-14, rtol=1e-14)
+    variance = (8 * x[:8].var(0) + 3 * x[8:].var(0)) / 11
+    torch.testing.assert_close(model[0].running_var, variance, atol=1e-14, rtol=1e-14)
+    assert model[0].momentum == nn.BatchNorm1d(4).momentum and not model.training
+    settle_batch_norm(nn.Linear(4, 2), iter([None]))  # nothing to settle: nothing is read

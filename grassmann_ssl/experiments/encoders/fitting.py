@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
 from grassmann_ssl.data.batches import Split
 from grassmann_ssl.data.randomness import GlobalRandomness
@@ -19,6 +18,7 @@ from grassmann_ssl.experiments.encoders.material import Material
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.interrupt import STEP, Again, Interrupted, patience
 from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
+from grassmann_ssl.nn.batch_norm import settle_batch_norm
 from grassmann_ssl.nn.joint_embedding import JointEmbedding, embeddings, floating
 from grassmann_ssl.nn.unchanged import unchanged_on_error
 from grassmann_ssl.runs import ConfigError, Tell
@@ -107,7 +107,7 @@ def settle(arm: Arm, material: Material) -> None:
 
     Without that, evaluation sees scales move for some 20 steps in which the statistics catch up, whatever is learned.
     """
-    update_bn(map(floating, material.watched()), arm.method.online)
+    settle_batch_norm(arm.method.online, map(floating, material.watched()))
 
 
 def _fit(
