@@ -50,7 +50,7 @@ def page_of(outcome: Outcome) -> Page:
     return page
 
 
-def stored_page(folder: Path) -> tuple[Outcome, Page]:
+def stored_page(folder: str | Path) -> tuple[Outcome, Page]:
     """The outcome that a run folder holds, and its page. Raises ConfigError as `draw`."""
     outcome = Outcome.load(folder)
     try:
@@ -62,7 +62,7 @@ def stored_page(folder: Path) -> tuple[Outcome, Page]:
         ) from error
 
 
-def draw(folder: Path) -> Path:
+def draw(folder: str | Path) -> Path:
     """Draw the page of a run folder from its files, and return the path of its report.html.
 
     The same files give the same figures, byte for byte, under the same versions of matplotlib and its fonts. Each file is
@@ -72,6 +72,7 @@ def draw(folder: Path) -> Path:
     # It imports matplotlib, which --help and config errors should not wait for.
     from grassmann_ssl.report.page import render
 
+    folder = Path(folder)
     outcome, page = stored_page(folder)
     files = render(outcome, page)
     for name, content in files.items():

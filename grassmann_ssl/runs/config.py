@@ -119,6 +119,8 @@ class RunConfig:
         return f"{type(self).__name__}({', '.join(f'{one.name}={getattr(self, one.name)!r}' for one in given)})"
 
     def __post_init__(self) -> None:
+        if isinstance(self.out, str):  # as one writes it
+            object.__setattr__(self, "out", Path(self.out))
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
         for name, value in self.values().items():
@@ -131,7 +133,7 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(self.out) if self.out else Path("runs") / self.NAME
+        return self.out or Path("runs") / self.NAME
 
     @classmethod
     def known(cls) -> tuple[Setting, ...]:

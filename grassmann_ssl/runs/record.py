@@ -199,7 +199,7 @@ class Outcome:
             (folder / f"{name}.safetensors").write_bytes(save(arrays))
 
     @classmethod
-    def load(cls, folder: Path) -> Outcome:
+    def load(cls, folder: str | Path) -> Outcome:
         """The outcome that a run folder holds, from open formats alone.
 
         Raises ConfigError where the folder is not there, holds no run, or a file of it cannot be read (named).
@@ -209,7 +209,7 @@ class Outcome:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        at = folder
+        at = folder = Path(folder)
         try:
             settled(folder)
             at = folder / "run.json"

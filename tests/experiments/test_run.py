@@ -115,6 +115,12 @@ def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unaske
     assert json.loads((tmp_path / "runs" / "square" / "run.json").read_text())["config"]["numbers"] == [3.0]
 
 
+def test_a_folder_may_be_given_as_text(tmp_path):
+    outcome = run(SquareConfig(out=str(tmp_path / "run")))
+    assert outcome.folder == tmp_path / "run" == draw(str(tmp_path / "run")).parent
+    assert Outcome.load(str(tmp_path / "run")).findings == outcome.findings
+
+
 def test_what_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         run(SquareConfig(out=tmp_path / "run", more={"bad": float("nan")}))
