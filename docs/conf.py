@@ -22,7 +22,11 @@ from mathml import visit_math, visit_math_block  # noqa: E402
 
 import grassmann_ssl  # noqa: E402
 
-project, author, copyright = "grassmann_ssl", "the authors of grassmann_ssl", "the authors of grassmann_ssl, MIT licence"
+project, author, copyright = (
+    "grassmann_ssl",
+    "the authors of grassmann_ssl",
+    "the authors of grassmann_ssl, MIT licence",
+)
 release = version = grassmann_ssl.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
