@@ -42,7 +42,11 @@ def provenance(device: torch.device) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: _version_of(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version_of(name) for name in packages},
+            "torch": str(torch.__version__),  # with its build, which the metadata of some wheels do not name
+        },
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
         "machine": platform.machine(),

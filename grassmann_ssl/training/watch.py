@@ -22,7 +22,6 @@ class FiniteWatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._host = device.type == "cpu"
         self._first = torch.full((), NEVER, dtype=torch.int64, device=device)
         self._gradient = self._first.clone()
         self._skipped = torch.zeros_like(self._first)
@@ -31,6 +30,10 @@ class FiniteWatch:
         self._count = 0
         self._model: nn.Module | None = None
         self._listed: list[nn.Parameter] = []
+
+    @property
+    def _host(self) -> bool:
+        return self.device.type == "cpu"
 
     def note(self, step: int, loss: Tensor) -> None:
         """Take the loss of a step. Raises Diverged on a CPU where it is not finite."""
