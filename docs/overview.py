@@ -39,11 +39,16 @@ def sections(root: Path) -> list[Section]:
 
 
 def gallery(root: Path) -> str:
-    """Every picture with its heading and the first command of its section. Raises ValueError for a picture without one."""
+    """Every picture with its heading and the nearest command of its section. Raises ValueError for a picture without one."""
     out = []
     for section in sections(root):
-        for text, file in PICTURE.findall(section.text):
-            command = COMMAND.search(section.text.replace("\\\n", ""))
+        whole = section.text.replace("\\\n", "")
+        for picture in PICTURE.finditer(whole):
+            text, file = picture.groups()
+            apart = {
+                max(one.start() - picture.end(), picture.start() - one.end()): one for one in COMMAND.finditer(whole)
+            }
+            command = apart[min(apart)] if apart else None
             if command is None:
                 raise ValueError(f"docs/{section.address} says of {file} not by which command it is made")
             line = re.sub(r" {2,}", " ", command[1] or command[2])

@@ -46,14 +46,20 @@ def load_array(path: str | Path, name: str | None = None) -> np.ndarray | Tensor
     return _numbers(path, _table(path, kind))
 
 
-def load_column(path: str | Path) -> np.ndarray:
-    """One entry for each row, (N,): the only array, or the only column, of a file; integers, texts or other values.
+def file_and_name(text: str) -> tuple[str, str | None]:
+    """A file, and the name of what is meant in it, of FILE or FILE:NAME."""
+    file, colon, name = text.rpartition(":")
+    return (file, name) if colon and Path(file).suffix.lower() in KINDS and not Path(text).exists() else (text, None)
 
-    Raises ValueError as `load_array`, and where there are several columns or some entries are missing.
+
+def load_column(path: str | Path, name: str | None = None) -> np.ndarray:
+    """One entry for each row, (N,): the only array or column of a file, or that of this name; integers, texts or other values.
+
+    Raises ValueError as `load_array`, and where there are several columns and none is named, or some entries are missing.
     """
     path, kind = _of_known_kind(path)
     if kind not in TABLES:
-        array = load_array(path)
+        array = load_array(path, name)
         values = array.numpy() if isinstance(array, Tensor) else array
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
@@ -61,9 +67,11 @@ def load_column(path: str | Path) -> np.ndarray:
             raise ValueError(f"{path} must hold one entry for each row, (N,), got shape {values.shape}")
         return values
     table = _table(path, kind)
-    if table.num_columns != 1:
-        raise ValueError(f"{path} must have one column, got {table.num_columns}: {_shown(table.column_names)}")
-    column = table.column(0)
+    if name is None and table.num_columns != 1:
+        raise ValueError(
+            f"{path} must have one column, got {table.num_columns}: {_shown(table.column_names)}; FILE:NAME chooses one"
+        )
+    column = table.column(0 if name is None else _chosen(path, table.column_names, name))
     if column.null_count:
         raise ValueError(f"{path} has {column.null_count} of {len(column)} entries missing")
     return column.to_numpy() if _is_number(column.type) else np.asarray(column.to_pylist())

@@ -10,7 +10,13 @@ from torch import Tensor
 from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, trigonometric
 from grassmann_ssl.manifolds.orthonormal import refined
-from grassmann_ssl.manifolds.subspaces import geodesic_distance, logarithm, procrustes, squared_distance
+from grassmann_ssl.manifolds.subspaces import (
+    geodesic_distance,
+    logarithm,
+    procrustes,
+    same_shape,
+    squared_distance,
+)
 from grassmann_ssl.manifolds.tall import inner_products
 from grassmann_ssl.precision import in_full_precision
 
@@ -79,6 +85,7 @@ class Grassmann(OrthonormalMatrices):
         Where the largest principal angle is pi/2 the logarithm is not unique (`cut_locus_margin` is 0), and one of the shortest is
         returned. ||U|| = dist(X, Y). Source: BZA, algorithm 5.3, with atan2 for arcsin.
         """
+        same_shape(x, y)
         x, y = self.whiten(x), self.whiten(y)
         return self.unwhiten(logarithm(x, y))
 
@@ -89,12 +96,14 @@ class Grassmann(OrthonormalMatrices):
         Its gradient, -Log_X(Y)/dist, does not exist at span(Y) = span(X); 0 is returned there, to rounding. NaN for matrices that are not
         orthonormal (see `squared_distance`), which `Validated` names.
         """
+        same_shape(x, y)
         distance = geodesic_distance(self.whiten(x), self.whiten(y))
         return distance[..., None, None] if keepdim else distance
 
     @in_full_precision
     def dist2(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Squared geodesic distance, the sum of squared principal angles, with gradient -2 Log_X(Y); shapes as `dist`."""
+        same_shape(x, y)
         squared = squared_distance(self.whiten(x), self.whiten(y))
         return squared[..., None, None] if keepdim else squared
 

@@ -10,6 +10,7 @@ from grassmann_ssl.manifolds.base import OrthonormalMatrices
 from grassmann_ssl.manifolds.matrix_functions import minus_product, unitary_factor
 from grassmann_ssl.manifolds.orthonormal import cholesky_qr, householder_qr
 from grassmann_ssl.manifolds.shooting import Logarithm, shoot
+from grassmann_ssl.manifolds.subspaces import same_shape
 from grassmann_ssl.manifolds.tall import double, inner_products
 from grassmann_ssl.precision import in_full_precision
 
@@ -27,6 +28,7 @@ class _Logarithms(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no types
         thesis, UCLouvain) and pi in the Euclidean one (Absil & Mataigne 2024, arXiv 2405.02268). Failure to converge is reported, not
         raised. At most `max_iterations`, 500 unless given. No gradient; waits for the device.
         """
+        same_shape(x, y)
         return shoot(self.expmap, self.proju, x, y, MAX_ITERATIONS if max_iterations is None else max_iterations)
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:

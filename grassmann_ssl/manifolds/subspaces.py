@@ -59,6 +59,11 @@ def _check_basis(y: Tensor, name: str, x: Tensor, first: str) -> None:
         raise ValueError(f"{name} must have shape (..., n, p) with n >= p >= 1, got {tuple(y.shape)}")
     if y.dtype != x.dtype:
         raise TypeError(f"{name} must have the dtype of {first}, {x.dtype}, got {y.dtype}")
+    same_shape(x, y, name, first)
+
+
+def same_shape(x: Tensor, y: Tensor, name: str = "y", first: str = "x") -> None:
+    """Raise ValueError unless Y is of the n and p of X: matrix products take other shapes, in silence or with a line of their own."""
     if y.shape[-2:] != x.shape[-2:]:
         raise ValueError(f"{name} must have n, p = {tuple(x.shape[-2:])} as {first} has, got shape {tuple(y.shape)}")
 

@@ -164,6 +164,8 @@ def _attach(module: Any) -> None:
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:
     """The parameter to constrain. Raises ValueError or TypeError where it cannot be."""
     kind = type(module).__name__
+    if isinstance(name, geoopt.Manifold):
+        raise TypeError(f"name must be that of a parameter, got {name}: give the manifold as manifold={name}")
     if parametrize.is_parametrized(module, name):
         raise ValueError(f"{name} of {kind} is parametrized: remove the parametrization first")
     weight = module._parameters.get(name)

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from grassmann_ssl.runs.record import headings
+
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Finding, Outcome
 
@@ -20,11 +22,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in whole]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return lines
-
-
-def headings(findings: Sequence[Finding]) -> list[str]:
-    """The columns in which some finding says something."""
-    return [name for name in MOST if any(getattr(one, name) for one in findings)]
 
 
 def findings_table(findings: Sequence[Finding]) -> str:

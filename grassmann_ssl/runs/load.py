@@ -86,11 +86,16 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
     """The runs of `load_runs`, and in one line which are left out and why, "" for none. Raises ConfigError where there is no run."""
     given = [where] if isinstance(where, str | Path) else list(where)
     folders: dict[Path, Path] = {}
+    empty = []
     for one in given:
+        before = len(folders)
         for path in [str(one)] if Path(one).exists() else sorted(glob.glob(str(one), recursive=True)):
             for folder in sorted(_runs_below(Path(path))):
                 at = folder.resolve()
                 folders[at] = min(folders.get(at, folder), folder, key=lambda one: (len(one.parts), one))
+                before = -1
+        if len(folders) == before:
+            empty.append(f"there is no run in {one}" if Path(one).exists() else f"{one} is not there")
     outermost = {at: folder for at, folder in folders.items() if folders.keys().isdisjoint(at.parents)}
     runs, bad = [], []
     for folder in outermost.values():
@@ -98,9 +103,10 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
             runs.append(StoredRun(folder, read_record(folder)))
         except ConfigError as error:
             bad.append(str(error))
-    left_out = f"{len(bad)} of {len(outermost)} runs left out: {', '.join(bad)}" if bad else ""
+    left_out = "; ".join([f"{len(bad)} of {len(outermost)} runs left out: {', '.join(bad)}"] * bool(bad) + empty)
     if not runs:
-        raise ConfigError(f"{' '.join(map(str, given))}: there is no run{'; ' + left_out if left_out else ''}")
+        why = f"; {left_out}" if bad else ""
+        raise ConfigError(f"{' '.join(map(str, given))}: there is no run{why}")
     return runs, left_out
 
 

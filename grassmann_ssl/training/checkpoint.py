@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -25,22 +26,25 @@ class Recording(Protocol):
     def restore(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+NONE: Mapping[str, Any] = MappingProxyType({})
 Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     step: int,
-    notes: Mapping[str, Any],
+    notes: Mapping[str, Any] = NONE,
     scaler: torch.amp.GradScaler | None = None,
     recording: Recording | None = None,
 ) -> None:
     """Write what decides the steps from `step` on, and what was recorded before; `notes` (JSON) are compared when it is loaded.
 
+    Random states are not part of it: draw what a step needs from a generator that is seeded by the step.
     What was at `path` is replaced when the whole is on the disk, and stays if writing fails. Raises OSError then.
     """
+    path, optimizers = Path(path), _listed(optimizers)
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"recording/{name}": value for name, value in (recording.state() if recording else {}).items()}
     settings = []
@@ -55,7 +59,7 @@ def save_checkpoint(
         settings.append([{n: v for n, v in group.items() if n != "params"} for group in state["param_groups"]])
     # A copy each: shared memory, as of tied weights, is not for this format.
     owned = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    content = json.dumps({"step": step, "groups": settings, "notes": notes, "scaler": _of_scaler(scaler)})
+    content = json.dumps({"step": step, "groups": settings, "notes": dict(notes), "scaler": _of_scaler(scaler)})
     with replacing(path) as scratch:
         try:
             save_file(owned, scratch, metadata={"checkpoint": content, "checksum": checksum(owned, content)})
@@ -63,11 +67,15 @@ def save_checkpoint(
             raise OSError(str(error)) from None
 
 
+def _listed(optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> Sequence[torch.optim.Optimizer]:
+    return [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else optimizers
+
+
 def load_checkpoint(
-    path: Path,
+    path: str | Path,
     model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    notes: Mapping[str, Any],
+    optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    notes: Mapping[str, Any] = NONE,
     scaler: torch.amp.GradScaler | None = None,
     recording: Recording | None = None,
 ) -> int:
@@ -77,6 +85,7 @@ def load_checkpoint(
     Raises ValueError where the file is no whole checkpoint, was changed after it was written, or is one of other settings (names those that
     differ), parameters or shapes; the model and the optimizers are then as before.
     """
+    path, optimizers = Path(path), _listed(optimizers)
     content, tensors = _read(path)
     then, now = content["notes"], json.loads(json.dumps(dict(notes)))
     different = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from grassmann_ssl.data import load_array, load_column
+from grassmann_ssl.data.array_files import file_and_name
 
 ROWS = np.random.default_rng(0).standard_normal((12, 3))
 
@@ -205,6 +206,13 @@ def test_labels_are_one_entry_for_each_row(tmp_path):
         assert load_column(tmp_path / name).tolist() == [0, 1, 2]
     refused(write(tmp_path, ".npy"), "must hold one entry for each row", "(12, 3)", load=load_column)
     refused(write(tmp_path, ".csv"), "must have one column, got 3: a, b, c", load=load_column)
+    two = write(tmp_path, ".csv")
+    assert file_and_name(f"{two}:b") == (str(two), "b") and file_and_name(str(two)) == (str(two), None)
+    assert load_column(two, "b").tolist() == load_array(two)[:, 1].tolist()
+    save_file({"z": torch.ones(3, 2), "y": torch.arange(3)}, tmp_path / "both.safetensors")
+    assert load_column(tmp_path / "both.safetensors", "y").tolist() == [0, 1, 2]
+    (tmp_path / "a.csv:b").write_text("y\n1\n")  # a name of a file, as it is
+    assert file_and_name(str(tmp_path / "a.csv:b")) == (str(tmp_path / "a.csv:b"), None)
     pd.DataFrame({"y": ["cat", None]}).to_parquet(tmp_path / "gap.parquet")
     refused(tmp_path / "gap.parquet", "has 1 of 2 entries missing", load=load_column)
 

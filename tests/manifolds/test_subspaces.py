@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grassmann_ssl.manifolds import subspaces
+from grassmann_ssl.manifolds import Grassmann, Stiefel, subspaces
 from grassmann_ssl.manifolds.subspaces import (
     DISTANCES,
     basis,
@@ -500,6 +500,10 @@ def test_geodesic_ema_records_no_gradient_and_checks_the_decay():
 
 def test_bad_bases_are_named():
     x = torch.eye(5, 2)
+    for manifold in (Grassmann(), Stiefel()):
+        for function in (manifold.dist, manifold.dist2, manifold.logmap):
+            with pytest.raises(ValueError, match=r"y must have n, p = \(5, 2\) as x has, got shape \(5, 3\)"):
+                function(x, torch.eye(5, 3))
     for function in (principal_angles, principal_vectors, cut_locus_margin, procrustes):
         with pytest.raises(ValueError, match=r"y must have n, p = \(5, 2\) as x has, got shape \(5, 3\)"):
             function(x, torch.eye(5, 3))

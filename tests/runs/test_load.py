@@ -179,6 +179,15 @@ def test_where_there_is_no_run_it_is_said(tmp_path):
             stored_runs(where)
 
 
+def test_what_was_given_and_holds_no_run_is_named(tmp_path):
+    stored(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    runs, left_out = stored_runs([tmp_path / "run", tmp_path / "empty", tmp_path / "nope"])
+    assert len(runs) == 1
+    assert left_out == f"there is no run in {tmp_path / 'empty'}; {tmp_path / 'nope'} is not there"
+    assert stored_runs([tmp_path / "run", tmp_path])[1] == ""  # the same run twice
+
+
 def test_without_pandas_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     original = builtins.__import__
 

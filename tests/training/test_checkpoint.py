@@ -72,6 +72,12 @@ def test_every_optimizer_goes_on_from_its_checkpoint_to_the_bit(kind, tmp_path):
     assert torch.equal(weights(model), weights(other))
 
 
+def test_one_optimizer_and_a_path_in_letters_are_enough(tmp_path):
+    model, optimizer = stepped("riemannian sgd")
+    save_checkpoint(f"{tmp_path}/c", model, optimizer, 3)
+    assert load_checkpoint(f"{tmp_path}/c", model, optimizer) == 3
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("size", [0, 1, 9])
 def test_a_state_of_another_size_never_reaches_the_kernels(kind, size, tmp_path):

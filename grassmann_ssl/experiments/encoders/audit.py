@@ -13,7 +13,7 @@ from grassmann_ssl.audit import KINDS, Audit, Rule, audit_embeddings
 from grassmann_ssl.audit.record import restored, stored
 from grassmann_ssl.audit.rows import as_tensor
 from grassmann_ssl.audit.words import CLASS_HEADER, class_cells, number_text
-from grassmann_ssl.data.array_files import NAMED, load_array, load_column
+from grassmann_ssl.data.array_files import NAMED, file_and_name, load_array, load_column
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, Table, choice, setting, ticking
 
 TOKENS = ("none", "mean", "rows")
@@ -61,11 +61,11 @@ class AuditConfig(RunConfig):
     """name of the array in FILE, and in the file of positives, where they are .npz or .safetensors with several, or of the column of lists
     where they are .parquet with several columns"""
     positive: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """file of the same rows in another view: alignment, uniformity, LiDAR"""
+    """file of the same rows in another view: alignment, uniformity, LiDAR. FILE:NAME where it holds several arrays"""
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """file of one class for each row, an integer or a text"""
+    """file of one class for each row, an integer or a text. FILE:NAME where it holds several arrays or columns"""
     groups: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """file of one group for each row; rows of a group (views, tokens, frames) are not independent"""
+    """file of one group for each row; rows of a group (views, tokens, frames) are not independent. FILE:NAME as for labels"""
     directions: bool = False
     """judge z / ||z||, for losses that see cosines only"""
     tokens: Annotated[str, choice(TOKENS)] = "none"
@@ -102,17 +102,17 @@ def audit(config: AuditConfig, progress: Progress | None = None) -> Outcome:
         rows = as_tensor(load_array(config.file, config.array), "z").to(run.device)
     given: dict[str, Any] = {}
     if config.positive is not None:
-        kind, same = (Path(one).suffix.lower() for one in (config.positive, config.file))
-        named = kind in NAMED or kind == same
+        path, name = file_and_name(config.positive)
+        kind, same = (Path(one).suffix.lower() for one in (path, config.file))
+        if name is None and (kind in NAMED or kind == same):
+            name = config.array
         with setting("positive"):
-            given["z_positive"] = as_tensor(
-                load_array(config.positive, config.array if named else None), "z_positive"
-            ).to(run.device)
-    for name in ("labels", "groups"):
-        path: str | None = getattr(config, name)
-        if path is not None:
-            with setting(name):
-                given[name] = load_column(path)
+            given["z_positive"] = as_tensor(load_array(path, name), "z_positive").to(run.device)
+    for one in ("labels", "groups"):
+        text: str | None = getattr(config, one)
+        if text is not None:
+            with setting(one):
+                given[one] = load_column(*file_and_name(text))
     tick("reading")
     with setting(config.file):
         found = audit_embeddings(

@@ -111,7 +111,7 @@ class TrainConfig(LoggedConfig):
     embeddings: bool = False
     """also store the representations h and embeddings z of all images, with labels, in embeddings.safetensors"""
     save_every: int | None = None
-    """steps between checkpoints; by default as often as takes 1 %% of the time"""
+    """steps between checkpoints; by default as often as takes 1 % of the time"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

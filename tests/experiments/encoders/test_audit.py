@@ -43,7 +43,7 @@ def test_the_verdict_is_printed_first_and_the_folder_is_left(files):
     done = command("audit", "flat.npy")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["quantity", "predicted", "measured", "agreement"]
+    assert lines[0].split() == ["quantity", "measured"]
     assert lines[2].startswith("verdict") and "dimensional collapse" in lines[2]
     assert any("dimensions used" in line and "[" in line for line in lines)
     assert lines[-1] == "report: runs/audit/report.html"
