@@ -432,8 +432,3 @@ def test_what_a_manifold_holds_moves_with_the_weight():
     layer(torch.randn(4, 3, device="cuda")).square().mean().backward()
     optimizer.step()
     assert layer.weight.manifold.check_point_on_manifold(layer.weight)
-
-
-def test_a_manifold_in_the_place_of_a_name_is_said():
-    with pytest.raises(TypeError, match="give the manifold as manifold=Stiefel"):
-        constrain(nn.Linear(4, 2), Stiefel())
