@@ -117,7 +117,7 @@ def line(row: Row, values: Values | None) -> str:
     found = "" if values is None else "; ".join(shown(one, values) for one in row.checks)
     cells = (
         row.item,
-        f"{row.says} ({row.source})",
+        row.says if row.says == row.source else f"{row.says} ({row.source})",
         f"`{row.command}`" if row.command else "–",
         ": ".join(filter(None, (row.ours, found))) or "–",
         agreement(row, values),
