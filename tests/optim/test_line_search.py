@@ -2,6 +2,7 @@
 
 import functools
 import math
+from unittest.mock import Mock
 
 import geoopt
 import numpy as np
@@ -16,7 +17,7 @@ from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.nn import constrain
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS, RiemannianSGD
 from grassmann_ssl.optim.lbfgs import two_loop
-from grassmann_ssl.optim.line_search import Evaluation
+from grassmann_ssl.optim.line_search import Evaluation, Move
 from grassmann_ssl.optim.points import Points
 from grassmann_ssl.optim.search import ARMIJO, CURVATURE, search
 from tests.manifolds.cases import orthonormality_error, subspace_error
@@ -489,3 +490,14 @@ def test_a_point_without_directions_beside_others(make, dtype):
         for _ in range(3):
             optimizer.step(closure)
         assert (w - start).abs().max() <= 1e3 * torch.finfo(dtype).eps and torch.isfinite(v).all()
+
+
+def test_the_next_search_starts_where_the_slope_would_have_vanished_within_a_factor_of_four():
+    """The slope along the last step went from -1 to `along`: a parabola is flat at 1 / (along + 1) of its length."""
+    along = np.array([0.0, -0.5, -0.9, 4.0, -2.0, 0.0])
+    length = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.0])
+    old = Mock(Evaluation, gradient=[])
+    move = Mock(Move, t=length, slope=-np.ones(6), along=along, direction=[], old=old)
+    cg = RiemannianCG([geoopt.ManifoldParameter(torch.eye(3, 1), manifold=Grassmann())])
+    guess = cg.remember(None, Mock(Points), move).guess
+    np.testing.assert_allclose(guess, [0.1, 0.2, 0.4, 0.025, 0.4, np.nan], rtol=1e-15)
