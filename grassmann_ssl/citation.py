@@ -172,7 +172,8 @@ def _sources(record: dict[str, Any]) -> Iterator[str]:
     for settings in map(_of_arm, arms) if arms else [config]:
         for setting, registry in SOURCED.items():
             several = (*settings.get(f"{setting}s", ()), *settings.get("arms", ()))  # of `compare` and `collapse`
-            for name in (settings.get(setting), settings.get("loss"), *several):
+            for named in (settings.get(setting), settings.get("loss"), *several):
+                name = named.partition(":")[0] if isinstance(named, str) else named
                 if setting not in record.get("own", ()) and name in registry:
                     source = registry[name].source
                     if source != RIEMANNIAN or settings.get("constraint") not in FREE:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from grassmann_ssl.registry import nearest
+from grassmann_ssl.registry import nearest, with_options
 from grassmann_ssl.runs import ConfigError, choice
 from grassmann_ssl.streams import printed
 
@@ -37,10 +37,11 @@ def listed(kind: str) -> str:
 def _objectives() -> Iterable[Row]:
     from grassmann_ssl.objectives.registry import REGISTRY
 
-    yield "name", "rotation-invariant", "takes", "source"
+    yield "name", "rotation-invariant", "takes", "options", "source"
     for one in REGISTRY.values():
         takes = "predictions" if one.predictive else "triplets" if one.triplets else "pairs"
-        yield one.name, "yes" if one.rotation_invariant else "no", takes, one.source
+        options = with_options("", dict(one.options)).strip(":")
+        yield one.name, "yes" if one.rotation_invariant else "no", takes, options or "-", one.source
 
 
 def _constraints() -> Iterable[Row]:

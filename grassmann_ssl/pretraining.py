@@ -116,6 +116,8 @@ def described(value: Any) -> str:
     """What a part is called in the record: its own name, or that of its class."""
     if isinstance(value, partial):
         return described(value.func)
+    if isinstance(value, Objective):
+        return value.label
     name = getattr(value, "name", None) or getattr(value, "__name__", None)
     return name if isinstance(name, str) else type(value).__name__
 

@@ -52,7 +52,7 @@ def test_entries_are_of_one_form():
 
 
 def test_a_run_cites_its_parts_and_the_tools_with_their_versions():
-    text = cite(run_of(objective="moco", constraint="grassmann", predictor="none", optimizer="lars"))
+    text = cite(run_of(objective="moco:queue=64", constraint="grassmann", predictor="none", optimizer="lars"))
     tools = ["kochurov2020geoopt", "paszke2019pytorch", "grassmann_ssl"]
     assert keys(text) == ["he2020momentum", "edelman1998geometry", "you2017large", *tools]
     assert "note = {version 2.6.0}" in text and text.count("note") == 2

@@ -47,6 +47,8 @@ def test_what_there_is_by_name_is_listed():
         name for name, line in zip(names, listing.listed("objectives").splitlines()[1:], strict=True) if " yes " in line
     ]
     assert yes == [one.name for one in REGISTRY.values() if one.rotation_invariant]
+    for one, line in zip(REGISTRY.values(), listing.listed("objectives").splitlines()[1:], strict=True):
+        assert all(f"{option}=" in line for option in one.options)
     for name, line in zip(CONSTRAINTS, listing.listed("constraints").splitlines()[1:], strict=True):
         assert line.startswith(f"{name} ") and line.endswith(CONSTRAINTS[name].holds)
     done = command("list", "objective")

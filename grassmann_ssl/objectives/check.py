@@ -22,6 +22,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from grassmann_ssl.manifolds.checks import check_rotation_invariance
+from grassmann_ssl.objectives.own import made
 from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective
 from grassmann_ssl.registry import is_own, own
 
@@ -131,12 +132,15 @@ def check_objective(
 class _Loss:
     """The loss as a function of two views in any precision, and what is declared of it."""
 
-    def __init__(self, loss: str | Objective | Callable[..., Tensor], d: int) -> None:
-        if isinstance(loss, str):
-            loss = own(loss) if is_own(loss) else objective(loss)
+    def __init__(self, given: str | Objective | Callable[..., Tensor], d: int) -> None:
+        self.name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+        loss: Any = given
+        if isinstance(given, str):
+            loss = own(given) if is_own(given) else objective(given)
+        loss = made(loss, self.name)
         self.declared = loss if isinstance(loss, Objective) else None
         if isinstance(loss, Objective):
-            self.name = loss.name
+            self.name = loss.label
             if loss.arguments != VIEWS:
                 raise ValueError(
                     f"{loss.name} takes {', '.join(loss.arguments)}: check_objective takes losses of {' and '.join(VIEWS)}"
@@ -144,8 +148,6 @@ class _Loss:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # of the state that it begins with
                 loss = loss.new(d)
-        else:
-            self.name = getattr(loss, "__name__", type(loss).__name__)
         self.module = copy.deepcopy(loss).eval() if isinstance(loss, nn.Module) else None
         self.function: Callable[..., Any] = self.module or loss
         named = signature(self.module.forward if self.module else self.function).parameters

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grassmann_ssl.objectives.registry import REGISTRY, Objective
+from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective
 from grassmann_ssl.registry import is_own, own
 
 ROWS = 64  # on which it is measured
@@ -24,8 +24,8 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     """The objective of the user's loss, a function, a module, or PACKAGE.MODULE:NAME of one; an `Objective` as it is.
 
     It is called with z and z_positive, or with prediction and target (and projection), by the names of its arguments; any other loss with
-    z and z_positive in this order. Arguments of a function with a default are its options. A class is made first, without arguments. What a
-    module keeps and trains is part of the training.
+    z and z_positive in this order. Arguments of a function with a default are its options. A class is made first, of the options that
+    follow its name, if any. What a module keeps and trains is part of the training.
     Measured, in float64 on 64 rows of dimension `dim`, with the same random numbers each time: `invariance`, whether the value stays under
     rotations z Q; `directional`, whether it stays when every row is scaled. Raises ValueError where the loss cannot be called so, or its
     value is not one finite number.
@@ -37,11 +37,7 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
         if given is known.function:
             return known
     name = name or (loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__))
-    if isinstance(given, type):
-        try:
-            given = given()
-        except TypeError as error:
-            raise ValueError(f"{name}() cannot be made: {error}; give one that is made already") from None
+    given = made(given, name)
     names, by_name, options = _arguments(given, name)
     drawn = torch.randn(len(names) + 1, ROWS, dim, dtype=torch.float64, generator=_generator())
     views = drawn[:1] + 0.5 * drawn[1:]
@@ -76,9 +72,19 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     )
 
 
+def made(loss: Any, name: str) -> Any:
+    """The loss that a class, or one with options bound, makes; any other as it is. Raises ValueError where it needs more."""
+    if not isinstance(loss.func if isinstance(loss, partial) else loss, type):
+        return loss
+    try:
+        return loss()
+    except TypeError as error:
+        raise ValueError(f"{name}() cannot be made: {error}; give one that is made already") from None
+
+
 def resolved(name: str, *, dim: int) -> Objective:
-    """The objective of a registered name, or of PACKAGE.MODULE:NAME. Raises ValueError for an unknown one (lists the known ones)."""
-    return own_objective(name, dim=dim) if is_own(name) else REGISTRY[name]
+    """The objective of a registered name, or of PACKAGE.MODULE:NAME, with options or not. Raises ValueError as `objective` and `own`."""
+    return own_objective(name, dim=dim) if is_own(name) else objective(name)
 
 
 def _arguments(loss: Any, name: str) -> tuple[tuple[str, ...], bool, dict[str, Any]]:

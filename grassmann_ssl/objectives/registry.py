@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, wraps
 from inspect import Parameter, signature
-from typing import Any, TypeVar, cast
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from grassmann_ssl.data.moments import Moments
 from grassmann_ssl.distributed import process_count
-from grassmann_ssl.registry import Registry, nearest
+from grassmann_ssl.registry import Registry, nearest, parted, with_options
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 
@@ -52,13 +54,26 @@ class Objective:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def bind(self, **options: Any) -> "Objective":
-        """The same objective with other options. Raises ValueError for an unknown option or a value outside its range."""
+        """The same objective with other options. Raises ValueError for an unknown one, a value of another type or outside its range."""
+        declared = signature(self.function).parameters
         for option, value in options.items():
             if option not in self.options:
                 raise ValueError(self._refusal(option))
-            if option in self.checks:
+            _check_type(option, value, declared[option].annotation)
+            if option in self.checks and value is not None:
                 self.checks[option](option, value)
         return replace(self, options={**self.options, **options})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that differ from the declared ones."""
+        usual = _options(self.function)
+        return {name: value for name, value in self.options.items() if value != usual.get(name)}
+
+    @property
+    def label(self) -> str:
+        """Its name, with the options that differ from the declared ones, such as vicreg:variance=10."""
+        return with_options(self.name, self.given)
 
     def _refusal(self, option: str) -> str:
         others = [one.name for one in REGISTRY.values() if option in one.options]
@@ -190,16 +205,33 @@ def declare(*, name: str = "", rotation_invariant: bool | Callable[..., bool], *
 
 
 def objective(name: str, **options: Any) -> Objective:
-    """The objective of a name, with the options given and the defaults for the rest.
+    """The objective of a name, with the options given, after the name or as arguments, and the defaults for the rest.
 
-    Raises ValueError for an unknown name (lists the known ones, suggests the nearest), an unknown option, or a value outside its range.
+    `objective("vicreg:variance=10")` is `objective("vicreg", variance=10)`. Raises ValueError for an unknown name (lists the known ones,
+    suggests the nearest), an unknown option, or a value of another type or outside its range.
     """
-    return REGISTRY[name].bind(**options)
+    base, named = parted(name)
+    return REGISTRY[base].bind(**named, **options)
 
 
 def options_of(name: str, **given: Any) -> dict[str, Any]:
     """Those of the given options that the objective of a name has. Raises ValueError for an unknown name."""
     return {option: value for option, value in given.items() if option in REGISTRY[name].options}
+
+
+KINDS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number"), str: (str, "text"),
+    NoneType: (NoneType, "none"),
+}  # fmt: skip
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    """Raise ValueError where an option is of none of the types that it is annotated with, as far as these are of KINDS."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if not all(kind in KINDS for kind in kinds):
+        return
+    if not any(isinstance(value, KINDS[kind][0]) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
+        raise ValueError(f"{name} must be {' or '.join(KINDS[kind][1] for kind in kinds)}, got {value!r}")
 
 
 def positive(name: str, value: float) -> None:

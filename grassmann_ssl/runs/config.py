@@ -177,7 +177,8 @@ class RunConfig:
         value, names = getattr(self, name), tuple(known)
         for one in value if isinstance(value, tuple) else (value,):
             if one not in names:
-                raise ConfigError(f"{name} must be one of {', '.join(names)}, got {one!r}{nearest(one, names)}")
+                hint = nearest(str(one).partition(":")[0], names)
+                raise ConfigError(f"{name} must be one of {', '.join(names)}, got {one!r}{hint}")
 
     def need(self, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> None:
         """Raises ConfigError unless the settings, numbers or non-empty tuples of them, are finite, >= least, > above and <= most."""

@@ -97,6 +97,9 @@ def test_settings_reach_their_loss():
         ("nt_xent", {"temperature": 0.0}, r"^temperature must be positive, got 0\.0$"),
         ("lejepa", {"weight": 1.5}, r"^weight must be from 0 to 1, got 1\.5$"),
         ("vicreg", {"variance": -1}, "^variance must not be negative, got -1$"),
+        ("directclr", {"dimensions": 2.5}, r"^dimensions must be a whole number or none, got 2\.5$"),
+        ("barlow_twins", {"normalise": 1}, "^normalise must be true or false, got 1$"),
+        ("vicreg:variance=2", {"covariance": "big"}, "^covariance must be a number, got 'big'$"),
     ],
 )
 def test_bad_settings_are_named(name, settings, message):

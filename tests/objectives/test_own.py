@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grassmann_ssl import pretrain
-from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
+from grassmann_ssl.objectives import EMBEDDING_LOSSES, check_objective, objective
 from grassmann_ssl.objectives.own import own_objective
 
 
@@ -27,6 +27,19 @@ class Scaled(nn.Module):
 class Regressing(nn.Module):
     def forward(self, prediction, target):
         return (prediction - target.detach()).square().mean()
+
+
+OPTIONAL = """
+from torch import nn
+def own(z, z_positive, first=0.0):
+    return (z - z_positive).square().sum(1).mean() + first * z[:, 0].square().sum()
+class Own(nn.Module):
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.weight = weight
+    def forward(self, z, z_positive):
+        return self.weight * (z - z_positive).square().sum(1).mean()
+"""
 
 
 @pytest.mark.parametrize(
@@ -68,6 +81,22 @@ def test_options_are_those_with_a_default():
     assert found.loss(z=z, z_positive=0 * z) == pytest.approx(1 / 3 / 0.1)
     with pytest.raises(ValueError, match="own has no setting 'margin'"):
         found.bind(margin=1)
+
+
+def test_options_of_a_named_loss_are_part_of_what_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "optional.py").write_text(OPTIONAL)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert own_objective("optional:own", dim=3).rotation_invariant
+    found = own_objective("optional:own:first=2", dim=3)
+    assert not found.rotation_invariant and found.name == "optional:own:first=2"
+    z = torch.eye(3)
+    assert found.loss(z=z, z_positive=z) == pytest.approx(2.0)
+    assert own_objective("optional:Own:weight=0.5", dim=3).new(3)(z=z, z_positive=0 * z) == 0.5
+    assert check_objective("optional:own:first=2").loss == "optional:own:first=2"
+    assert check_objective("optional:Own:weight=0.5").rotation_invariant
+    for text in ("optional:own:second=1", "optional:Own:second=1"):
+        with pytest.raises(ValueError, match=f"{text[:12]} has no option 'second': it takes "):
+            own_objective(text, dim=3)
 
 
 def test_what_a_loss_keeps_and_trains_is_part_of_the_training(tmp_path):

@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
         (CompareConfig, "init_scales", "", ()),
         (CompareConfig, "allow_unstable", "true", True),
         (TrainConfig, "constraint", "none", "none"),
-        (TrainConfig, "temperature", "none", None),
+        (TrainConfig, "save_every", "none", None),
         (TrainConfig, "data", "7", "7"),
     ],
 )

@@ -68,7 +68,8 @@ class CompareEncodersConfig(LoggedConfig):
         "objective=vicreg,lr=0.005",
     )
     """arms, each a comma-separated list of NAME=VALUE settings of `train` that differ from the defaults; the first is the baseline of the
-    paired tests. NAME=A|B stands for an arm with each, and with every combination where several settings have alternatives"""
+    paired tests. NAME=A|B stands for an arm with each, and with every combination where several settings have alternatives; options of an
+    objective follow its name, as in objective=nt_xent:temperature=0.1|vicreg:variance=10"""
     common: str = ""
     """settings that all arms share, in the form of an arm; an arm's own win"""
     seeds: int = 5

@@ -71,7 +71,7 @@ class PretrainConfig(TrainConfig):
             return super().loss()
         with setting("objective"):
             loss = own_objective(self.given.objective, dim=self.dim, name=self.objective)
-        return self.bound(loss)
+        return self.seeded(loss)
 
     def constraint_used(self) -> Constraint:
         given = self.given.constraint

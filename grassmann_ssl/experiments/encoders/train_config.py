@@ -20,7 +20,7 @@ from grassmann_ssl.nn.resnet import STEMS
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, Objective
 from grassmann_ssl.objectives.own import resolved
 from grassmann_ssl.optim.table import OPTIMIZERS, Optimizer, OptimizerOptions
-from grassmann_ssl.registry import is_own
+from grassmann_ssl.registry import is_own, parted
 from grassmann_ssl.runs import ConfigError, LoggedConfig, choice, setting
 from grassmann_ssl.training.encoders import PRECISIONS
 from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
@@ -64,10 +64,8 @@ class TrainConfig(LoggedConfig):
     """projection head: standard (linear, batch norm, relu, linear), centred (batch norm without gain before a last layer without bias), or
     auto: centred if its last layer is constrained"""
     objective: Annotated[str, choice(CHOICES["objective"])] = "nt_xent"
-    """objective, by name (docs/objectives.md) or PACKAGE.MODULE:NAME of your own; negative_cosine without predictor and constraint
-    collapses, on purpose"""
-    temperature: float | None = None
-    """temperature of the objective, if it has one; default: the published value"""
+    """objective, by name (docs/objectives.md) or PACKAGE.MODULE:NAME of your own; options follow the name, as in
+    vicreg:variance=10:covariance=2, `list objectives` shows them; negative_cosine without predictor and constraint collapses, on purpose"""
     predictor: Annotated[str, choice(CHOICES["predictor"])] = "none"
     """predictor, for objectives that regress a target"""
     predictor_options: Annotated[PredictorOptions, tyro.conf.arg(name=PredictorOptions.PREFIX)] = field(
@@ -116,7 +114,7 @@ class TrainConfig(LoggedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in CHOICES.items():
-            if name not in self.own and not (name == "objective" and is_own(self.objective)):
+            if name not in self.own and not (name == "objective" and self._is_objective):
                 if not (name == "where" and is_pattern(self.where)):
                     self.need_one_of(name, known)
         self.architecture()
@@ -167,6 +165,14 @@ class TrainConfig(LoggedConfig):
         for one in self.known():
             if idle.get(one.name) and values[one.name] != one.default:
                 raise ConfigError(f"{one.name} = {values[one.name]} has no effect {idle[one.name]}")
+
+    @property
+    def _is_objective(self) -> bool:
+        """Whether the objective's name, without its options, is known, or the user's own."""
+        with setting("objective"):
+            family = self.objective.partition(":")[0]
+            known = CHOICES["objective"]
+            return parted(self.objective)[0] in known or (is_own(self.objective) and family not in known)
 
     @property
     def own(self) -> Collection[str]:
@@ -236,13 +242,11 @@ class TrainConfig(LoggedConfig):
         """The objective with its options. Raises ConfigError for an unknown one, and for an option it does not take."""
         with setting("objective" if is_own(self.objective) else ""):
             chosen = resolved(self.objective, dim=self.dim)
-        return self.bound(chosen)
+        return self.seeded(chosen)
 
-    def bound(self, chosen: Objective) -> Objective:
-        """An objective with the options that are settings here. Raises ConfigError for an option it does not take."""
-        given = {} if self.temperature is None else {"temperature": self.temperature}
-        with setting():
-            return chosen.bind(**({"seed": self.seed} if "seed" in chosen.options else {}), **given)
+    def seeded(self, chosen: Objective) -> Objective:
+        """An objective that draws, with the seed of the run, unless its own is given."""
+        return chosen.bind(seed=self.seed) if "seed" in chosen.options and "seed" not in chosen.given else chosen
 
     def _check_together(self) -> None:
         """Raise ConfigError for incompatible settings."""

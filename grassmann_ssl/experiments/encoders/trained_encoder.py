@@ -110,8 +110,6 @@ def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
                     f"{name}: that of {path.parent} is {stored.get(name)}, made from its settings; give none"
                 )
         stand_ins: dict[str, Any] = {name: STAND_INS[name] for name in STAND_INS if name in record["own"]}
-        if "objective" in stand_ins:
-            stand_ins["temperature"] = None
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
         config = PretrainConfig.of(**{**settings, **stand_ins, "out": path.parent}, given=Given(**given))
         shape, dtype = record["input"]["shape"], getattr(torch, record["input"]["dtype"])

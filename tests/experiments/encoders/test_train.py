@@ -172,6 +172,9 @@ def test_a_setting_without_effect_is_refused(settings, message):
 def test_options_reach_what_they_are_of(split):
     config = quick(predictor="directset", predictor_alpha=0.7, predictor_every=2, momentum=0.5, weight_decay=0.1)
     arm = assemble(config, LIKE, ALONE)
+    assert quick(objective="swav:prototypes=30:epsilon=0.1").loss().given == {"prototypes": 30, "epsilon": 0.1}
+    seeds = [quick(objective=name, seed=4).loss().options["seed"] for name in ("lejepa", "lejepa:seed=7")]
+    assert seeds == [4, 7]  # that of the run, where none is given
     assert (arm.method.predictor.alpha, arm.method.predictor.every, arm.method.predictor.rho) == (0.7, 2, 0.3)
     assert {(g["momentum"], g["weight_decay"]) for g in arm.optimizers[0].param_groups} == {(0.5, 0.1), (0.5, 0.0)}
     trained = quick(predictor="directset", predictor_every=2, predictor_rate=3.0)
@@ -542,7 +545,19 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
         ),
         ({"objective": "w_mse", "batch": 8}, "batch must be above dim = 8, got 8"),
         ({"batch": 1}, "batch must be finite and >= 2, got 1"),
-        ({"objective": "vicreg", "temperature": 0.1}, "vicreg has none"),
+        (
+            {"objective": "vicreg:temperature=0.1"},
+            "^temperature is a setting of infonce, nt_xent, .*; vicreg has none$",
+        ),
+        (
+            {"objective": "vicreg:varianc=1"},
+            r"^vicreg has no setting 'varianc': it has .*variance.*; did you mean variance\?$",
+        ),
+        ({"objective": "nt_xent:temperature=warm"}, "^temperature must be a number, got 'warm'$"),
+        ({"objective": "nt_xent:temperature=0"}, "^temperature must be positive, got 0$"),
+        ({"objective": "nt_xent:temperature"}, r"^objective must be one of .*; did you mean nt_xent\?$"),
+        ({"objective": "nt_xnt:temperature=1"}, r"^objective must be one of .*; did you mean nt_xent\?$"),
+        ({"objective": "barlow_twins:normalise=true", "constraint": "grassmann"}, "is not rotation-invariant"),
         ({"dim": 64}, "dim = 64 must be below hidden = 64"),
         ({"warmup": 4, "steps": 4}, "warmup must be below steps = 4, got 4"),
         ({"lr": float("nan")}, "lr must be finite and > 0"),
@@ -687,6 +702,9 @@ def test_options_have_one_name_in_arms_records_and_checkpoints():
     assert config.predictor_options == PredictorOptions(rho=0.4, alpha=0.7) and config.optimizer_options.momentum == 0.5
     values = config.values()
     assert (values["predictor_rho"], values["momentum"], values["seed"]) == (0.4, 0.5, 3)
+    arms = CompareEncodersConfig(arms=("objective=nt_xent:temperature=0.1|vicreg:variance=10:covariance=2",)).arms
+    losses = [CompareEncodersConfig(arms=arms).train_config(one, 3).loss() for one in arms]
+    assert [one.label for one in losses] == ["nt_xent:temperature=0.1", "vicreg:variance=10:covariance=2"]
     assert TrainConfig.of(**values) == config and json.dumps(values)
 
 
