@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from grassmann_ssl.data.loaded import Loaded, Pick, Source
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.encoder_arms import output
 from grassmann_ssl.experiments.encoders.material import Batches
-from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
+from grassmann_ssl.experiments.encoders.pretrain_config import PARTS, Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained
 from grassmann_ssl.objectives import Objective
@@ -28,7 +29,18 @@ from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, RunConfig, setting
 from grassmann_ssl.streams import progress as bar
 
+TeacherOf = Callable[[nn.Module], nn.Module]
 OptimizerOf = Callable[[list[Tensor]], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]
+TAKES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "encoder": ((nn.Module, str), "a torch.nn.Module or a name"),
+    "data": ((Iterable, Callable, str), "batches of views, such as a DataLoader, or a name"),
+    "objective": ((Objective, Callable, str), "a function or module of two embeddings, an Objective, or a name"),
+    "projector": ((nn.Module, NoneType), "a torch.nn.Module"),
+    "constraint": ((geoopt.Manifold, str), "a manifold of geoopt or a name"),
+    "predictor": ((nn.Module, str), "a torch.nn.Module or a name"),
+    "teacher": ((Callable, float, int), "a momentum, a torch.nn.Module, or a function from the model to one"),
+    "optimizer": ((Callable, str), "a function from the list of all parameters, such as `lambda p: SGD(p, lr=0.1)`, or a name"),
+}  # fmt: skip
 
 
 def pretrain(
@@ -41,6 +53,7 @@ def pretrain(
     constraint: geoopt.Manifold | str = "none",
     where: str = "last",
     predictor: nn.Module | str = "none",
+    teacher: nn.Module | TeacherOf | float = 0.0,
     optimizer: OptimizerOf | str = "sgd",
     epochs: int | None = None,
     probe: Sequence[Tensor] | None = None,
@@ -59,7 +72,10 @@ def pretrain(
     views       which entries of a batch are the views, by place or key, or a function from a batch to them
     projector   a module from (n, k) to embeddings (n, d); by default an MLP, `hidden` = 64, `dim` = 8
     constraint  a manifold, or a name of docs/encoders.md; on the layers of `where`: last, linear, conv, or a pattern as "encoder.layer4.*"
-    predictor   a module (n, d) -> (n, d), for objectives of prediction and target; `teacher` = 0.99 targets an average of the encoder
+    predictor   a module (n, d) -> (n, d), for objectives of prediction and target
+    teacher     what makes their targets: the momentum of an average of the encoder and its head, such as 0.99, rising to 1; or a module
+                from a view to targets (n, d), or a function from the model to one, such as `lambda m: Teacher(m, momentum=0.99)`. It gets
+                no gradients; `update(model)` is called after every step, and what has no such method stays as it is
     optimizer   a function from the list of all parameters to an optimizer, such as `lambda p: RiemannianAdam(p, lr=1e-3)`; a constrained
                 weight is refused under one that would take it off its manifold; `schedule` multiplies its learning rates
     epochs      in place of `steps`
@@ -67,28 +83,26 @@ def pretrain(
     monitor     sees the embeddings of every step, and acts as it was told where they collapse
     out         run folder: what `train` keeps, checkpoints and a page; the same call goes on after an interrupt. None: nothing is written,
                 `outcome.save(folder)` does
-    settings    all others of `train`: steps, lr, schedule, warmup, precision, accumulate, teacher, seed, device, save_every, overwrite, ...
+    settings    all others of `train`: steps, lr, schedule, warmup, precision, accumulate, seed, device, save_every, overwrite, ...
 
     Random numbers of Python, numpy and torch follow the seed, and are put back after it. Under torchrun every process goes through all
     batches and takes its share of the rows; all but the first return None. Raises ConfigError, before training, for parts that do not fit;
     Diverged for a loss that is not finite; CollapseError where the monitor is to raise it.
     """
     given: dict[str, Any] = {"encoder": encoder, "data": data, "objective": objective, "projector": projector}
-    given |= {"constraint": constraint, "predictor": predictor, "optimizer": optimizer}
+    given |= {"constraint": constraint, "predictor": predictor, "teacher": teacher, "optimizer": optimizer}
     for name, value in given.items():
-        if value is None and name != "projector":
-            raise ConfigError(f"{name} must be a name or a value of your own, got None")
+        kinds, words = TAKES[name]
+        if not isinstance(value, kinds):
+            raise ConfigError(f"{name} must be {words}, got {type(value).__name__}")
     if monitor is not None and not isinstance(monitor, CollapseMonitor):
         raise ConfigError(f"monitor must be a CollapseMonitor, got {type(monitor).__name__}")
     if isinstance(settings.get("log"), str):
         settings["log"] = (settings["log"],)
-    names = {
-        name: value if isinstance(value, str) else described(value)
-        for name, value in given.items()
-        if value is not None
-    }
-    values = {name: value for name, value in given.items() if value is not None and not isinstance(value, str)}
-    known = {one.name for one in PretrainConfig.known()} - {*given, "where", "out"}
+    given = {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in given.items() if not isinstance(value, (str, float, int))}
+    names = given | {name: described(value) for name, value in values.items()}
+    known = {one.name for one in PretrainConfig.known()} - {*PARTS, "where", "out"}
     for name in settings.keys() - known:
         raise ConfigError(f"pretrain has no argument {name!r}{nearest(name, known)}")
     if "data" in values:

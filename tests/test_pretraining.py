@@ -19,6 +19,7 @@ from grassmann_ssl.experiments.encoders.encoder_arms import assemble
 from grassmann_ssl.experiments.encoders.pretrain_config import Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.manifolds import Grassmann, Stiefel
+from grassmann_ssl.nn import Teacher
 from grassmann_ssl.objectives import objective
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
@@ -200,6 +201,44 @@ def test_parts_as_values(tmp_path):
     assert torch.equal(loaded.projector(loaded(X)), outcome.model.projector(outcome.model(X)))
 
 
+def frozen():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+
+
+def test_a_teacher_of_ones_own_stays_as_it_is_and_comes_back(tmp_path):
+    teacher, before = frozen(), frozen().eval()
+    settings = {"constraint": "grassmann", "predictor": "directpred", "teacher": teacher}
+    outcome = pretrain(net(), loader(), "negative_cosine", out=tmp_path / "run", **settings, **QUICK)
+    assert outcome.record["config"]["teacher"] == "Sequential" and outcome.model.teacher is teacher
+    assert all(
+        torch.equal(a, b) for a, b in zip(teacher.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    loaded = load_encoder(
+        outcome.folder, encoder=net(1), teacher=nn.Sequential(nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+    )
+    assert torch.equal(loaded.teacher(X), before(X))
+    with pytest.raises(ConfigError, match=r"teacher: .* was trained with your own Sequential: give it, teacher="):
+        load_encoder(outcome.folder, encoder=net())
+
+
+def test_a_teacher_made_of_the_model_is_told_of_every_step():
+    made = []
+
+    class Counting(Teacher):
+        def update(self, model):
+            made.append(model)
+            super().update(model)
+
+    settings = {**QUICK, "constraint": "grassmann"}
+    outcome = pretrain(
+        net(), loader(), "negative_cosine", teacher=lambda model: Counting(model, momentum=0.0), **settings
+    )
+    assert len(made) == 7 and made[0][0] is outcome.model.encoder
+    a, b = outcome.model.teacher.model[0].state_dict(), outcome.model.encoder.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
 def test_layers_by_pattern():
     outcome = pretrain(net(), loader(), pull, constraint="stiefel", where="encoder.*", **QUICK)
     assert outcome.record["constrained"] == ["encoder.0"]
@@ -283,6 +322,11 @@ BAD = [
     ({"objective": coordinate, "constraint": "grassmann"}, "constraint grassmann: coordinate is not rotation-invariant"),
     ({"objective": coordinate, "constraint": Grassmann()}, "coordinate is not rotation-invariant"),
     ({"predictor": nn.Linear(4, 4)}, "pull compares two embeddings: it takes no predictor"),
+    ({"teacher": nn.Linear(12, 4)}, "pull compares two embeddings: it takes no predictor and no teacher"),
+    ({"objective": "euclidean", "teacher": nn.Linear(12, 3)}, "teacher: its targets have 3 dimensions, and the embeddings have dim = 4"),
+    ({"objective": "euclidean", "teacher": nn.Linear(9, 4)}, "teacher cannot take the views of 12"),
+    ({"objective": "euclidean", "teacher": lambda m: m}, "teacher: encoder.0.weight is a weight of the teacher and of the model that is"),
+    ({"objective": "euclidean", "teacher": lambda m: 3}, "teacher: <lambda> must make a torch.nn.Module of the model, got int"),
     ({"projector": nn.Linear(9, 4)}, "encoder and projector cannot take the views of 12"),
     ({"projector": nn.Linear(16, 4), "hidden": 32}, "hidden = 32 has no effect with a projector of your own"),
     ({"constraint": "grassmann", "optimizer": lambda p: torch.optim.SGD(p, lr=0.1)},
@@ -312,7 +356,26 @@ BAD = [
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objective": None}, "objective must be a name or a value of your own, got None"),
+        (
+            {"objective": None},
+            "objective must be a function or module of two embeddings, an Objective, or a name, got NoneType",
+        ),
+        ({"encoder": nn.Linear}, "encoder must be a torch.nn.Module or a name, got type"),
+        ({"predictor": 3}, "predictor must be a torch.nn.Module or a name, got int"),
+        (
+            {"teacher": "ema"},
+            "teacher must be a momentum, a torch.nn.Module, or a function from the model to one, got str",
+        ),
+        ({"teacher": True}, "teacher must be a number, got True"),
+        ({"constraint": nn.Linear(3, 3)}, "constraint must be a manifold of geoopt or a name, got Linear"),
+        (
+            {"optimizer": torch.optim.SGD([torch.zeros(2)], lr=1.0)},
+            "optimizer must be a function from the list of all parameters, such as",
+        ),
+        (
+            {"data": TensorDataset(X, X)},
+            "data must be batches of views, such as a DataLoader, or a name, got TensorDataset",
+        ),
         ({"monitor": True}, "monitor must be a CollapseMonitor, got bool"),
         ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
         ({"lr": "0.1"}, "lr must be a number, got '0.1'"),

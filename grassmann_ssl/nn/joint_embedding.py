@@ -22,7 +22,8 @@ class JointEmbedding(nn.Module):
 
     Without `predictor` and `teacher`: loss(z=z, z_positive=z'). With either, or with `stop_gradient`, the symmetrised loss, the mean of
     loss(prediction=q(z), target=t(x'), projection=z) and the same with the views swapped: q the predictor or the identity, t(x') the
-    teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view.
+    teacher's embedding or, without one, z'. The loss detaches its target. Batch normalisation takes its statistics per view. A teacher
+    without a method `update` stays as it is: it is always in evaluation mode.
     A loss that is a module is a submodule; one that has a method `remember` gets, in training mode and once a call, all predictions and
     all targets, after its values.
     More than two views: those of the first one's shape are global, all others local crops. The loss is the mean over all pairs of views
@@ -71,6 +72,13 @@ class JointEmbedding(nn.Module):
             tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
             loss = loss + weight * penalties.orthogonality(weights=tall)
         return loss
+
+    def train(self, mode: bool = True) -> "JointEmbedding":
+        """As of any module, but for a teacher that stays as it is."""
+        super().train(mode)
+        if self.teacher is not None and not hasattr(self.teacher, "update"):
+            self.teacher.train(False)
+        return self
 
     def _symmetric(self, embedded: list[Tensor], whole: list[int]) -> list[Tensor]:
         """The loss of every pair of views with a global one among them."""

@@ -21,22 +21,24 @@ class Teacher(nn.Module):
     The basis of a subspace is averaged as well: it is the one nearest to m W_t' + (1 - m) W, where W_t' is the end of the geodesic with the
     teacher's basis carried along. So m = 1 keeps the teacher, m = 0 copies the model, and under a constant model the teacher converges to
     it in its basis: a loss that compares embeddings of both depends on coordinates, not on subspaces.
+    `momentum` is m where `update` is given none.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, momentum: float = 0.996) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.model, self.momentum = copy.deepcopy(model).requires_grad_(False), momentum
 
     def forward(self, *inputs: Any) -> Tensor:
         embeddings: Tensor = self.model(*inputs)
         return embeddings
 
     @torch.no_grad()
-    def update(self, model: nn.Module, momentum: float) -> None:
-        """One EMA step, of decay m = `momentum`, towards a model of the same architecture.
+    def update(self, model: nn.Module, momentum: float | None = None) -> None:
+        """One EMA step, of decay m = `momentum` or that of the teacher, towards a model of the same architecture.
 
         Raises ValueError unless 0 <= momentum <= 1, and where the names of parameters or buffers are not those of the teacher.
         """
+        momentum = self.momentum if momentum is None else momentum
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
         own, theirs = dict(self.model.named_parameters()), dict(model.named_parameters())

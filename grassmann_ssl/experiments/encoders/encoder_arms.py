@@ -122,7 +122,7 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
             if part is not None:
                 globalise_batch_norm(part)
     online.to(device)
-    teacher = Teacher(online) if config.teacher else None
+    teacher = _teacher(config, online, example)
     soft = [online.get_submodule(name) for name in constrained] if constraint.in_loss else []
     layer = online.get_submodule(last) if last else None
     feature_layer = layer if isinstance(layer, FeatureOrthonormalLinear) else None
@@ -137,10 +137,12 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
         arm.followers.append(lambda step: feature_layer.follow(*arm.optimizers))
     if isinstance(q, DirectPredictor):
         arm.followers.append(lambda step: q.update())
-    if teacher is not None:
+    if teacher is not None and "teacher" not in config.own:
         arm.followers.append(
             lambda step: teacher.update(method.online, cosine_momentum(step, config.steps, config.teacher))
         )
+    elif hasattr(teacher, "update"):
+        arm.followers.append(lambda step: teacher.update(method.online))
     return arm
 
 
@@ -213,6 +215,29 @@ def _predictor(config: TrainConfig, dtype: torch.dtype) -> nn.Module | None:
         return None
     made = chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
     return made if "predictor" in config.own else made.to(dtype)
+
+
+def _teacher(config: TrainConfig, online: nn.Module, example: Tensor) -> Any:
+    """A copy of the encoder and its head that follows them, or the user's own module, without gradients; None where there is none."""
+    given = config.teacher_used()
+    if given is None:
+        return Teacher(online) if config.teacher else None
+    with setting("teacher"):
+        made: Any = given if isinstance(given, nn.Module) else given(online)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(
+            f"teacher: {config.teacher} must make a torch.nn.Module of the model, got {type(made).__name__}"
+        )
+    trained = {id(p): name for name, p in online.named_parameters()}
+    for p in made.parameters():
+        if id(p) in trained:
+            raise ConfigError(
+                f"teacher: {trained[id(p)]} is a weight of the teacher and of the model that is trained: give a copy"
+            )
+    width = output(made, example, "teacher").shape[1]
+    if width != config.dim:
+        raise ConfigError(f"teacher: its targets have {width} dimensions, and the embeddings have dim = {config.dim}")
+    return made.requires_grad_(False)
 
 
 def _optimizers(config: TrainConfig, method: JointEmbedding, where: str) -> list[torch.optim.Optimizer]:

@@ -20,7 +20,7 @@ from grassmann_ssl.optim.table import Optimizer, own_optimizer
 from grassmann_ssl.runs import setting
 from grassmann_ssl.runs.config import VALUE
 
-PARTS = ("encoder", "data", "objective", "projector", "constraint", "predictor", "optimizer")
+PARTS = ("encoder", "data", "objective", "projector", "constraint", "predictor", "teacher", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class Given:
     projector: nn.Module | None = None
     constraint: geoopt.Manifold | None = None
     predictor: nn.Module | None = None
+    teacher: nn.Module | Callable[[nn.Module], nn.Module] | None = None
     optimizer: Callable[..., Any] | None = None
     views: Pick = None
     probed: Split | None = None
@@ -56,6 +57,8 @@ class PretrainConfig(TrainConfig):
     NAME: ClassVar[str] = "pretrain"
     projector: str = "mlp"
     """projection head: mlp, by `hidden`, `dim` and `head`, or what the user's own is called"""
+    teacher: float | str = 0.0  # type: ignore[assignment]  # the user's own has a name
+    """momentum of the EMA teacher, or what the user's own is called"""
     given: Given = field(default_factory=Given, metadata={VALUE: True}, repr=False, compare=False)
 
     @property
@@ -90,9 +93,12 @@ class PretrainConfig(TrainConfig):
     def projector_used(self) -> nn.Module | None:
         return self.given.projector
 
+    def teacher_used(self) -> nn.Module | Callable[[nn.Module], nn.Module] | None:
+        return self.given.teacher
+
     def own_modules(self) -> list[nn.Module]:
         given = self.given
-        parts: tuple[Any, ...] = (given.encoder, given.projector, given.predictor, given.objective)
+        parts: tuple[Any, ...] = (given.encoder, given.projector, given.predictor, given.teacher, given.objective)
         return [part for part in parts if isinstance(part, nn.Module)]
 
     def monitor_used(self) -> CollapseMonitor | None:

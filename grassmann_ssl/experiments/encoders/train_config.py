@@ -1,6 +1,6 @@
 """The settings of `train`, and which of them are compatible."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -126,7 +126,7 @@ class TrainConfig(LoggedConfig):
             self.need("save_every", least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", "predictor_rate", above=0)
-        self.need("momentum", "teacher", "predictor_rho", least=0, most=0.9999)
+        self.need("momentum", "predictor_rho", *(() if "teacher" in self.own else ("teacher",)), least=0, most=0.9999)
         self.need("weight_decay", "predictor_eps", "penalty", "warmup", least=0)
         self._refuse_without_effect()
         if self.warmup >= self.steps:
@@ -226,6 +226,10 @@ class TrainConfig(LoggedConfig):
         """The user's own projection head, None where it is made from the settings."""
         return None
 
+    def teacher_used(self) -> "nn.Module | Callable[[nn.Module], nn.Module] | None":
+        """The user's own teacher, or what makes it of the model; None where there is none, or one that follows by the momentum."""
+        return None
+
     def own_modules(self) -> list[nn.Module]:
         """The modules of the user's own, which are trained in place."""
         return []
@@ -262,7 +266,7 @@ class TrainConfig(LoggedConfig):
         if not loss.predictive and (predictor or self.teacher):
             raise ConfigError(f"{self.objective} compares two embeddings: it takes no predictor and no teacher")
         if loss.needs_teacher and not self.teacher:
-            raise ConfigError(f"{self.objective} needs a momentum teacher: set teacher, its momentum, to 0.99, say")
+            raise ConfigError(f"{self.objective} needs a teacher: set teacher, its momentum, to 0.99, say")
         if loss.needs_predictor and not predictor:
             raise ConfigError(f"{self.objective} needs a predictor")
         if loss.needs_predictor and self.trains_predictor:

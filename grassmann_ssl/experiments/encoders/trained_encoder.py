@@ -1,5 +1,6 @@
 """The encoder that a training run keeps in its folder: its weights as they are stored, and the module that they are loaded into."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +55,19 @@ def load_encoder(
     encoder: nn.Module | None = None,
     projector: nn.Module | None = None,
     predictor: nn.Module | None = None,
+    teacher: nn.Module | Callable[[nn.Module], nn.Module] | None = None,
     constraint: geoopt.Manifold | None = None,
 ) -> TrainedEncoder:
     """The encoder of a run folder of `train` or `pretrain`, from its run.json and weights.safetensors: on the CPU, in evaluation mode.
 
-    `encoder`, `projector`, `predictor` and `constraint` are your own, where the training had such, made as they were then; weights are
-    replaced. Nothing of your own is imported by its name. Names, types and shapes of all weights are checked before any is loaded. Raises
-    ConfigError, in one line, where the folder holds no such run, a file cannot be read, a part is missing, or the weights do not fit.
+    `encoder`, `projector`, `predictor`, `teacher` and `constraint` are your own, where the training had such, made as they were then;
+    weights are replaced. Nothing of your own is imported by its name. Names, types and shapes of all weights are checked before any is
+    loaded. Raises ConfigError, in one line, where the folder holds no such run, a file cannot be read, a part is missing, or the weights do
+    not fit.
     """
     folder = Path(folder)
-    given = {"encoder": encoder, "projector": projector, "predictor": predictor, "constraint": constraint}
+    given: dict[str, Any] = {"encoder": encoder, "projector": projector, "predictor": predictor}
+    given |= {"teacher": teacher, "constraint": constraint}
     config, example = _settings(folder / "run.json", given)
     path = folder / "weights.safetensors"
     weights = _read(path)
