@@ -21,6 +21,7 @@ from grassmann_ssl.experiments.encoders.train_config import TrainConfig
 from grassmann_ssl.manifolds import Grassmann, Stiefel
 from grassmann_ssl.nn import Teacher
 from grassmann_ssl.objectives import objective
+from grassmann_ssl.report.encoders.train import page
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome
 from tests.commands import command
@@ -298,6 +299,9 @@ def test_representations_are_probed_where_there_are_labels():
     y = (X[:, 0] > 0.5).long()
     outcome = pretrain(net(), loader(), pull, probe=(X[:32], y[:32], X[32:], y[32:]), **QUICK)
     assert outcome.record["tested"] == 16 and set(outcome.record["probes"]) == {"knn", "ridge", "logistic"}
+    drawn, found = page(outcome), [str(one.measured) for one in outcome.findings]
+    said = " ".join([drawn.title, drawn.lede, *(one.caption for one in drawn.sections), *found])
+    assert "on 16 test samples" in said and not re.search("image|picture|pixel", said)  # rows are vectors here
     assert pretrain(net(), loader(), pull, **QUICK).record["probes"] is None
 
 

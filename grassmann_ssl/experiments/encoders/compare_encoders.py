@@ -58,7 +58,7 @@ class CompareEncodersConfig(LoggedConfig):
     )
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
-    """images, as in train"""
+    """data, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     arms: tuple[str, ...] = (
         "objective=negative_cosine",
@@ -150,14 +150,14 @@ def compare_encoders(
     settings that cannot be run.
     """
     run = Run(config)
-    record, columns, arrays, images = compared(run, config, progress, folder)
-    return run.finish([*_findings(config, record), images], record, columns, arrays)
+    record, columns, arrays, data = compared(run, config, progress, folder)
+    return run.finish([*_findings(config, record), data], record, columns, arrays)
 
 
 def compared(
     run: Run, config: CompareEncodersConfig, progress: Progress | None, folder: RunFolder | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray], Finding]:
-    """What `compare_encoders` finds: record, metrics columns, arrays, and which images there were; `run` may be that of another config."""
+    """What `compare_encoders` finds: record, metrics columns, arrays, and which data there were; `run` may be that of another config."""
     process = Process(0, 1, run.device)
     total = len(config.arms) * config.seeds
     tick = ticking(progress, total * config.steps)
@@ -193,12 +193,12 @@ def _seed(
     logs: Logs,
     progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Finding]:
-    """All arms on the k-th seed: metrics rows, spectra, and which images they saw."""
+    """All arms on the k-th seed: metrics rows, spectra, and which data they saw."""
     seed = config.seed + k
     material = material_of(config.train_config(config.arms[0], seed), process, progress)
     if k == 0:
         _check_arms(config, material, process)
-    notes = {f"images of {config.data}": material.fingerprint}
+    notes = {f"samples of {config.data}": material.fingerprint}
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for index, arm in enumerate(config.arms):
@@ -239,7 +239,7 @@ def _arm(
 
 
 def _check_arms(config: CompareEncodersConfig, material: Material, process: Process) -> None:
-    """Raise ConfigError, naming the arm, for an arm that does not fit the images."""
+    """Raise ConfigError, naming the arm, for an arm that does not fit the data."""
     for arm in config.arms:
         try:
             settings = config.train_config(arm, config.seed)

@@ -16,13 +16,13 @@ from grassmann_ssl.runs import ConfigError, LoggedConfig, Outcome, Progress, Run
 
 @dataclass(frozen=True, kw_only=True)
 class DirectPredTableConfig(LoggedConfig):
-    """Predictors by SGD and in closed form, with and without EMA and weight decay, on images: the tables of Tian et al. 2021 in kind."""
+    """Predictors by SGD and in closed form, with and without EMA and weight decay: the tables of Tian et al. 2021 in kind."""
 
     NAME: ClassVar[str] = "directpred-table"
     EXAMPLE: ClassVar[str] = "directpred-table --seeds 3 --steps 200"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
-    """images, as in train"""
+    """data, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
@@ -106,10 +106,10 @@ def directpred_table(
 
     A difference of the linear probe is judged by its 95 % interval over seeds, paired by seed: as reported, the opposite, or not told
     apart; "not lower" allows for one point. Of fewer than three seeds nothing is judged. Eigenspaces are those of the predictor and of
-    F = E[z z^T] on fixed views of training images. Interrupts, parts and errors are those of `compare_encoders`.
+    F = E[z z^T] on fixed views of training samples. Interrupts, parts and errors are those of `compare_encoders`.
     """
     run = Run(config)
-    record, columns, arrays, images = compared(run, config.compared(), progress, folder)
+    record, columns, arrays, data = compared(run, config.compared(), progress, folder)
     cells, options = config.cells(), config.options
     for one, cell in zip(record["arms"], cells, strict=True):
         one |= {"label": cell.label(**options), "cell": asdict(cell)}
@@ -121,7 +121,7 @@ def directpred_table(
     findings = [claims.finding(one) for one in record["claims"]]
     findings += filter(None, [claims.collapse(seen)])
     findings += [line for one in record["eigenspaces"] for line in claims.aligned_findings(one)]
-    return run.finish([*findings, images], record, columns, arrays)
+    return run.finish([*findings, data], record, columns, arrays)
 
 
 def _table(record: dict[str, Any]) -> Table:

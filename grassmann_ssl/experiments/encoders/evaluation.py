@@ -25,7 +25,7 @@ from grassmann_ssl.nn.feature_orthonormal import feature_lag
 from grassmann_ssl.nn.joint_embedding import embeddings
 from grassmann_ssl.runs import Finding
 
-JUDGED = 2048  # most images that are judged: a cap of the cost alone, the audit is right for any number
+JUDGED = 2048  # most rows that are judged: a cap of the cost alone, the audit is right for any number
 LIDAR_IMAGES, LIDAR_VIEWS = 512, 8
 
 
@@ -45,14 +45,14 @@ class Judgement:
 
 
 def judge(arm: Arm, material: Material) -> Judgement:
-    """Evaluate an encoder on views of what it was trained on, and probe its representation of labelled images, if there are any."""
+    """Evaluate an encoder on views of what it was trained on, and probe its representation of labelled samples, if there are any."""
     first = material.view(0, JUDGED)
     seen = [embeddings(arm.method, first)]
     count = max(2, min(len(seen[0]["z"]), LIDAR_IMAGES))
-    # LiDAR takes at least as many images as views of each.
+    # LiDAR takes at least as many samples as views of each.
     for k in range(
         1, min(LIDAR_VIEWS, count, material.count)
-    ):  # the draw of one view at a time: noise is as large as the images
+    ):  # the draw of one view at a time: noise is as large as the samples
         view = material.view(k, JUDGED)
         seen.append(embeddings(arm.method, view if k < 2 else view.first(count)))
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
@@ -199,9 +199,9 @@ def collect(
 
 
 def stored_embeddings(arm: Arm, material: Material) -> dict[str, np.ndarray]:
-    """h (n, k), z (n, d) and labels (n,) of all images, unaugmented, as train_h, ..., test_labels; no labels where there are none.
+    """h (n, k), z (n, d) and labels (n,) of all samples, unaugmented, as train_h, ..., test_labels; no labels where there are none.
 
-    Without labelled images, of one view of the first rows, as h and z.
+    Without labelled samples, of one view of the first rows, as h and z.
     """
     content: dict[str, np.ndarray] = {}
     split = material.labelled
@@ -265,7 +265,7 @@ def findings(config: TrainConfig, record: dict[str, Any]) -> list[Finding]:
             Finding(
                 f"{name} probe of h",
                 None,
-                f"{100 * probe['accuracy']:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f} % on {record['tested']} test images",
+                f"{100 * probe['accuracy']:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f} % on {record['tested']} test samples",
             )
         )
     for name, what in (("steps_detected", "eigenvalues of cov z"), ("steps_of_loss", "the loss")):

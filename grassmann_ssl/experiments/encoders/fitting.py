@@ -31,7 +31,7 @@ from grassmann_ssl.training.spectra import SpectraRecorder
 from grassmann_ssl.training.torchrun import parallelise, refuse_differences
 from grassmann_ssl.training.watch import Diverged, FiniteWatch
 
-PROBED = 1024  # most images of each part that are probed during a training
+PROBED = 1024  # most samples of each part that are probed during a training
 TIMED = 0.2  # initial share of the steps excluded from the time per step
 SHARE, FIRST_COST = 0.01, 0.01  # of the time that checkpoints take, and seconds that the first one is expected to take
 Steps = Callable[[int, int], tuple[Tensor, ...]]
@@ -50,7 +50,7 @@ class Trained:
 
 
 def online_probes(method: JointEmbedding, split: Split | None) -> Callable[[], dict[str, float]]:
-    """What probes the representation of some labelled images. Raises ConfigError where there are none."""
+    """What probes the representation of some labelled samples. Raises ConfigError where there are none."""
     if split is None or split.train_labels is None or split.test_labels is None:
         raise ConfigError("online_probes: the data have no labels to probe with")
     parts = [subset(images, slice(PROBED)) for images in (split.train, split.test)]
@@ -72,7 +72,7 @@ def prepare(config: TrainConfig, material: Material, process: Process) -> tuple[
     if labelled is not None and (
         labelled.train_labels is not None or config.embeddings
     ):  # whole, as the probes take them
-        for kind, part in (("training images", labelled.train), ("test images", labelled.test)):
+        for kind, part in (("training samples", labelled.train), ("test samples", labelled.test)):
             output(arm.method.encoder, floating(part[:1]), f"encoder {config.encoder}", kind)
     return views, arm
 
@@ -88,12 +88,12 @@ def fit(
 ) -> Trained:
     """Train one encoder on what there is to train on.
 
-    `settled`: batch normalisation begins with the statistics of the images (`settle`), which evaluation needs from the first step on.
+    `settled`: batch normalisation begins with the statistics of the samples (`settle`), which evaluation needs from the first step on.
 
     `checkpoint()`, asked when all is checked, is the file that the training goes on from, if there is one, and saves to. A signal that
     waits (`grassmann_ssl.interrupt.patience`) is answered between two steps, after a checkpoint. `log` is told the numbers of every record.
 
-    Raises ConfigError for settings that do not fit the images or the checkpoint, and Diverged for a loss that is not finite; and
+    Raises ConfigError for settings that do not fit the data or the checkpoint, and Diverged for a loss that is not finite; and
     Interrupted, a KeyboardInterrupt that carries the encoder as trained until Ctrl-C, if spectra were recorded and a step was done.
     """
     randomness = GlobalRandomness(process.device)
@@ -103,7 +103,7 @@ def fit(
 
 
 def settle(arm: Arm, material: Material) -> None:
-    """Give batch normalisation the running statistics of the watched images, instead of mean 0 and variance 1.
+    """Give batch normalisation the running statistics of the watched views, instead of mean 0 and variance 1.
 
     Without that, evaluation sees scales move for some 20 steps in which the statistics catch up, whatever is learned.
     """
@@ -187,7 +187,7 @@ def _fit(
 
 def _notes(config: TrainConfig, material: Material) -> dict[str, Any]:
     """The settings and the data that a checkpoint must share."""
-    return {**binding(config), f"images of {config.data}": material.fingerprint}
+    return {**binding(config), f"samples of {config.data}": material.fingerprint}
 
 
 class _Recorded:

@@ -72,7 +72,7 @@ class Material(ABC):
 
     example      some rows of a view, as the encoder takes them
     count        how many different views of the same rows there are, at least 2
-    labelled     images of which representations are probed and stored, and their labels; None where there are none
+    labelled     samples of which representations are probed and stored, and their labels; None where there are none
     fingerprint  equal for equal data alone
     """
 
@@ -234,7 +234,8 @@ class Batches(Material):
 
     def finding(self) -> Finding:
         try:
-            epoch = f"{len(self.loaded):,} batches an epoch"
+            count = len(self.loaded)
+            epoch = f"{count:,} batch{'es' * (count != 1)} an epoch"
         except TypeError:
             epoch = "epochs of unknown length"
         return Finding("data", measured=f"{len(self.first)} views of a batch, {described(self.first)}; {epoch}")

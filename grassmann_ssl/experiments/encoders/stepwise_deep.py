@@ -46,7 +46,7 @@ from grassmann_ssl.training.schedules import log_spaced
 Array = NDArray[np.float64]
 OBJECTIVES = {"barlow_twins": 0.02, "nt_xent": 0.05, "vicreg": 0.004}  # and their learning rates
 APART = 0.15  # of log t: as near as detected steps are told apart in benchmarks/steps.py
-CHUNK = 50  # images per Jacobian batch
+CHUNK = 50  # samples per Jacobian batch
 SEEN = (
     "z",
     "directions",
@@ -62,7 +62,7 @@ class StepwiseDeepConfig(LoggedConfig):
     EXAMPLE: ClassVar[str] = "stepwise-deep --objectives barlow_twins --steps 300"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
-    """images, as in train"""
+    """data, as in train"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
@@ -130,7 +130,7 @@ def stepwise_deep(
     outputs, on pairs of views; from the kernel before and after training, in evaluation mode. Agreement is the mean squared cosine of the
     principal angles between the spans, 1 for equal ones and d / 2n by chance. That the kernel after training predicts the embedding is an
     observation of Simon et al. 2023 on ResNets (arXiv 2303.15438), not a theorem: the kernel changes during training. Ctrl-C keeps the
-    completed trainings, and so does the folder, if one is given, until all are. Raises ConfigError for more pairs than images, or data
+    completed trainings, and so does the folder, if one is given, until all are. Raises ConfigError for more pairs than samples, or data
     that cannot be read.
     """
     run = Run(config)
@@ -141,7 +141,7 @@ def stepwise_deep(
     if config.pairs > pairs:
         raise ConfigError(f"pairs must be at most {pairs}, got {config.pairs}")
     tick = ticking(progress, len(trainings) * config.steps)
-    parts, notes = Parts(folder), {f"images of {config.data}": material.fingerprint}
+    parts, notes = Parts(folder), {f"samples of {config.data}": material.fingerprint}
 
     def trained_on(name: str) -> Part:
         work = partial(_objective, config, name, material, process, lambda _, n=1: tick(name, n), run.logs)

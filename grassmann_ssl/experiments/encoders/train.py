@@ -1,4 +1,4 @@
-"""Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
+"""Train an encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
 from functools import partial
 

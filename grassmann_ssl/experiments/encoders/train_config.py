@@ -41,14 +41,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(LoggedConfig):
-    """Train an image encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
+    """Train an encoder on two views, with or without a constraint on its weights, and evaluate its representation."""
 
     NAME: ClassVar[str] = "train"
     EXAMPLE: ClassVar[str] = "train --objective nt_xent --constraint grassmann --out runs/constrained"
     RESUMES: ClassVar[bool] = True
     data: Annotated[str, choice(DATA)] = "digits"
-    """images: digits or photos (bundled with scikit-learn), FORMAT:PATH to read files, or PACKAGE.MODULE:NAME, a function of your own that
-    returns batches of views"""
+    """images, digits or photos (bundled with scikit-learn) or FORMAT:PATH to read files; or PACKAGE.MODULE:NAME, a function of your own
+    that returns batches of views"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
     """augmentation preset; auto: digits for digits, simclr otherwise"""
@@ -104,10 +104,10 @@ class TrainConfig(LoggedConfig):
     records: int = 60
     """number of recorded spectra, log-spaced in the step"""
     online_probes: bool = False
-    """also probe the representation h by its labels at every record, by k nearest neighbours and ridge regression on at most 1024 images of
-    each part; the training is the same to the bit"""
+    """also probe the representation h by its labels at every record, by k nearest neighbours and ridge regression on at most 1024 samples
+    of each part; the training is the same to the bit"""
     embeddings: bool = False
-    """also store the representations h and embeddings z of all images, with labels, in embeddings.safetensors"""
+    """also store the representations h and embeddings z of all samples, with labels, in embeddings.safetensors"""
     save_every: int | None = None
     """steps between checkpoints; by default as often as takes 1 % of the time"""
 
@@ -266,7 +266,7 @@ class TrainConfig(LoggedConfig):
         if not loss.predictive and (predictor or self.teacher):
             raise ConfigError(f"{self.objective} compares two embeddings: it takes no predictor and no teacher")
         if loss.needs_teacher and not self.teacher:
-            raise ConfigError(f"{self.objective} needs a teacher: set teacher, its momentum, to 0.99, say")
+            raise ConfigError(f"{self.objective} needs a momentum teacher: set teacher, its momentum, to 0.99, say")
         if loss.needs_predictor and not predictor:
             raise ConfigError(f"{self.objective} needs a predictor")
         if loss.needs_predictor and self.trains_predictor:

@@ -193,7 +193,7 @@ def _spaces_caption(outcome: Outcome) -> str:
         for one in outcome.record["eigenspaces"]
     )
     return (
-        "As Fig. 2 of Tian et al., on the trained encoder: F = E z zᵀ on fixed views of training images, one line per eigenvector, median "
+        "As Fig. 2 of Tian et al., on the trained encoder: F = E z zᵀ on fixed views of training samples, one line per eigenvector, median "
         f"over seeds on the band of their range. {IN_ORDER}. A multiple of the identity has |cos| = 1 with whatever: dashed, what "
         f"directions unrelated to F have under the same W_p. Mean |cos| over eigenvectors, and weighted by the eigenvalues of F: {ends}."
     )

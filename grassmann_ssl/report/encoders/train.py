@@ -22,7 +22,8 @@ def page(outcome: Outcome) -> Page:
     return Page(
         f"{config['objective']} on {config['data']}: constraint {config['constraint']}",
         f"Encoder {config['encoder']}, {record['parameters']:,} parameters, embedding dimension {config['dim']}, predictor "
-        f"{config['predictor']}, constraint {config['constraint']} on {held}; {record['steps_done']} steps of {config['optimizer']} with "
+        f"{config['predictor']}, teacher {config['teacher'] or 'none'}, constraint {config['constraint']} on {held}; "
+        f"{record['steps_done']} steps of {config['optimizer']} with "
         f"batches of {record['batch']}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
         (
             Section(

@@ -273,7 +273,7 @@ def test_data_that_changed_under_the_same_name_are_refused(tmp_path, split, monk
     assert split.fingerprint != other.fingerprint
     monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
     with pytest.raises(
-        ConfigError, match=r"other settings: images of digits: '.{16}' then, '.{16}' now; resume = False .--no-resume."
+        ConfigError, match=r"other settings: samples of digits: '.{16}' then, '.{16}' now; resume = False .--no-resume."
     ):
         run(quick(folder))
     assert unfinished(folder)
@@ -413,7 +413,7 @@ def test_a_broken_part_and_other_data_are_refused(tmp_path, split, monkeypatch):
     monkeypatch.setattr(material, "load_split", lambda *_, **__: other)
     with pytest.raises(
         ConfigError,
-        match=r"arm0.safetensors is of other images of digits: .{16} then, .{16} now; resume = False .--no-resume.",
+        match=r"arm0.safetensors is of other samples of digits: .{16} then, .{16} now; resume = False .--no-resume.",
     ):
         run(comparison(folder))
 

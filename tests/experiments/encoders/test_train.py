@@ -734,7 +734,7 @@ def test_images_that_the_encoder_cannot_take_are_refused_before_training(
     config = quick(data=pictures("test", test), encoder=encoder, batch=16, out=tmp_path / "run")
     kind, shape = ("training", train) if train != (8, 8) else ("test", test)
     with pytest.raises(
-        ConfigError, match=f"encoder {encoder} cannot take the {kind} images of 1 x {shape[0]} x {shape[1]}: "
+        ConfigError, match=f"encoder {encoder} cannot take the {kind} samples of 1 x {shape[0]} x {shape[1]}: "
     ):
         run(config)
 

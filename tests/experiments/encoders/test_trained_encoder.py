@@ -135,7 +135,7 @@ def test_whole_images_that_do_not_fit_are_refused_before_training_where_they_are
     wide = torch.cat([split.test, split.test], 3)
     monkeypatch.setattr(material, "load_split", lambda *_, **__: Split(split.train, None, wide, None))
     trained(tmp_path / "run", encoder="mlp")
-    with pytest.raises(ConfigError, match="cannot take the test images of 1 x 8 x 16"):
+    with pytest.raises(ConfigError, match="cannot take the test samples of 1 x 8 x 16"):
         trained(tmp_path / "other", encoder="mlp", embeddings=True)
 
 
