@@ -1,16 +1,25 @@
-"""Losses and optimizers of other libraries in `pretrain`: as they are called there, by stand-ins of the losses."""
+"""Losses, encoders, views and optimizers of other libraries in `pretrain`, and our losses beside those of lightly."""
+
+import importlib
+import importlib.util
+import sys
 
 import geoopt
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from grassmann_ssl import pretrain
 from grassmann_ssl.manifolds import Grassmann
+from grassmann_ssl.nn.encoders import encoder
 from grassmann_ssl.objectives import objective
+from grassmann_ssl.objectives.own import own_objective
 from grassmann_ssl.runs import ConfigError
+from tests.objectives.declared import draw, embeddings, new
 
+pytestmark = pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # DCLWLoss of lightly
 X = torch.rand(48, 12, generator=torch.Generator().manual_seed(0))
 DATA = [(X, X.flip(1)), (X.sqrt(), X)]
 QUICK = {"steps": 3, "records": 2, "hidden": 12, "dim": 4, "progress": False}
@@ -21,76 +30,104 @@ def trained(loss, **settings):
     return pretrain(nn.Sequential(nn.Linear(12, 16), nn.ReLU()), DATA, loss, **QUICK, **settings)
 
 
-class Contrastive(nn.Module):
-    """As lightly's NTXentLoss: of (out0, out1), with submodules and a device of its own."""
+@pytest.fixture(scope="module")
+def peer():
+    """Imports lightly, timm or torchvision, or skips the test.
 
-    def __init__(self):
-        super().__init__()
-        self.cross_entropy = nn.CrossEntropyLoss(reduction="mean")
+    timm and lightly import torchvision, whose compiled operators are built for CUDA. Beside a torch without it the names of two of them are
+    declared, which is what its import asks for: nothing here uses them.
+    """
 
-    def forward(self, out0, out1):
-        z = F.normalize(torch.cat((out0, out1)), dim=1)
-        scores = (z @ z.T / 0.5).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
-        return self.cross_entropy(scores, torch.arange(len(z)).roll(len(out0)))
+    def imported(name):
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            pytest.skip(f"{name} is not installed")
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as error:
+            assert "operator torchvision::nms does not exist" in str(error)
+        for module in [one for one in sys.modules if one.partition(".")[0] in ("torchvision", "timm", "lightly")]:
+            del sys.modules[module]
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", "(Tensor x) -> Tensor")
+        return importlib.import_module(name)
 
-
-class Remembering(nn.Module):
-    """As its TiCoLoss: of (z_a, z_b) and a switch, with a covariance that is no buffer."""
-
-    def __init__(self):
-        super().__init__()
-        self.C = None
-
-    def forward(self, z_a, z_b, update_covariance_matrix=True):
-        z_a, z_b = F.normalize(z_a, dim=1), F.normalize(z_b, dim=1)
-        past = 0.0 if self.C is None else 0.9 * self.C
-        covariance = past + 0.1 * z_a.T @ z_a / len(z_a)
-        if update_covariance_matrix:
-            self.C = covariance.detach()
-        return 1 - (z_a * z_b).sum(1).mean() + 8 * (z_a @ covariance * z_a).sum(1).mean()
+    return imported
 
 
-class OfViews(nn.Module):
-    """As its FroSSLLoss: of a list of views."""
-
-    def forward(self, z_views):
-        return sum((z.T @ z / len(z) - torch.eye(z.shape[1])).square().sum() for z in z_views)
+def unit(x):
+    return F.normalize(x, dim=1)
 
 
-def coordinates(z_a, z_b):
-    """As its BarlowTwinsLoss: not rotation-invariant."""
-    a, b = ((z - z.mean(0)) / z.std(0) for z in (z_a, z_b))
-    return (a.T @ b / len(a) - torch.eye(a.shape[1])).square().sum()
+OURS = {  # and what lightly makes of z and z'
+    "nt_xent:temperature=0.2": lambda of, z, y: of.NTXentLoss(0.2)(z, y),
+    "directclr:dimensions=3": lambda of, z, y: of.DirectCLRLoss(loss_dim=3, temperature=0.1)(z, y),
+    "dcl": lambda of, z, y: of.DCLLoss(0.1)(z, y),
+    "dcl:sigma=0.5": lambda of, z, y: of.DCLWLoss(0.1, 0.5)(z, y),
+    "mmcr": lambda of, z, y: of.MMCRLoss(0.0)(unit(z)[:, None], unit(y)[:, None]) / len(z) ** 0.5,
+    "vicreg:variance=10": lambda of, z, y: of.VICRegLoss(mu_param=10.0)(z, y),
+    "barlow_twins_normalised": lambda of, z, y: of.BarlowTwinsLoss(5e-3)(z, y),
+    "negative_cosine": lambda of, z, y: of.NegativeCosineSimilarity()(z, y),
+    "tico:rho=3": lambda of, z, y: of.TiCoLoss(rho=3.0)(z, y),
+    "dino:teacher_temperature=0.03125": lambda of, z, y: of.DINOLoss(6, teacher_temp=1 / 32)([y, y], [z, z]),
+    "swav:prototypes=5": lambda of, z, y, w: of.SwaVLoss()([unit(z) @ unit(w).T, unit(y) @ unit(w).T], [])[0],
+}
 
 
-def test_a_loss_of_two_outputs_is_the_registered_one():
-    one = trained(Contrastive(), constraint="grassmann")
-    other = trained(objective("nt_xent", temperature=0.5), constraint="grassmann")
+@pytest.mark.parametrize("name", OURS)
+def test_our_losses_are_those_of_lightly(name, peer):
+    """Value and gradient in z."""
+    chosen, z = objective(name), draw(20, 6)
+    y = z + 0.3 * draw(20, 6, seed=1)
+    loss = new(chosen, z)
+    weights = list(loss.parameters()) if chosen.stateful else []
+    one, other = (z.clone().requires_grad_() for _ in range(2))
+    ours, theirs = loss(**embeddings(chosen, one, y)), OURS[name](peer("lightly.loss"), other, y, *weights)
+    assert abs(ours - theirs) < 1e-12 * (1 + abs(theirs))
+    slopes = [torch.autograd.grad(value, leaf)[0] for value, leaf in ((ours, one), (theirs, other))]
+    assert (slopes[0] - slopes[1]).abs().max() < 1e-12 * slopes[1].abs().max()
+
+
+def test_a_loss_of_lightly_trains_as_the_registered_one(peer):
+    one = trained(peer("lightly.loss").NTXentLoss(0.5), constraint="grassmann")
+    other = trained("nt_xent", constraint="grassmann")
     for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-5
     assert abs(one.metrics["loss"][-1] - other.metrics["loss"][-1]) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        Remembering(),
-        nn.MSELoss(),
-        F.mse_loss,
-        lambda a, b: OfViews()([a, b]),
-        lambda a, b: -F.cosine_similarity(a, b).mean(),
-    ],
-)
-def test_losses_that_turn_with_the_embeddings_go_with_the_grassmannian(loss):
+TURNING = ("NTXentLoss", "DCLLoss", "DCLWLoss", "MACLLoss", "TiCoLoss", "NegativeCosineSimilarity")
+FIXED = ("BarlowTwinsLoss", "VICRegLoss")
+
+
+@pytest.mark.parametrize("name", (*TURNING, *FIXED))
+def test_losses_of_lightly_are_measured(name, peer):
+    loss = getattr(peer("lightly.loss"), name)()
+    assert own_objective(loss, dim=4).rotation_invariant == (name in TURNING)
+
+
+def test_losses_of_lightly_on_the_grassmannian(peer):
+    of = peer("lightly.loss")
+    for loss in (of.TiCoLoss(), lambda a, b: of.DCLLoss()(a, b)):
+        assert trained(loss, constraint="grassmann").record["verdict"]["guaranteed"]
+    assert trained(lambda a, b: of.FroSSLLoss()([a, b])).record["own"] == ["data", "encoder", "objective"]
+    for loss, message in (
+        (of.BarlowTwinsLoss(), "constraint grassmann: BarlowTwinsLoss is not rotation-invariant"),
+        (of.NTXentLoss(memory_bank_size=(32, 4)), "constraint grassmann: NTXentLoss is not rotation-invariant"),
+        (of.FroSSLLoss(), "FroSSLLoss must take the embeddings of two views: .*; it takes z_views"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trained(loss, constraint="grassmann")
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), F.mse_loss, lambda a, b: -F.cosine_similarity(a, b).mean()])
+def test_losses_of_torch_that_turn_with_the_embeddings_go_with_the_grassmannian(loss):
     assert trained(loss, constraint="grassmann").record["verdict"]["guaranteed"]
 
 
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (coordinates, "constraint grassmann: coordinates is not rotation-invariant"),
         (nn.HuberLoss(), "constraint grassmann: HuberLoss is not rotation-invariant"),
-        (OfViews(), "OfViews must take the embeddings of two views: .*; it takes z_views"),
         (
             nn.TripletMarginLoss(),
             "TripletMarginLoss must take the embeddings of two views: .*; it takes anchor, positive, negative",
@@ -100,6 +137,40 @@ def test_losses_that_turn_with_the_embeddings_go_with_the_grassmannian(loss):
 def test_others_are_refused_with_the_reason(loss, message):
     with pytest.raises(ConfigError, match=message):
         trained(loss, constraint="grassmann")
+
+
+class TwoViews(Dataset):
+    """Two views of pictures, of the transforms of torchvision."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, i):
+        picture = torch.full((3, 24, 24), i / 32)
+        return self.transform(picture), self.transform(picture), i
+
+
+def test_views_of_torchvision_and_an_encoder_of_timm(peer):
+    v2, timm = peer("torchvision.transforms.v2"), peer("timm")
+    views = TwoViews(v2.Compose([v2.RandomResizedCrop(16), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4)]))
+    model = timm.create_model("test_resnet", num_classes=0)
+    settings = {"steps": 2, "records": 2, "constraint": "grassmann", "progress": False}
+    outcome = pretrain(model, DataLoader(views, 16, shuffle=True), **settings)
+    assert outcome.record["input"]["shape"] == [3, 16, 16] and outcome.record["verdict"]["guaranteed"]
+    assert outcome.model(torch.rand(2, 3, 16, 16)).shape == (2, 96)
+
+
+def test_models_of_timm_are_named(peer):
+    """A transformer, made for its images; a network with a layer before its classifier; one that is neither."""
+    peer("timm")
+    for name, width in (("test_vit", 64), ("mobilenetv3_small_050", 1024), ("test_resnet", 96)):
+        model = encoder(f"timm:{name}", in_channels=1, image_size=16)
+        assert model.out_features == width and model.eval()(torch.rand(2, 1, 16, 16)).shape == (2, width)
+    with pytest.raises(ValueError, match="timm has no model 'vitt' for images of 8 x 8: Unknown model"):
+        encoder("timm:vitt", in_channels=3, image_size=8)
 
 
 @pytest.mark.parametrize("optimizer", [geoopt.optim.RiemannianAdam, geoopt.optim.RiemannianSGD])

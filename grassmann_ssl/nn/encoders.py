@@ -154,10 +154,13 @@ def _timm(name: str, in_channels: int, image_size: int) -> nn.Module:
     name = name.removeprefix("timm:")
     try:
         import timm
-    except (ImportError, RuntimeError) as error:  # beside a torch without its torchvision timm raises RuntimeError
-        raise ValueError(
-            f"encoder timm:{name} needs timm, which cannot be imported ({error}): pip install timm"
-        ) from None
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+        remedy = (
+            "pip install timm"
+            if isinstance(error, ImportError)
+            else f"install torchvision as built for torch {torch.__version__}"
+        )
+        raise ValueError(f"encoder timm:{name} needs timm, which cannot be imported ({error}): {remedy}") from None
     make = partial(timm.create_model, name, pretrained=False, num_classes=0, in_chans=in_channels)
     try:
         try:
