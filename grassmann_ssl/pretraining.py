@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ from grassmann_ssl.experiments.encoders.material import Batches
 from grassmann_ssl.experiments.encoders.pretrain_config import PARTS, Given, PretrainConfig
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained
-from grassmann_ssl.objectives import Objective
+from grassmann_ssl.objectives import REGISTRY, Objective
 from grassmann_ssl.registry import nearest
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, RunConfig, setting
@@ -39,6 +41,7 @@ TAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "constraint": ((geoopt.Manifold, str), "a manifold of geoopt or a name"),
     "predictor": ((nn.Module, str), "a torch.nn.Module or a name"),
     "teacher": ((Callable, float, int), "a momentum, a torch.nn.Module, or a function from the model to one"),
+    "schedule": ((Callable, str), "a function from the step to a factor of the learning rate, or a name"),
     "optimizer": ((Callable, str), "a function from the list of all parameters, such as `lambda p: SGD(p, lr=0.1)`, or a name"),
 }  # fmt: skip
 
@@ -55,6 +58,7 @@ def pretrain(
     predictor: nn.Module | str = "none",
     teacher: nn.Module | TeacherOf | float = 0.0,
     optimizer: OptimizerOf | str = "sgd",
+    schedule: Callable[[int], float] | str = "cosine",
     epochs: int | None = None,
     probe: Sequence[Tensor] | None = None,
     monitor: CollapseMonitor | None = None,
@@ -77,13 +81,14 @@ def pretrain(
                 from a view to targets (n, d), or a function from the model to one, such as `lambda m: Teacher(m, momentum=0.99)`. It gets
                 no gradients; `update(model)` is called after every step, and what has no such method stays as it is
     optimizer   a function from the list of all parameters to an optimizer, such as `lambda p: RiemannianAdam(p, lr=1e-3)`; a constrained
-                weight is refused under one that would take it off its manifold; `schedule` multiplies its learning rates
+                weight is refused under one that would take it off its manifold
+    schedule    cosine or constant, after `warmup` steps; or a function from the step to the factor of all learning rates
     epochs      in place of `steps`
     probe       labelled inputs of the encoder (x, y, x_test, y_test): its representation is probed at the end
     monitor     sees the embeddings of every step, and acts as it was told where they collapse
     out         run folder: what `train` keeps, checkpoints and a page; the same call goes on after an interrupt. None: nothing is written,
                 `outcome.save(folder)` does
-    settings    all others of `train`: steps, lr, schedule, warmup, precision, accumulate, seed, device, save_every, overwrite, ...
+    settings    all others of `train`: steps, lr, warmup, precision, accumulate, seed, device, save_every, overwrite, ...
 
     Random numbers of Python, numpy and torch follow the seed, and are put back after it. Under torchrun every process goes through all
     batches and takes its share of the rows; all but the first return None. Raises ConfigError, before training, for parts that do not fit;
@@ -91,20 +96,35 @@ def pretrain(
     """
     given: dict[str, Any] = {"encoder": encoder, "data": data, "objective": objective, "projector": projector}
     given |= {"constraint": constraint, "predictor": predictor, "teacher": teacher, "optimizer": optimizer}
+    given["schedule"] = schedule
     for name, value in given.items():
         kinds, words = TAKES[name]
         if not isinstance(value, kinds):
             raise ConfigError(f"{name} must be {words}, got {type(value).__name__}")
     if monitor is not None and not isinstance(monitor, CollapseMonitor):
         raise ConfigError(f"monitor must be a CollapseMonitor, got {type(monitor).__name__}")
+    if monitor is not None and monitor.step:
+        raise ConfigError(f"monitor: it has seen {monitor.step} steps of another training: give a new one")
+    if out is not None and not isinstance(out, (str, Path)):
+        raise ConfigError(f"out must be a path, got {type(out).__name__}")
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise ConfigError(
+            "pretrain trains: call it outside of torch.no_grad, inference_mode and autocast, which `precision` is for"
+        )
     if isinstance(settings.get("log"), str):
         settings["log"] = (settings["log"],)
     given = {name: value for name, value in given.items() if value is not None}
     values = {name: value for name, value in given.items() if not isinstance(value, (str, float, int))}
     names = given | {name: described(value) for name, value in values.items()}
+    settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
     known = {one.name for one in PretrainConfig.known()} - {*PARTS, "where", "out"}
     for name in settings.keys() - known:
-        raise ConfigError(f"pretrain has no argument {name!r}{nearest(name, known)}")
+        hint = nearest(name, [*known, *signature(pretrain).parameters])
+        if having := [one.name for one in REGISTRY.values() if name in one.options]:
+            one = names["objective"] if names["objective"] in having else having[0]
+            hint = f"; an option follows the name of its objective: {one}:{name}={settings[name]}"
+        raise ConfigError(f"pretrain has no argument {name!r}{hint}")
+    RunConfig(seed=settings.get("seed", RunConfig.seed))  # the data are looked at before the other settings
     if "data" in values:
         settings |= _of_data(values, views, settings, epochs)
     elif views is not None or epochs is not None:
@@ -152,17 +172,29 @@ def _of_data(values: dict[str, Any], views: Pick, settings: dict[str, Any], epoc
     if epochs is not None:
         if "steps" in settings:
             raise ConfigError("epochs and steps are both given: give one of them")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ConfigError(f"epochs must be a whole number from 1 on, got {epochs!r}")
         try:
-            found["steps"] = epochs * len(batches.loaded) // settings.get("accumulate", 1)
+            there, parts = epochs * len(batches.loaded), settings.get("accumulate", 1)
         except TypeError:
             raise ConfigError("epochs: the length of your data is not known; give steps") from None
+        if parts > there:
+            raise ConfigError(
+                f"epochs = {epochs} have {there} batches, fewer than one step takes: accumulate = {parts}"
+            )
+        found["steps"] = there // parts
     return found
 
 
 def _probed(probe: Sequence[Tensor]) -> Split:
-    if len(probe) != 4:
-        raise ConfigError(f"probe must be (x, y, x_test, y_test), got {len(probe)} entries")
-    x, y, x_test, y_test = (torch.as_tensor(one) for one in probe)
+    if not isinstance(probe, (tuple, list)) or len(probe) != 4:
+        got = f"{len(probe)} entries" if isinstance(probe, (tuple, list)) else type(probe).__name__
+        raise ConfigError(f"probe must be (x, y, x_test, y_test), got {got}")
+    try:
+        x, y, x_test, y_test = (torch.as_tensor(one) for one in probe)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as names of classes
+        raise ConfigError(f"probe must hold tensors or arrays of numbers: {str(error).splitlines()[0]}") from None
+    y, y_test = (labels.long() if labels.dtype == torch.bool else labels for labels in (y, y_test))
     for inputs, labels, name in ((x, y, "x and y"), (x_test, y_test, "x_test and y_test")):
         if labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
             raise ConfigError(

@@ -251,6 +251,14 @@ def test_layers_by_pattern():
         pretrain(net(), loader(), pull, constraint="grassmann", where="encoder.*", **QUICK)
 
 
+class Recurrent(nn.GRU):
+    def __init__(self):
+        super().__init__(12, 8, batch_first=True)
+
+    def forward(self, x):
+        return super().forward(x)[1][0]
+
+
 class Tokens(nn.Module):
     def __init__(self):
         super().__init__()
@@ -274,6 +282,7 @@ def crops(sizes):
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), [([torch.rand(32, 12)] * 2, torch.arange(32))] * 2, 2),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), DataLoader(TensorDataset(X, X + 0.1), 16), 2),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), lambda: iter([(X, X + 0.1)]), 2),
+        (Recurrent(), [tuple(torch.rand(2, 32, length, 12)) for length in (5, 7)], 2),
     ],
 )  # fmt: skip
 def test_data_of_any_kind(encoder, data, count):
@@ -291,7 +300,7 @@ def test_the_monitor_sees_every_step_and_changes_nothing(first):
     assert_same(watched, first)
     with pytest.raises(CollapseError):
         collapsing = CollapseMonitor(every=1, patience=1, on_collapse="raise")
-        pretrain(nn.Sequential(nn.Linear(12, 16), nn.ReLU()), [(X * 0 + 1e-9, X * 0)], lambda a, b: (a - b).square().mean() * 1e9,
+        pretrain(nn.Sequential(nn.Linear(12, 16), nn.ReLU()), [(1e-9 * X, X * 0)], lambda a, b: (a - b).square().mean() * 1e9,
                  monitor=collapsing, head="standard", **QUICK)  # fmt: skip
 
 
@@ -305,6 +314,26 @@ def test_representations_are_probed_where_there_are_labels():
     assert pretrain(net(), loader(), pull, **QUICK).record["probes"] is None
 
 
+class Detached(nn.Linear):
+    def __init__(self):
+        super().__init__(12, 16)
+
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+def broken():
+    layer = nn.Linear(12, 16)
+    layer.weight.data[0, 0] = torch.nan
+    return layer
+
+
+def seen():
+    monitor = CollapseMonitor()
+    monitor.update(X)
+    return monitor
+
+
 BAD = [
     ({"steps": 0}, "steps must be"),
     ({"stepz": 5}, "pretrain has no argument 'stepz'; did you mean steps?"),
@@ -314,17 +343,30 @@ BAD = [
     ({"data": (b for b in [])}, "data: a generator can be gone through once only"),
     ({"data": []}, "data: there is no batch in it"),
         ({"data": [X]}, "data: a batch must hold two views or more"),
+    ({"data": [(X[:1], X[:1])]}, "data: a batch has one row, which no loss compares: (float32 (1, 12), float32 (1, 12)); leave it out"),
+    ({"data": [(X.to_sparse(), X.to_sparse())]}, "got (sparse float32 (48, 12), sparse float32 (48, 12)); `views` says which"),
+    ({"data": [(X[:1].expand(9, 12), X[:9])]}, "data: the 9 rows of an epoch that were looked at are all the same"),
+    ({"views": lambda batch: batch[0]}, "data: views must return a tuple or list of views, got float32 (16, 12)"),
+    ({"views": lambda batch: batch["x"]}, "data: views fails on a batch of (float32 (16, 12), float32 (16, 12), int64 (16,)): TypeError: "),
     ({"data": [(X, X[:5])]}, "data: the views of a batch must be tensors (n, ...) of one n and one type"),
     ({"data": [(X, X[:, :5])]}, "data: the first two views must have one shape"),
     ({"views": ("a", "b")}, "data: views = ['a', 'b'] are not in a batch of ("),
     ({"encoder": nn.Linear(5, 3)}, "encoder Linear cannot take the views of 12: mat1 and mat2"),
     ({"encoder": nn.Unflatten(1, (3, 4))}, "encoder Unflatten must return a tensor (n, k), one row a view, got shape (2, 3, 4)"),
+    ({"encoder": Detached()}, "encoder Detached passes no gradient to its weights: is its output detached, or made under no_grad?"),
+    ({"encoder": broken()}, "encoder Linear returns what is not finite, of views that are: look at its weights"),
+    ({"encoder": nn.Linear(12, 16).requires_grad_(False), "projector": nn.Identity()}, "there is nothing to train: no weight of"),
+    ({"objective": lambda z, labels: z.sum()}, "objective: <lambda> takes labels: a loss gets the embeddings of two views alone"),
     ({"objective": lambda a, b, c: a}, "objective: <lambda> must take the embeddings of two views"),
     ({"objective": lambda a, b: a}, "objective: <lambda> must return one number, a tensor of shape (), got shape (64, 4)"),
     ({"objective": lambda a, b: a.sum() / 0}, "objective: <lambda> is "),
     ({"objective": lambda a, b: a @ b}, "objective: <lambda> fails on embeddings of 64 x 4: RuntimeError: "),
     ({"objective": coordinate, "constraint": "grassmann"}, "constraint grassmann: coordinate is not rotation-invariant"),
     ({"objective": coordinate, "constraint": Grassmann()}, "coordinate is not rotation-invariant"),
+    ({"objective": "euclidean", "predictor": nn.Linear(5, 5)}, "predictor cannot take the embeddings of 4: mat1 and mat2"),
+    ({"objective": "euclidean", "predictor": nn.Linear(4, 5)}, "predictor: its predictions have 5 dimensions, and the embeddings"),
+    ({"encoder": net().half(), "data": [(X.half(), X.half())], "objective": "euclidean", "predictor": "directpred"},
+     "predictor directpred needs an encoder in float32 or float64, got float16"),
     ({"predictor": nn.Linear(4, 4)}, "pull compares two embeddings: it takes no predictor"),
     ({"teacher": nn.Linear(12, 4)}, "pull compares two embeddings: it takes no predictor and no teacher"),
     ({"objective": "euclidean", "teacher": nn.Linear(12, 3)}, "teacher: its targets have 3 dimensions, and the embeddings have dim = 4"),
@@ -342,6 +384,14 @@ BAD = [
     ({"optimizer": lambda p: 3}, "optimizer: <lambda> must return an optimizer of torch's kind, got int"),
     ({"constraint": "stiefel", "where": "nothing.*"}, "constraint: the model has no layer for where = 'nothing.*'"),
     ({"probe": (X, X[:, 0], X, X)}, "probe: x_test and y_test must be as many inputs as labels"),
+    ({"schedule": lambda step: None}, "schedule: float() argument must be a string or a real number, not 'NoneType'"),
+    ({"schedule": lambda step: 1.0, "warmup": 2}, "warmup = 2 has no effect with a schedule of your own"),
+    ({"seed": -1}, "seed must be an integer from 0 to 2^63 - 1, got -1"),
+    ({"num_epochs": 3}, "pretrain has no argument 'num_epochs'; did you mean epochs?"),
+    ({"objective": "dcl", "temperature": 0.2}, "'temperature'; an option follows the name of its objective: dcl:temperature=0.2"),
+    ({"epochs": 0}, "epochs must be a whole number from 1 on, got 0"),
+    ({"epochs": 1, "accumulate": 5}, "epochs = 1 have 3 batches, fewer than one step takes: accumulate = 5"),
+    ({"monitor": seen()}, "monitor: it has seen 1 steps of another training: give a new one"),
     ({"epochs": 2, "steps": 3}, "epochs and steps are both given"),
     ({"objective": lambda a, b: (a - b).detach().sum()}, "objective: <lambda> passes no gradient to the embeddings"),
     ({"optimizer": lambda p: torch.optim.SGD(p, lr=0.1), "lr": 0.1}, "lr = 0.1 has no effect with an optimizer of your own"),
@@ -381,6 +431,13 @@ BAD = [
             "data must be batches of views, such as a DataLoader, or a name, got TensorDataset",
         ),
         ({"monitor": True}, "monitor must be a CollapseMonitor, got bool"),
+        ({"views": 1}, "data: views must be places or keys of a batch, or a function from a batch to its views, got 1"),
+        (
+            {"probe": (X, ["a"] * 48, X, ["a"] * 48)},
+            "probe must hold tensors or arrays of numbers: too many dimensions 'str'",
+        ),
+        ({"probe": DataLoader(TensorDataset(X))}, "probe must be (x, y, x_test, y_test), got DataLoader"),
+        ({"out": 3}, "out must be a path, got int"),
         ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
         ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
     ],
@@ -403,6 +460,42 @@ def test_what_does_not_fit_is_refused_before_training_in_one_line(change, messag
     with pytest.raises(ConfigError, match=re.escape(message)) as refused:
         pretrain(**settings)
     assert "\n" not in str(refused.value)
+
+
+def test_it_is_called_where_gradients_are():
+    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with context, pytest.raises(ConfigError, match="call it outside of"):
+            pretrain(net(), loader(), pull, **QUICK)
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, of a size that is known from the first input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.one, self.other = nn.LazyLinear(12), nn.Linear(12, 12), nn.Linear(12, 12)
+        self.other.weight = self.one.weight
+
+    def forward(self, x):
+        return self.other(torch.relu(self.one(self.first(x))))
+
+
+def test_lazy_and_tied_weights_and_a_schedule_of_ones_own(tmp_path):
+    outcome = pretrain(
+        Tied(),
+        loader(),
+        pull,
+        constraint="stiefel",
+        where="encoder.o*",
+        schedule=lambda step: 0.5**step,
+        **QUICK,
+    )
+    weight = outcome.model.encoder.one.weight.detach()
+    assert outcome.record["constrained"] == ["encoder.one", "encoder.other"]
+    assert outcome.model.encoder.other.weight is outcome.model.encoder.one.weight
+    assert (weight @ weight.T - torch.eye(12)).abs().max() < 1e-5
+    assert outcome.metrics["time"][-1] == pytest.approx(0.05 * (2 - 0.5**6) / (1 - 0.9))
+    assert torch.equal(load_encoder(outcome.save(tmp_path / "run"), encoder=Tied())(X), outcome.model(X))
 
 
 class Crossed(nn.Module):
@@ -471,7 +564,12 @@ def test_more_records_than_steps_cost_nothing():
 
 def test_epochs():
     outcome = pretrain(
-        net(), loader(), pull, epochs=2, **{name: value for name, value in QUICK.items() if name != "steps"}
+        "mlp",
+        loader(),
+        pull,
+        epochs=2,
+        lr=np.float32(0.01),
+        **{name: value for name, value in QUICK.items() if name != "steps"},
     )
     assert outcome.record["steps_done"] == 6
 
@@ -579,5 +677,5 @@ def test_an_encoder_in_float64_gets_a_head_in_float64():
     x = X.double()
     outcome = pretrain(net().double(), [(x, x + 0.1 * torch.rand_like(x))], "vicreg", predictor="none", **QUICK)
     assert {p.dtype for p in outcome.model.parameters()} == {torch.float64}
-    outcome = pretrain(net().double(), [(x, x + 0.1)], "negative_cosine", predictor="mlp", **QUICK)
+    outcome = pretrain(net().double(), [(x, x + 0.1)], "tico", predictor="mlp", **QUICK)
     assert {p.dtype for p in outcome.model.parameters()} == {torch.float64}

@@ -87,6 +87,11 @@ class CollapseMonitor:
         return pd.DataFrame(rows, columns=[one.name for one in fields(Judgement)])
 
     @property
+    def step(self) -> int:
+        """The last step that was over; 0 before the first."""
+        return self._step
+
+    @property
     def state(self) -> State:
         """Whether dimensions used are "changing" or "settled", by `trend_of`, or it is "too early" to tell."""
         return self.judgements[-1].state if self.judgements else "too early"

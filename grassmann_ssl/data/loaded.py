@@ -156,7 +156,11 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             entries = entries[0]
         found = [x for x in entries if _is_view(x)] if isinstance(entries, (list, tuple)) else []
     elif callable(pick):
-        found = list(pick(batch))
+        found = _picked(batch, pick)
+    elif isinstance(pick, (str, int)):
+        raise ValueError(
+            f"views must be places or keys of a batch, or a function from a batch to its views, got {pick!r}"
+        )
     else:
         try:
             found = [batch[one] for one in pick]
@@ -165,19 +169,35 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
     if len(found) < 2:
         raise ValueError(
             f"a batch must hold two views or more, tensors (n, ...) of two axes or more, got {described(batch)}; `views` says which "
-            "they are"
+            "they are, or makes them"
         )
     for x in found:
         if not _is_view(x) or x.shape[0] != found[0].shape[0] or x.dtype != found[0].dtype:
             raise ValueError(
                 f"the views of a batch must be tensors (n, ...) of one n and one type, got {described(found)}; `views` says which they are"
             )
+    if len(found[0]) < 2:
+        raise ValueError(
+            f"a batch has one row, which no loss compares: {described(found)}; leave it out, as drop_last=True does"
+        )
     if any(x.shape != found[0].shape for x in (found if found[0].ndim == 2 else found[1:2])):
         raise ValueError(
             f"the first two views must have one shape, and all where rows are vectors, got {described(found)}; smaller crops come after "
             "whole views; `views` says which they are"
         )
     return tuple(found)
+
+
+def _picked(batch: Any, pick: Callable[[Any], Sequence[Tensor]]) -> list[Tensor]:
+    """The views that the user's function makes of a batch."""
+    try:
+        found = pick(batch)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"views fails on a batch of {described(batch)}: {type(error).__name__}: {reason}") from error
+    if not isinstance(found, (list, tuple)):
+        raise ValueError(f"views must return a tuple or list of views, got {described(found)}")
+    return list(found)
 
 
 def _values_of(batch: Mapping[Any, Any]) -> list[Any]:
@@ -195,7 +215,8 @@ def _values_of(batch: Mapping[Any, Any]) -> list[Any]:
 def described(batch: Any) -> str:
     """What a batch holds, in short."""
     if isinstance(batch, Tensor):
-        return f"{str(batch.dtype).removeprefix('torch.')} {tuple(batch.shape)}"
+        kind = "" if batch.layout is torch.strided else "sparse "
+        return f"{kind}{str(batch.dtype).removeprefix('torch.')} {tuple(batch.shape)}"
     if isinstance(batch, Mapping):
         return "{" + ", ".join(f"{key}: {described(value)}" for key, value in batch.items()) + "}"
     if isinstance(batch, (list, tuple)):
@@ -214,4 +235,4 @@ def fingerprint_of(views: Iterable[tuple[Tensor, ...]]) -> str:
 
 
 def _is_view(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[0] > 0
+    return isinstance(x, Tensor) and x.ndim >= 2 and x.shape[0] > 0 and x.layout is torch.strided

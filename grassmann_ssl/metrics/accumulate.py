@@ -117,17 +117,20 @@ class SecondMoments:
 
 
 @torch.no_grad()
-def mean_variance(batches: Iterable[Tensor]) -> float:
+def mean_variance(batches: Iterable[Tensor]) -> float | None:
     """The mean over all dimensions of the biased variance of each, of rows that come in batches (n, ...); waits for the device.
 
     trace(cov) / d without the (d, d) covariance: memory is that of one batch in float64. About the first row, so that it is exactly 0 where
-    all rows are equal, and a large mean costs no digits. Raises ValueError where there are no rows.
+    all rows are equal, and a large mean costs no digits. None where batches are of several shapes, such as sequences of unequal length.
+    Raises ValueError where there are no rows.
     """
     count = 0
     for batch in batches:
         rows = batch.double()
         if not count:
             first, shift, square = rows[:1], torch.zeros_like(rows[0]), torch.zeros_like(rows[0])
+        if rows.shape[1:] != first.shape[1:]:
+            return None
         away = rows - first
         shift += away.sum(0)
         square += away.square().sum(0)

@@ -57,7 +57,7 @@ def constrain_model(model: nn.Module, manifold: geoopt.Manifold, *, where: str =
     """Put the weights of the layers at `where` on a manifold by `constrain`; returns the names of the constrained layers.
 
     On the Grassmannian, where a square matrix is a single point, `linear` and `conv` leave square layers free (`square_layers` names them).
-    Layers that are on an equal manifold stay as they are.
+    Layers that are on an equal manifold stay as they are, and so does a weight that another of them holds too.
     Parameter names are those of the layers with `.weight` appended, the keys of `constraints(model)`.
     Raises as `layers_at` and, naming the layer, as `constrain`; ValueError where all layers are square and would be left free.
     """
@@ -66,7 +66,7 @@ def constrain_model(model: nn.Module, manifold: geoopt.Manifold, *, where: str =
     done = [name for name in names if name not in square]
     for name in done:
         layer = model.get_submodule(name)
-        layout = constraints(layer).get("weight")
+        layout = constraints(layer).get("weight", getattr(_weight(model, name), "manifold", None))
         if isinstance(layout, WeightLayout) and layout.manifold == manifold:
             continue
         try:

@@ -13,7 +13,8 @@ from grassmann_ssl.objectives.registry import REGISTRY, Objective, objective
 from grassmann_ssl.registry import is_own, own
 
 ROWS = 64  # on which it is measured
-SAME = 1e-6  # of its size: between rounding in float64, 1e-13, and what rotations change in losses that see them, 1e-3 and more
+# Of its size: between rounding, 1e-13 and 1e-6, and what rotations change in losses that see them, 1e-3 and more.
+SAME = {torch.float64: 1e-6, torch.float32: 1e-4}
 PAIR = ("z", "z_positive")
 EMBEDDINGS = (("prediction", "target", "projection"), ("prediction", "target"), PAIR)
 REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -26,9 +27,9 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     It is called with z and z_positive, or with prediction and target (and projection), by the names of its arguments; any other loss with
     z and z_positive in this order. Arguments of a function with a default are its options. A class is made first, of the options that
     follow its name, if any. What a module keeps and trains is part of the training.
-    Measured, in float64 on 64 rows of dimension `dim`, with the same random numbers each time: `invariance`, whether the value stays under
-    rotations z Q; `directional`, whether it stays when every row is scaled. Raises ValueError where the loss cannot be called so, or its
-    value is not one finite number.
+    Measured on 64 rows of dimension `dim`, with the same random numbers each time, in float64, or in float32 where it fails in that:
+    `invariance`, whether the value stays under rotations z Q; `directional`, whether it stays when every row is scaled. Raises ValueError
+    where the loss cannot be called so, its value is not one finite number, or has no gradient in any of the embeddings.
     """
     given: Any = own(loss) if isinstance(loss, str) else loss
     if isinstance(given, Objective):
@@ -39,37 +40,38 @@ def own_objective(loss: Callable[..., Any] | Objective | str, *, dim: int, name:
     name = name or (loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__))
     given = made(given, name)
     names, by_name, options = _arguments(given, name)
+    try:
+        invariant, directional = _measured(given, names, by_name, name, dim, torch.float64)
+    except ValueError:  # such as one that multiplies by a matrix in float32
+        invariant, directional = _measured(given, names, by_name, name, dim, torch.float32)
+    if isinstance(given, nn.Module):
+        function: Any = _held(given, names, by_name)
+    else:
+        function = given if by_name else partial(_by_position, given)
+    return Objective(name, function, "your own", invariance=invariant, directional=directional, options=options)
+
+
+def _measured(
+    given: Any, names: tuple[str, ...], by_name: bool, name: str, dim: int, dtype: torch.dtype
+) -> tuple[bool, bool]:
+    """Whether the value of a loss stays under rotations, and whether it does when every row is scaled."""
     drawn = torch.randn(len(names) + 1, ROWS, dim, dtype=torch.float64, generator=_generator())
     views = drawn[:1] + 0.5 * drawn[1:]
     turn = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=_generator()))[0]
     lengths = torch.rand(ROWS, 1, dtype=torch.float64, generator=_generator()) + 0.5
 
-    def twin() -> Callable[..., Any]:
-        """The loss by the names of its embeddings; of a module a copy, so that what it remembers stays as it is."""
-        one = copy.deepcopy(given).double() if isinstance(given, nn.Module) else given
-        return one if by_name else partial(_by_position, one)
-
     def value(views: Tensor) -> float:
-        return _value(twin(), dict(zip(names, views, strict=True)), name)
+        # Of a module a copy, so that what it remembers stays as it is; of the views too, which the loss may change.
+        twin = copy.deepcopy(given).to(dtype) if isinstance(given, nn.Module) else given
+        embeddings = {key: 1 * x.to(dtype).clone().requires_grad_() for key, x in zip(names, views, strict=True)}
+        return _value(twin if by_name else partial(_by_position, twin), embeddings, name)
 
     usual = value(views)
 
     def stays(changed: Tensor) -> bool:
-        return abs(value(changed) - usual) <= SAME * max(1.0, abs(usual))
+        return abs(value(changed) - usual) <= SAME[dtype] * max(1.0, abs(usual))
 
-    _check_gradient(twin(), names, views, name)
-    if isinstance(given, nn.Module):
-        function: Any = _held(given, names, by_name)
-    else:
-        function = given if by_name else partial(_by_position, given)
-    return Objective(
-        name,
-        function,
-        "your own",
-        invariance=stays(views @ turn),
-        directional=stays(views * lengths),
-        options=options,
-    )
+    return stays(views @ turn), stays(views * lengths)
 
 
 def made(loss: Any, name: str) -> Any:
@@ -92,6 +94,9 @@ def _arguments(loss: Any, name: str) -> tuple[tuple[str, ...], bool, dict[str, A
     module = isinstance(loss, nn.Module)
     parameters = signature(loss.forward if module else loss).parameters.values()
     required = [p for p in parameters if p.default is Parameter.empty and p.kind not in REST]
+    labels = [p.name for p in required if "label" in p.name]
+    if labels:
+        raise ValueError(f"{name} takes {labels[0]}: a loss gets the embeddings of two views alone")
     options = {} if module else {p.name: p.default for p in parameters if p.default is not Parameter.empty}
     for names in EMBEDDINGS:
         if {p.name for p in required} == set(names):
@@ -128,22 +133,12 @@ def _held(loss: nn.Module, names: tuple[str, ...], by_name: bool) -> type[nn.Mod
     return Own
 
 
-def _check_gradient(function: Callable[..., Any], names: tuple[str, ...], views: Tensor, name: str) -> None:
-    """Raise ValueError for a loss whose value has no gradient in any of the embeddings."""
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        leaves = [x.clone().requires_grad_() for x in views]
-        value = function(**dict(zip(names, leaves, strict=True)))
-        found = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if value.requires_grad else [None]
-    if all(one is None for one in found):
-        raise ValueError(f"{name} passes no gradient to the embeddings: is it detached, or a constant?")
-
-
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
 def _value(function: Callable[..., Any], embeddings: dict[str, Tensor], name: str) -> float:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         try:
             value = function(**embeddings)
@@ -151,9 +146,14 @@ def _value(function: Callable[..., Any], embeddings: dict[str, Tensor], name: st
             reason = (str(error).splitlines() or [""])[0]
             shape = " x ".join(map(str, next(iter(embeddings.values())).shape))
             raise ValueError(f"{name} fails on embeddings of {shape}: {type(error).__name__}: {reason}") from None
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must return one number, a tensor of shape (), got {got}")
-    if not bool(torch.isfinite(value)):
-        raise ValueError(f"{name} is {float(value)} on embeddings drawn from a normal distribution")
-    return float(value)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} must return one number, a tensor of shape (), got {got}")
+        if not bool(torch.isfinite(value)):
+            raise ValueError(f"{name} is {float(value.detach())} on embeddings drawn from a normal distribution")
+        given = list(embeddings.values())
+        if not value.requires_grad or all(
+            x is None for x in torch.autograd.grad(value.sum(), given, allow_unused=True)
+        ):
+            raise ValueError(f"{name} passes no gradient to the embeddings: is it detached, or a constant?")
+        return float(value.detach())

@@ -121,7 +121,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if isinstance(self.out, str):  # as one writes it
             object.__setattr__(self, "out", Path(self.out))
-        if not 0 <= self.seed < 2**63:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
         for name, value in self.values().items():
             for one in value if isinstance(value, tuple) else (value,):

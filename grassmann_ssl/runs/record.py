@@ -236,7 +236,7 @@ class Outcome:
             raise
         except (OSError, ValueError, RecursionError, pa.ArrowException, SafetensorError) as error:
             raise ConfigError(f"{at} cannot be read: {(str(error).splitlines() or [''])[0]}") from None
-        return cls(record, {name: _column(table[name]) for name in table.column_names}, arrays)
+        return Outcome(record, {name: _column(table[name]) for name in table.column_names}, arrays)
 
 
 def _stored(values: np.ndarray) -> Any:

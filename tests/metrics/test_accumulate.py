@@ -185,5 +185,6 @@ def test_the_mean_variance_is_the_mean_diagonal_of_the_covariance(sizes, dtype):
 def test_the_mean_variance_of_equal_rows_is_zero():
     row = torch.rand(1, 50)
     assert mean_variance([row.expand(7, 50), row]) == 0.0
+    assert mean_variance([row, row[:, :9]]) is None  # there is none of rows of several shapes
     with pytest.raises(ValueError, match="at least one row, got none"):
         mean_variance([])

@@ -109,6 +109,17 @@ def test_what_a_loss_keeps_and_trains_is_part_of_the_training(tmp_path):
     assert pretrain(nn.Linear(6, 8), [(x, x + 0.1)], Regressing(), predictor="linear", **settings) is not None
 
 
+def test_a_loss_may_be_written_for_float32_and_change_its_embeddings():
+    def own(a, b):
+        return ((a.mul_(2) - 2 * b) @ torch.eye(3)).square().sum(1).mean()
+
+    def other(a, b):
+        return ((a - b) @ torch.ones(3, 1)).square().sum(1).mean()
+
+    assert own_objective(own, dim=3).rotation_invariant and not own_objective(own, dim=3).directional
+    assert not own_objective(other, dim=3).rotation_invariant
+
+
 def test_a_class_is_made_and_an_objective_stays_as_it_is():
     assert own_objective(Regressing, dim=4).predictive
     assert own_objective(objective("vicreg"), dim=4) is not None

@@ -23,6 +23,7 @@ from grassmann_ssl.nn.predictors import DirectPredictor
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 from grassmann_ssl.objectives import Objective
 from grassmann_ssl.optim.table import optimizers
+from grassmann_ssl.precision import FULL
 from grassmann_ssl.runs import ConfigError, setting
 from grassmann_ssl.streams import say
 
@@ -92,9 +93,11 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
         loss = config.loss()
         head = _projector(config, features)
         online = nn.Sequential(OrderedDict(encoder=body, projector=head))
-        width = output(online, example, "encoder and projector").shape[1]
-        if width != config.dim:
-            raise ConfigError(f"dim = {config.dim}, and the embeddings of your projector have {width} dimensions")
+        embedded = output(online, example, "encoder and projector")
+        if embedded.shape[1] != config.dim:
+            raise ConfigError(
+                f"dim = {config.dim}, and the embeddings of your projector have {embedded.shape[1]} dimensions"
+            )
         last, makes_z = _last_linear(online, example)
         held_before = [name.removesuffix(".weight") for name in constraints(online)]
         where = last if config.where == "last" and last and last != layers_at(online, "last")[0] else config.where
@@ -116,7 +119,15 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
                 for parameter in online.get_submodule(last).parameters():
                     parameter.mul_(config.init_scale)
         q = _predictor(config, features.dtype)
+        if q is not None and "predictor" in config.own:
+            width = output(q, embedded, "predictor", "embeddings").shape[1]
+            if width != config.dim:
+                raise ConfigError(
+                    f"predictor: its predictions have {width} dimensions, and the embeddings have dim = {config.dim}"
+                )
         objective: Any = loss.new(config.dim)
+        if loss.stateful and "objective" not in config.all_own:
+            objective.to(torch.promote_types(features.dtype, torch.float32))
     if process.count > 1:
         for part in (online, q):
             if part is not None:
@@ -149,7 +160,9 @@ def assemble(config: TrainConfig, example: Tensor, process: Process) -> Arm:
 def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
     """The encoder that the settings name, or that is given."""
     kind = config.architecture()
-    channels, size = (example.shape[1], example.shape[-1]) if example.ndim == 4 else (1, 1)
+    channels, size = (
+        (example.shape[1], example.shape[-1] if example.ndim == 4 else 1) if example.ndim in (2, 4) else (1, 1)
+    )
     with setting("encoder"):
         body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem)
         if not isinstance(body, nn.Module):
@@ -158,19 +171,26 @@ def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
 
 
 def output(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> Tensor:
-    """A module's output (n, k) for the example, in evaluation mode. Raises ConfigError for any other output, and where it fails."""
+    """A module's output (n, k) for the example, in evaluation mode.
+
+    Raises ConfigError for any other output, one that is not finite or has no gradient in any weight, and where the module fails.
+    """
     out = _output(module, example, name, kind)
     if not isinstance(out, Tensor) or out.ndim != 2:
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise ConfigError(f"{name} must return a tensor (n, k), one row a view, got {got}; pool what is more")
-    return out
+    if not bool(out.isfinite().all()):
+        raise ConfigError(f"{name} returns what is not finite, of {kind} that are: look at its weights")
+    if not out.requires_grad and any(p.requires_grad for p in module.parameters()):
+        raise ConfigError(f"{name} passes no gradient to its weights: is its output detached, or made under no_grad?")
+    return out.detach()
 
 
 def _output(module: nn.Module, example: Tensor, name: str, kind: str) -> Any:
     """What a module returns for the example, in evaluation mode, on its own device. Raises ConfigError where it fails."""
     place = next((p.device for p in module.parameters()), example.device)
     try:
-        with torch.no_grad(), evaluating(module):
+        with torch.enable_grad(), evaluating(module):
             return module(example.to(place))
     except Exception as error:  # whatever the user's module raises
         shape = " x ".join(map(str, example.shape[1:]))
@@ -213,6 +233,11 @@ def _predictor(config: TrainConfig, dtype: torch.dtype) -> nn.Module | None:
     chosen = config.predictor_used()
     if chosen is None:
         return None
+    if chosen.closed_form and dtype not in FULL:
+        raise ConfigError(
+            f"predictor {config.predictor} needs an encoder in float32 or float64, got {str(dtype).removeprefix('torch.')}; `precision` "
+            "is for trainings in half"
+        )
     made = chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
     return made if "predictor" in config.own else made.to(dtype)
 
@@ -243,10 +268,15 @@ def _teacher(config: TrainConfig, online: nn.Module, example: Tensor) -> Any:
 def _optimizers(config: TrainConfig, method: JointEmbedding, where: str) -> list[torch.optim.Optimizer]:
     chosen = config.optimizer_used()
     lifted = layers_at(method.online, where) if chosen.comparator else []
+    trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ConfigError(
+            "there is nothing to train: no weight of encoder, projector and predictor requires a gradient"
+        )
     with setting("optimizer"):
         return optimizers(
             chosen,
-            {name: p for name, p in method.named_parameters() if p.requires_grad},
+            trained,
             held=constraints(method),
             lifted=[f"online.{name}.weight" for name in lifted],
             lr=config.lr,

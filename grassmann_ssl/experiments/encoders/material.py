@@ -230,6 +230,11 @@ class Batches(Material):
         chunks_of = list(self.view(0, max(2, min(SEEN, most))))
         if not _finite(chunks_of):
             raise ConfigError("data: the views of an epoch are not finite")
+        first = chunks_of[0][0]
+        if all(x.shape == first.shape and torch.equal(x, first) for chunk in chunks_of for x in chunk):
+            raise ConfigError(
+                f"data: the {sum(map(len, chunks_of)):,} rows of an epoch that were looked at are all the same"
+            )
         return chunks_of
 
     def finding(self) -> Finding:

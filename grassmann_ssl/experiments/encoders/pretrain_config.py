@@ -20,7 +20,7 @@ from grassmann_ssl.optim.table import Optimizer, own_optimizer
 from grassmann_ssl.runs import setting
 from grassmann_ssl.runs.config import VALUE
 
-PARTS = ("encoder", "data", "objective", "projector", "constraint", "predictor", "teacher", "optimizer")
+PARTS = ("encoder", "data", "objective", "projector", "constraint", "predictor", "teacher", "optimizer", "schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class Given:
     predictor: nn.Module | None = None
     teacher: nn.Module | Callable[[nn.Module], nn.Module] | None = None
     optimizer: Callable[..., Any] | None = None
+    schedule: Callable[[int], float] | None = None
     views: Pick = None
     probed: Split | None = None
     monitor: CollapseMonitor | None = None
@@ -61,9 +62,18 @@ class PretrainConfig(TrainConfig):
     """momentum of the EMA teacher, or what the user's own is called"""
     given: Given = field(default_factory=Given, metadata={VALUE: True}, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with setting("schedule"):
+            self.rate(0)
+
     @property
     def own(self) -> Collection[str]:
         return self.given.names
+
+    def rate(self, step: int) -> float:
+        given = self.given.schedule
+        return super().rate(step) if given is None else float(given(step))
 
     def architecture(self) -> Architecture:
         given = self.given.encoder

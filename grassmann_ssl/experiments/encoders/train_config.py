@@ -115,7 +115,7 @@ class TrainConfig(LoggedConfig):
         super().__post_init__()
         for name, known in CHOICES.items():
             if name not in self.own and not (name == "objective" and self._is_objective):
-                if not (name == "where" and is_pattern(self.where)):
+                if not (name == "where" and isinstance(self.where, str) and is_pattern(self.where)):
                     self.need_one_of(name, known)
         self.architecture()
         if not self.own_data:
@@ -146,6 +146,7 @@ class TrainConfig(LoggedConfig):
             **{name: "projector" in self.own and "with a projector of your own" for name in ("hidden", "head")},
             "lr": "optimizer" in self.own
             and "with an optimizer of your own, which has its own; the schedule multiplies it",
+            "warmup": "schedule" in self.own and "with a schedule of your own",
             "predictor_rate": not self.trains_predictor and f"with predictor {self.predictor}, which is not trained",
             "augmentation": self.own_data and f"with data {self.data}, which are views already",
         }

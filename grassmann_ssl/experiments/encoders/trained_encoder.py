@@ -88,7 +88,7 @@ def load_encoder(
 
 
 # What stands for parts of the user's own that leave no weights.
-STAND_INS = {"objective": "negative_cosine", "optimizer": "sgd", "data": "digits"}
+STAND_INS = {"objective": "negative_cosine", "optimizer": "sgd", "schedule": "cosine", "data": "digits"}
 
 
 def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
