@@ -28,12 +28,12 @@ def page(outcome: Outcome) -> Page:
     seeds = len({one["seed"] for one in outcome.record["runs"]})
     return Page(
         f"Encoders side by side on {config['data']}",
-        f"{seeds} seeds of {config['steps']} steps; data split, views and initial weights of a seed are the same in all arms. "
+        f"{seeds} seed{'s' * (seeds != 1)} of {config['steps']} steps; data, views and initial weights of a seed are the same in all arms. "
         f"Kinds of collapse, with their seeds, and the arms: {kinds}. {_intervals(outcome)}",
         (
             Section(
                 "arms",
-                "Probe accuracy and ranks",
+                "Probe accuracy and ranks" if _probes(outcome) else "Ranks",
                 arms(outcome),
                 f"Markers: single seeds.{' Bars: mean and 95 % interval over seeds.' if _enough(outcome) else ''} Ranks are effective "
                 "ranks of covariances on views of training samples.",
@@ -79,10 +79,14 @@ def _spectra_caption(outcome: Outcome) -> str:
     return f"Eigenvalues on which collapse is judged, one line per seed: {which or 'none, all runs diverged'}. {limits}"
 
 
+def _probes(outcome: Outcome) -> list[str]:
+    """The probes that some arm has."""
+    return [name for name in outcome.record["probes"] if any(one[name] for one in outcome.record["arms"])]
+
+
 def arms(outcome: Outcome) -> Figure:
     """Every probe, the ranks, and the time of a step, one row of markers per arm."""
-    shown = [name for name in outcome.record["probes"] if any(one[name] for one in outcome.record["arms"])]
-    quantities = [(name, f"{name} probe of h [%]", 100.0) for name in shown]
+    quantities = [(name, f"{name} probe of h [%]", 100.0) for name in _probes(outcome)]
     quantities += [("rank_z", "effective rank of z", 1.0), ("directions_rank", "effective rank of z / ‖z‖", 1.0)]
     quantities += [("seconds_per_step", "time of a step [ms]", 1000.0)]
     count = len(outcome.record["arms"])
