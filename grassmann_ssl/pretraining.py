@@ -88,7 +88,8 @@ def pretrain(
     monitor     sees the embeddings of every step, and acts as it was told where they collapse
     out         run folder: what `train` keeps, checkpoints and a page; the same call goes on after an interrupt. None: nothing is written,
                 `outcome.save(folder)` does
-    settings    all others of `train`: steps, lr, warmup, precision, accumulate, seed, device, save_every, overwrite, ...
+    settings    all others of `train`: steps, lr, warmup, precision, accumulate, seed, save_every, overwrite, ..., and
+                device, by default that of the encoder
 
     Random numbers of Python, numpy and torch follow the seed, and are put back after it. Under torchrun every process goes through all
     batches and takes its share of the rows; all but the first return None. Raises ConfigError, before training, for parts that do not fit;
@@ -124,6 +125,8 @@ def pretrain(
             one = names["objective"] if names["objective"] in having else having[0]
             hint = f"; an option follows the name of its objective: {one}:{name}={settings[name]}"
         raise ConfigError(f"pretrain has no argument {name!r}{hint}")
+    if isinstance(encoder, nn.Module):
+        settings = {"device": str(next((p.device for p in encoder.parameters()), "cpu")), **settings}
     RunConfig(seed=settings.get("seed", RunConfig.seed))  # the data are looked at before the other settings
     if "data" in values:
         settings |= _of_data(values, views, settings, epochs)

@@ -354,6 +354,7 @@ BAD = [
     ({"encoder": nn.Linear(5, 3)}, "encoder Linear cannot take the views of 12: mat1 and mat2"),
     ({"encoder": nn.Unflatten(1, (3, 4))}, "encoder Unflatten must return a tensor (n, k), one row a view, got shape (2, 3, 4)"),
     ({"encoder": Detached()}, "encoder Detached passes no gradient to its weights: is its output detached, or made under no_grad?"),
+    ({"encoder": nn.Linear(12, 16, device="meta")}, "device: 'meta' is not supported"),  # it is where the encoder is
     ({"encoder": broken()}, "encoder Linear returns what is not finite, of views that are: look at its weights"),
     ({"encoder": nn.Linear(12, 16).requires_grad_(False), "projector": nn.Identity()}, "there is nothing to train: no weight of"),
     ({"objective": lambda z, labels: z.sum()}, "objective: <lambda> takes labels: a loss gets the embeddings of two views alone"),

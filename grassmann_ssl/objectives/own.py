@@ -62,7 +62,7 @@ def _measured(
 
     def value(views: Tensor) -> float:
         # Of a module a copy, so that what it remembers stays as it is; of the views too, which the loss may change.
-        twin = copy.deepcopy(given).to(dtype) if isinstance(given, nn.Module) else given
+        twin = copy.deepcopy(given).to("cpu", dtype) if isinstance(given, nn.Module) else given
         embeddings = {key: 1 * x.to(dtype).clone().requires_grad_() for key, x in zip(names, views, strict=True)}
         return _value(twin if by_name else partial(_by_position, twin), embeddings, name)
 

@@ -167,7 +167,7 @@ def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
         body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem)
         if not isinstance(body, nn.Module):
             raise ConfigError(f"encoder: {config.encoder} must make a torch.nn.Module, got {type(body).__name__}")
-    return body
+    return body.cpu()
 
 
 def output(module: nn.Module, example: Tensor, name: str, kind: str = "views") -> Tensor:
@@ -204,7 +204,7 @@ def _projector(config: TrainConfig, features: Tensor) -> nn.Module:
     """
     given = config.projector_used()
     if given is not None:
-        return given
+        return given.cpu()
     held = config.constraint_used().rank_of_w and config.where == "last"
     kind = ("centred" if held else "standard") if config.head == "auto" else config.head
     return projector(features.shape[1], (config.hidden, config.dim), kind).to(features.dtype)
@@ -239,7 +239,7 @@ def _predictor(config: TrainConfig, dtype: torch.dtype) -> nn.Module | None:
             "is for trainings in half"
         )
     made = chosen.make(config.dim, **{name: getattr(config.predictor_options, name) for name in chosen.options})
-    return made if "predictor" in config.own else made.to(dtype)
+    return made.cpu() if "predictor" in config.own else made.to(dtype)
 
 
 def _teacher(config: TrainConfig, online: nn.Module, example: Tensor) -> Any:
