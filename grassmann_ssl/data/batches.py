@@ -1,4 +1,4 @@
-"""Images for training encoders: loading, the train/test split, and the two views of every batch."""
+"""Images for training encoders: loading, the train/test split, and the views of every batch."""
 
 import hashlib
 from dataclasses import dataclass, fields, replace
@@ -21,6 +21,8 @@ from grassmann_ssl.shown import Shown
 TESTED = 1 / 3  # held-out share of data without a test part
 PHOTOS, PHOTO_SIZE = 2400, 32
 HASHED = 4096  # images that are on the host at once
+ORDER = 2  # the key of the order of the images, among those of views
+SMALL = (0.05, 0.4)  # shares of the area that small crops show
 AUTO, ELSEWHERE = "auto", "simclr"  # the name for the preset that suits the data, and that preset for files
 
 
@@ -141,10 +143,19 @@ def _held_out(n: int, groups: Tensor | None, generator: torch.Generator) -> tupl
     return order[tested], order[~tested]
 
 
-def augmentations(name: str, data: str, size: int) -> tuple[Augmentation, Augmentation]:
-    """The two augmentations of a preset; `auto` is digits for the bundled digits and simclr elsewhere. Raises as `preset`."""
+def augmentations(name: str, data: str, size: int, crops: int = 0) -> tuple[Augmentation, ...]:
+    """The augmentations of the two views of a preset, and of small crops; `auto` is digits for the bundled digits and simclr elsewhere.
+
+    A small crop has half the side and 5 to 40 % of the area, and is else as the first view. Source: Caron et al. 2021, arXiv 2104.14294, of
+    sides 96 and 224. Raises as `preset`.
+    """
     suited = BUNDLED[data].augmentation if data in BUNDLED else ELSEWHERE
-    return preset(suited if name == AUTO else name, size)
+    first, second = preset(suited if name == AUTO else name, size)
+    if not crops:
+        return first, second
+    side = max(1, size // 2)
+    small = replace(first, size=side, scale=SMALL, radius=min(first.radius, max(1, side // 20)))
+    return first, second, *[small] * crops
 
 
 class Views:
@@ -158,7 +169,7 @@ class Views:
     def __init__(
         self,
         images: Pixels,
-        pair: tuple[Augmentation, Augmentation],
+        augmentations: tuple[Augmentation, ...],
         batch: int,
         seed: int,
         process: Process,
@@ -166,32 +177,32 @@ class Views:
     ) -> None:
         if batch > len(images):
             raise ValueError(f"batch must be at most the {len(images)} images to train on, got {batch}")
-        self.images, self.pair, self.batch, self.seed, self.parts = images, pair, batch, seed, parts
+        self.images, self.augmentations, self.batch, self.seed, self.parts = images, augmentations, batch, seed, parts
         self.rows, self.device = process.rows(batch), process.device
         self._epoch = -1
 
-    def __call__(self, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: int, part: int = 0) -> tuple[Tensor, ...]:
         index = step * self.parts + part
         images = as_floating(self.images[self.chosen(index)[self.rows]])
         if isinstance(self.images, StoredImages):
             self.images.ahead(self.chosen(index + 1)[self.rows])
-        first, second = (self._view(images, index, view) for view in (0, 1))
-        return first, second
+        return tuple(self._view(images, index, view) for view in range(len(self.augmentations)))
 
     def chosen(self, index: int) -> Tensor:
         """Which images make the batch of this index: every epoch in an order of its own, less the last images that fill no batch."""
         per_epoch = len(self.images) // self.batch
         epoch, place = divmod(index, per_epoch)
         if epoch != self._epoch:
-            generator = keyed_generator(seed=self.seed, step=epoch, rank=0, view=2, device="cpu")
+            generator = keyed_generator(seed=self.seed, step=epoch, rank=0, view=ORDER, device="cpu")
             order = torch.randperm(len(self.images), generator=generator)
             self._order = order.to(self.images.device) if isinstance(self.images, Tensor) else order
             self._epoch = epoch
         return self._order[place * self.batch : (place + 1) * self.batch]
 
     def _view(self, images: Tensor, index: int, view: int) -> Tensor:
-        augmentation = self.pair[view]
-        generator = keyed_generator(seed=self.seed, step=index, rank=0, view=view, device=self.device)
+        augmentation = self.augmentations[view]
+        key = view if view < ORDER else view + 1
+        generator = keyed_generator(seed=self.seed, step=index, rank=0, view=key, device=self.device)
         _, channels, height, width = images.shape
         draw = augmentation.draw(self.batch, channels, height, width, generator)
         return augmentation.apply(images, draw.rows(self.rows))

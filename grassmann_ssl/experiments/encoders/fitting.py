@@ -68,6 +68,8 @@ def prepare(config: TrainConfig, material: Material, process: Process) -> tuple[
     """The views of the steps and the untrained arm of a training run. Raises ConfigError for settings that do not fit the data."""
     views = material.steps(config)
     arm = assemble(config, material.example, process)
+    for crop in material.smaller:
+        output(arm.method.encoder, crop, f"encoder {config.encoder}", "small crops")
     labelled = material.labelled
     if labelled is not None and (
         labelled.train_labels is not None or config.embeddings

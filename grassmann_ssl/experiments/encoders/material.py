@@ -70,7 +70,7 @@ EvaluationViews = SeenViews | LoadedViews
 class Material(ABC):
     """What an encoder is trained on.
 
-    example      some rows of a view, as the encoder takes them
+    example      some rows of a view, as the encoder takes them; `smaller`: of small crops, of each shape that they have
     count        how many different views of the same rows there are, at least 2
     labelled     samples of which representations are probed and stored, and their labels; None where there are none
     fingerprint  equal for equal data alone
@@ -79,6 +79,10 @@ class Material(ABC):
     @property
     @abstractmethod
     def example(self) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def smaller(self) -> tuple[Tensor, ...]: ...
 
     @property
     @abstractmethod
@@ -131,17 +135,23 @@ class Pictures(Material):
             bool((some == first).all()) for some in chunks(self.split.train, COMPARED)
         ):  # ends at the first that differs
             raise ConfigError(f"data: the {len(self.split.train):,} images to train on are all the same")
-        self.pair  # noqa: B018  checked before training
+        self.augmentations  # noqa: B018  checked before training
 
     @cached_property
-    def pair(self) -> tuple[Augmentation, Augmentation]:
-        """The augmentations of the two views: square, of the images' shorter side."""
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """Those of the two views, square, of the images' shorter side, and of small crops."""
+        config, size = self.config, min(self.split.train.shape[-2:])
         with setting("augmentation"):
-            return augmentations(self.config.augmentation, self.config.data, min(self.split.train.shape[-2:]))
+            return augmentations(config.augmentation, config.data, size, config.crops)
 
     @property
     def example(self) -> Tensor:
         return torch.cat(list(self.view(0, 1)))
+
+    @property
+    def smaller(self) -> tuple[Tensor, ...]:
+        side = self.augmentations[-1].size
+        return (self.example[..., :side, :side],) if self.config.crops else ()
 
     @property
     def count(self) -> int:
@@ -160,7 +170,9 @@ class Pictures(Material):
 
     def steps(self, config: TrainConfig) -> Views:
         with setting():
-            return Views(self.split.train, self.pair, config.batch, config.seed, self.process, config.accumulate)
+            return Views(
+                self.split.train, self.augmentations, config.batch, config.seed, self.process, config.accumulate
+            )
 
     def batch(self, config: TrainConfig) -> int:
         return config.batch
@@ -169,7 +181,8 @@ class Pictures(Material):
         images, seed = subset(self.split.train, slice(rows)), self.config.seed
         generator = keyed_generator(seed=seed, step=VIEWS_STEP, rank=0, view=number, device=images.device)
         _, channels, height, width = images.shape
-        return SeenViews(images, self.pair[0], self.pair[0].draw(len(images), channels, height, width, generator))
+        whole = self.augmentations[0]
+        return SeenViews(images, whole, whole.draw(len(images), channels, height, width, generator))
 
     def watched(self) -> SeenViews:
         return self.view(0, SEEN)
@@ -200,6 +213,10 @@ class Batches(Material):
     @property
     def example(self) -> Tensor:
         return self.first[0][:2]
+
+    @property
+    def smaller(self) -> tuple[Tensor, ...]:
+        return tuple({x.shape: x[:2] for x in self.first if x.shape != self.first[0].shape}.values())
 
     @property
     def count(self) -> int:

@@ -8,7 +8,7 @@ import tyro
 from torch import nn
 
 from grassmann_ssl.audit import CollapseMonitor
-from grassmann_ssl.data.batches import AUTO, augmentations
+from grassmann_ssl.data.batches import AUTO
 from grassmann_ssl.data.files import FORMATS, DataOptions
 from grassmann_ssl.data.images import BUNDLED
 from grassmann_ssl.data.presets import PRESETS
@@ -27,6 +27,7 @@ from grassmann_ssl.training.schedules import SCHEDULES, warmup_cosine
 
 DATA = (*BUNDLED, *(f"{name}:PATH" for name in FORMATS))
 CHOICES: dict[str, tuple[str, ...]] = {
+    "augmentation": (AUTO, *PRESETS),
     "head": ("auto", "standard", "centred"),
     "objective": tuple(EMBEDDING_LOSSES),
     "predictor": ("none", *PREDICTORS),
@@ -50,8 +51,11 @@ class TrainConfig(LoggedConfig):
     """images, digits or photos (bundled with scikit-learn) or FORMAT:PATH to read files; or PACKAGE.MODULE:NAME, a function of your own
     that returns batches of views"""
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
-    augmentation: Annotated[str, choice((AUTO, *PRESETS))] = "auto"
+    augmentation: Annotated[str, choice(CHOICES["augmentation"])] = "auto"
     """augmentation preset; auto: digits for digits, simclr otherwise"""
+    crops: int = 0
+    """small crops beside the two views (multi-crop), of half the side and 5 to 40 %% of the area; the loss is the mean over all pairs with
+    a whole view among them"""
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """backbone; timm:NAME for a model of timm, PACKAGE.MODULE:NAME for a function of your own that makes one"""
     stem: Annotated[str, choice(CHOICES["stem"])] = "cifar"
@@ -118,16 +122,13 @@ class TrainConfig(LoggedConfig):
                 if not (name == "where" and isinstance(self.where, str) and is_pattern(self.where)):
                     self.need_one_of(name, known)
         self.architecture()
-        if not self.own_data:
-            with setting("augmentation"):
-                augmentations(self.augmentation, self.data, 1)
         self.need("predictor_every", "hidden", "dim", "accumulate", "steps", least=1)
         if self.save_every is not None:
             self.need("save_every", least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", "predictor_rate", above=0)
         self.need("momentum", "predictor_rho", *(() if "teacher" in self.own else ("teacher",)), least=0, most=0.9999)
-        self.need("weight_decay", "predictor_eps", "penalty", "warmup", least=0)
+        self.need("weight_decay", "predictor_eps", "penalty", "warmup", "crops", least=0)
         self._refuse_without_effect()
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup must be below steps = {self.steps}, got {self.warmup}")
@@ -148,7 +149,10 @@ class TrainConfig(LoggedConfig):
             and "with an optimizer of your own, which has its own; the schedule multiplies it",
             "warmup": "schedule" in self.own and "with a schedule of your own",
             "predictor_rate": not self.trains_predictor and f"with predictor {self.predictor}, which is not trained",
-            "augmentation": self.own_data and f"with data {self.data}, which are views already",
+            **{
+                name: self.own_data and f"with data {self.data}, which are views already"
+                for name in ("augmentation", "crops")
+            },
         }
         data = FORMATS.get(self.data.partition(":")[0])
         for group, registry, options in (

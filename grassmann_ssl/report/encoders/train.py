@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -24,7 +26,7 @@ def page(outcome: Outcome) -> Page:
         f"Encoder {config['encoder']}, {record['parameters']:,} parameters, embedding dimension {config['dim']}, predictor "
         f"{config['predictor']}, teacher {config['teacher'] or 'none'}, constraint {config['constraint']} on {held}; "
         f"{record['steps_done']} steps of {config['optimizer']} with "
-        f"batches of {record['batch']}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
+        f"batches of {record['batch']}{_crops(config)}. Collapse: {verdict['judgement']}. {verdict['rule']}.",
         (
             Section(
                 "training",
@@ -42,6 +44,12 @@ def page(outcome: Outcome) -> Page:
             ),
         ),
     )
+
+
+def _crops(config: dict[str, Any]) -> str:
+    """How many small crops there were beside two views."""
+    count = config.get("crops")
+    return f", {count} small crop{'s' * (count > 1)} beside two views" if count else ""
 
 
 def training(outcome: Outcome) -> Figure:

@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from grassmann_ssl import cli
 from grassmann_ssl.audit import Rule, audit_embeddings
 from grassmann_ssl.data.batches import Split, Views, augmentations, load_split
+from grassmann_ssl.data.presets import PRESETS
 from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders import evaluation, fitting, material
 from grassmann_ssl.experiments.encoders.compare_encoders import CompareEncodersConfig
@@ -238,6 +239,23 @@ def test_every_predictor_and_a_teacher_train(predictor, teacher, split):
     if teacher:
         mine, other = arm.method.teacher.model[1].last.weight, arm.method.projector.last.weight
         assert 0 < (mine - other).norm() < other.norm()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_small_crops_are_seen_beside_the_same_two_views(name, split):
+    assert quick(augmentation=name).augmentation == name
+    two, more = (Views(split.train, augmentations(name, "digits", 8, crops), 16, 5, ALONE)(3) for crops in (0, 3))
+    assert all(torch.equal(a, b) for a, b in zip(two, more[:2], strict=True))
+    assert [view.shape for view in more[2:]] == [(16, 1, 4, 4)] * 3
+    assert not torch.equal(more[2], more[3]) and not torch.equal(more[3], more[4])
+
+
+def test_small_crops_are_trained_on(split):
+    seen, config = [], quick(crops=2, objective="negative_cosine", predictor="directpred", teacher=0.9)
+    steps, arm = fitting.prepare(config, Pictures(config, split, ALONE), ALONE)
+    arm.method.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    loss = arm.method.train()(*steps(0, 0))
+    assert loss.isfinite() and seen == [(8, 8), (8, 8), (4, 4), (4, 4)]
 
 
 def test_views_do_not_depend_on_the_processes_nor_on_what_ran_before(split):
@@ -575,8 +593,9 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         ({"data": "cifar10:/nowhere"}, r"data: .*nowhere"),
         ({"data": "digits:here"}, "digits is bundled and takes no path"),
         ({"batch": 2000}, "batch must be at most the 1198 images to train on, got 2000"),
-        ({"augmentation": "auto2"}, "augmentation: unknown preset 'auto2'"),
-        ({"augmentation": "simcrl"}, r"augmentation: unknown preset 'simcrl': .*; did you mean simclr\?"),
+        ({"augmentation": "auto2"}, r"augmentation must be one of .*, got 'auto2'; did you mean auto\?"),
+        ({"augmentation": "simcrl"}, r"augmentation must be one of .*, got 'simcrl'; did you mean simclr\?"),
+        ({"crops": 1, "encoder": "mlp"}, "encoder mlp cannot take the small crops of 1 x 4 x 4: mat1 and mat2"),
         ({"encoder": "resnet19"}, "encoder: unknown encoder 'resnet19'"),
         ({"data": "digit"}, r"unknown data 'digit': .*; did you mean digits\?"),
     ],
@@ -593,7 +612,8 @@ def test_what_cannot_be_had_is_refused_before_training(settings, message, tmp_pa
     [
         ("encoder=vit", "arm 'encoder=vit': encoder: "),
         ("batch=5000", "arm 'batch=5000': batch must be at most the 1198 images"),
-        ("augmentation=blur", "arm 'augmentation=blur': augmentation: unknown preset"),
+        ("augmentation=blur", "arm 'augmentation=blur': augmentation must be one of"),
+        ("crops=2,encoder=linear", "arm 'crops=2,encoder=linear': encoder linear cannot take the small crops"),
     ],
 )
 def test_an_arm_that_does_not_fit_the_images_is_refused_before_the_first_is_trained(
