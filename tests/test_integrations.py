@@ -58,6 +58,12 @@ def unit(x):
     return F.normalize(x, dim=1)
 
 
+def with_bank(of, z, y, queue, place):
+    loss = of.NTXentLoss(0.07, memory_bank_size=tuple(queue.shape))
+    loss.memory_bank.bank = queue.clone()
+    return loss(z, y)
+
+
 OURS = {  # and what lightly makes of z and z'
     "nt_xent:temperature=0.2": lambda of, z, y: of.NTXentLoss(0.2)(z, y),
     "directclr:dimensions=3": lambda of, z, y: of.DirectCLRLoss(loss_dim=3, temperature=0.1)(z, y),
@@ -67,8 +73,9 @@ OURS = {  # and what lightly makes of z and z'
     "vicreg:variance=10": lambda of, z, y: of.VICRegLoss(mu_param=10.0)(z, y),
     "barlow_twins_normalised": lambda of, z, y: of.BarlowTwinsLoss(5e-3)(z, y),
     "negative_cosine": lambda of, z, y: of.NegativeCosineSimilarity()(z, y),
-    "tico:rho=3": lambda of, z, y: of.TiCoLoss(rho=3.0)(z, y),
-    "dino:teacher_temperature=0.03125": lambda of, z, y: of.DINOLoss(6, teacher_temp=1 / 32)([y, y], [z, z]),
+    "tico:rho=3": lambda of, z, y, moment: of.TiCoLoss(rho=3.0)(z, y),
+    "moco:queue=8": with_bank,
+    "dino:teacher_temperature=0.03125": lambda of, z, y, centre: of.DINOLoss(6, teacher_temp=1 / 32)([y, y], [z, z]),
     "swav:prototypes=5": lambda of, z, y, w: of.SwaVLoss()([unit(z) @ unit(w).T, unit(y) @ unit(w).T], [])[0],
 }
 
@@ -79,9 +86,9 @@ def test_our_losses_are_those_of_lightly(name, peer):
     chosen, z = objective(name), draw(20, 6)
     y = z + 0.3 * draw(20, 6, seed=1)
     loss = new(chosen, z)
-    weights = list(loss.parameters()) if chosen.stateful else []
+    state = [*loss.parameters(), *loss.buffers()] if chosen.stateful else []
     one, other = (z.clone().requires_grad_() for _ in range(2))
-    ours, theirs = loss(**embeddings(chosen, one, y)), OURS[name](peer("lightly.loss"), other, y, *weights)
+    ours, theirs = loss(**embeddings(chosen, one, y)), OURS[name](peer("lightly.loss"), other, y, *state)
     assert abs(ours - theirs) < 1e-12 * (1 + abs(theirs))
     slopes = [torch.autograd.grad(value, leaf)[0] for value, leaf in ((ours, one), (theirs, other))]
     assert (slopes[0] - slopes[1]).abs().max() < 1e-12 * slopes[1].abs().max()
