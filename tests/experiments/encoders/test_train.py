@@ -527,7 +527,7 @@ def test_an_interrupt_keeps_the_seeds_that_are_whole(tmp_path, few):
     for one, other in zip(outcome.record["runs"], whole.record["runs"], strict=True):
         assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
     assert outcome.arrays.keys() == whole.arrays.keys() and list(outcome.metrics["seed"]) == [1, 1]
-    assert "<p>1 seeds of 3 steps" in (tmp_path / "run" / "report.html").read_text()
+    assert "<p>1 seed of 3 steps" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
