@@ -98,33 +98,14 @@ def pretrain(
     given: dict[str, Any] = {"encoder": encoder, "data": data, "objective": objective, "projector": projector}
     given |= {"constraint": constraint, "predictor": predictor, "teacher": teacher, "optimizer": optimizer}
     given["schedule"] = schedule
-    for name, value in given.items():
-        kinds, words = TAKES[name]
-        if not isinstance(value, kinds):
-            raise ConfigError(f"{name} must be {words}, got {type(value).__name__}")
-    if monitor is not None and not isinstance(monitor, CollapseMonitor):
-        raise ConfigError(f"monitor must be a CollapseMonitor, got {type(monitor).__name__}")
-    if monitor is not None and monitor.step:
-        raise ConfigError(f"monitor: it has seen {monitor.step} steps of another training: give a new one")
-    if out is not None and not isinstance(out, (str, Path)):
-        raise ConfigError(f"out must be a path, got {type(out).__name__}")
-    if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        raise ConfigError(
-            "pretrain trains: call it outside of torch.no_grad, inference_mode and autocast, which `precision` is for"
-        )
+    _check_kinds(given, monitor, out)
     if isinstance(settings.get("log"), str):
         settings["log"] = (settings["log"],)
     given = {name: value for name, value in given.items() if value is not None}
     values = {name: value for name, value in given.items() if not isinstance(value, (str, float, int))}
     names = given | {name: described(value) for name, value in values.items()}
     settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-    known = {one.name for one in PretrainConfig.known()} - {*PARTS, "where", "out"}
-    for name in settings.keys() - known:
-        hint = nearest(name, [*known, *signature(pretrain).parameters])
-        if having := [one.name for one in REGISTRY.values() if name in one.options]:
-            one = names["objective"] if names["objective"] in having else having[0]
-            hint = f"; an option follows the name of its objective: {one}:{name}={settings[name]}"
-        raise ConfigError(f"pretrain has no argument {name!r}{hint}")
+    _check_known(settings, names["objective"])
     if isinstance(encoder, nn.Module):
         settings = {"device": str(next((p.device for p in encoder.parameters()), "cpu")), **settings}
     RunConfig(seed=settings.get("seed", RunConfig.seed))  # the data are looked at before the other settings
@@ -147,6 +128,35 @@ def pretrain(
     outcome = run(config, bar if progress else None, experiment=train)
     assert outcome is None or isinstance(outcome, Pretrained)
     return outcome
+
+
+def _check_kinds(given: dict[str, Any], monitor: Any, out: Any) -> None:
+    """Raise ConfigError for a part of another kind, and where nothing can be trained."""
+    for name, value in given.items():
+        kinds, words = TAKES[name]
+        if not isinstance(value, kinds):
+            raise ConfigError(f"{name} must be {words}, got {type(value).__name__}")
+    if monitor is not None and not isinstance(monitor, CollapseMonitor):
+        raise ConfigError(f"monitor must be a CollapseMonitor, got {type(monitor).__name__}")
+    if monitor is not None and monitor.step:
+        raise ConfigError(f"monitor: it has seen {monitor.step} steps of another training: give a new one")
+    if out is not None and not isinstance(out, (str, Path)):
+        raise ConfigError(f"out must be a path, got {type(out).__name__}")
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise ConfigError(
+            "pretrain trains: call it outside of torch.no_grad, inference_mode and autocast, which `precision` is for"
+        )
+
+
+def _check_known(settings: dict[str, Any], objective: str) -> None:
+    """Raise ConfigError for a setting that there is none of, with the nearest, or how an option is given."""
+    known = {one.name for one in PretrainConfig.known()} - {*PARTS, "where", "out"}
+    for name in settings.keys() - known:
+        hint = nearest(name, [*known, *signature(pretrain).parameters])
+        if having := [one.name for one in REGISTRY.values() if name in one.options]:
+            one = objective if objective in having else having[0]
+            hint = f"; an option follows the name of its objective: {one}:{name}={settings[name]}"
+        raise ConfigError(f"pretrain has no argument {name!r}{hint}")
 
 
 def described(value: Any) -> str:
