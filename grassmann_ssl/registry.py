@@ -34,9 +34,22 @@ class Registry(dict[str, Thing]):
         raise ValueError(f"unknown {self.kind} {name!r}: known are {', '.join(self)}{nearest(name, self)}")
 
 
+METHODS = {
+    "simclr": "nt_xent",
+    "sigreg": "lejepa",
+    "simsiam": "negative_cosine, with a predictor",
+    "byol": "negative_cosine, with a predictor and a teacher",
+}
+"""methods of the literature that are known here by their loss"""
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """What a message says after the known names: "; did you mean X?" with the nearest of them, nothing where none is near."""
-    found = get_close_matches(str(name), list(known), n=1)
+    known = list(known)
+    method = METHODS.get(str(name).lower(), "")
+    if method.partition(",")[0] in known:
+        return f"; did you mean {method}?"
+    found = get_close_matches(str(name), known, n=1)
     return f"; did you mean {found[0]}?" if found else ""
 
 

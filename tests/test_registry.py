@@ -20,6 +20,8 @@ def test_an_unknown_name_is_told_the_nearest():
     with pytest.raises(ValueError, match=r"^unknown colour 'bleu': known are red, blue; did you mean blue\?$"):
         colours["bleu"]
     assert nearest("re", colours) == "; did you mean red?" and nearest("xyz", colours) == ""
+    assert nearest("SimCLR", ["mmcr", "nt_xent"]) == "; did you mean nt_xent?"  # a method, by its loss
+    assert "negative_cosine, with a predictor" in nearest("byol", ["negative_cosine"])
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,10 @@ class RunConfig:
             object.__setattr__(self, "out", Path(self.out))
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be an integer from 0 to 2^63 - 1, got {self.seed}")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, str) and isinstance(_default(one), tuple):
+                raise ConfigError(f"{one.name} must be several, as ({value!r},), got the text {value!r}")
         for name, value in self.values().items():
             for one in value if isinstance(value, tuple) else (value,):
                 if isinstance(one, (str, Path)) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):

@@ -115,6 +115,11 @@ def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unaske
     assert json.loads((tmp_path / "runs" / "square" / "run.json").read_text())["config"]["numbers"] == [3.0]
 
 
+def test_one_name_where_several_are_meant_is_no_list_of_letters():
+    with pytest.raises(ConfigError, match=r"objectives must be several, as \('barlow_twins',\), got the text"):
+        CompareConfig(objectives="barlow_twins")
+
+
 def test_a_folder_may_be_given_as_text(tmp_path):
     outcome = run(SquareConfig(out=str(tmp_path / "run")))
     assert outcome.folder == tmp_path / "run" == draw(str(tmp_path / "run")).parent
