@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from grassmann_ssl.report import drawing
 from grassmann_ssl.report.links import command_of, docs_of
 from grassmann_ssl.report.style import readable
-from grassmann_ssl.report.terminal import HEADINGS
-from grassmann_ssl.runs import Outcome
+from grassmann_ssl.runs import Outcome, headings
 
 LONG = 20  # letters of a name that may be broken
 
@@ -89,7 +88,7 @@ def _html(outcome: Outcome, page: Page, drawings: dict[str, drawing.Drawing]) ->
         unlogged=outcome.unlogged,
         verdict=verdict.get("judgement") if isinstance(verdict, dict) else None,
         table=outcome.table,
-        headings=HEADINGS,
+        headings=headings(outcome.findings),
         findings=outcome.findings,
         docs=docs_of(outcome.name),
         drawings=drawings,

@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from grassmann_ssl.runs import Finding, Outcome
+from grassmann_ssl.runs import Finding, Outcome, headings
 
-HEADINGS = ("quantity", "predicted", "measured", "agreement")
-MOST = (44, 40, 40, 44)  # characters of a column before it is wrapped
+MOST = {"quantity": 44, "predicted": 40, "measured": 40, "agreement": 44}  # characters of a column before it is wrapped
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -26,11 +23,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def findings_table(findings: Sequence[Finding]) -> str:
     """The findings of an experiment as text; long cells are wrapped."""
     lines: list[tuple[str, ...]] = []
+    header = headings(findings)
     for f in findings:
-        cells = (f.quantity, *(cell or "–" for cell in (f.predicted, f.measured, f.agreement)))
-        wrapped = [textwrap.wrap(cell, most) or [""] for cell, most in zip(cells, MOST, strict=True)]
+        wrapped = [textwrap.wrap(getattr(f, name) or "–", MOST[name]) for name in header]
         lines += itertools.zip_longest(*wrapped, fillvalue="")
-    return "\n".join(table(HEADINGS, lines))
+    return "\n".join(table(header, lines))
 
 
 def summary(outcome: Outcome) -> str:

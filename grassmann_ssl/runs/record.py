@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -58,6 +58,11 @@ class Finding:
                 raise ValueError(f"{name} of a finding must say something or be None, got {text!r}")
 
 
+def headings(findings: Sequence[Finding]) -> list[str]:
+    """The columns of a table of findings: those in which there is something."""
+    return [one.name for one in fields(Finding) if any(getattr(line, one.name) for line in findings)]
+
+
 @dataclass(frozen=True)
 class Table:
     """What a run lays side by side, in words: printed, and shown on the page, before the findings. `note` says how to read it."""
@@ -93,7 +98,7 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """For notebooks: the findings as a table."""
-        header = ("quantity", "predicted", "measured", "agreement")
+        header = headings(self.findings)
         rows = [[getattr(line, name) or "" for name in header] for line in self.findings]
         cells = ["".join(f"<td style='text-align: left'>{escape(text)}</td>" for text in row) for row in rows]
         head = "".join(f"<th style='text-align: left'>{name}</th>" for name in header)

@@ -103,6 +103,13 @@ def test_findings_are_columns_of_text():
     ]
 
 
+def test_a_column_in_which_nothing_is_is_left_out():
+    lines = findings_table([Finding("a", measured="2"), Finding("b", measured="3", agreement="c")]).splitlines()
+    assert [line.split() for line in lines[0:1] + lines[2:]] == [
+        ["quantity", "measured", "agreement"], ["a", "2", "–"], ["b", "3", "c"]
+    ]  # fmt: skip
+
+
 def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unasked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(SquareConfig())
