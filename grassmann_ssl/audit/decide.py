@@ -34,10 +34,10 @@ class Live:
 def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, Live]:
     """The number of live dimensions, from the estimated spectrum, and its bounds.
 
-    At least ceil(PR) are live, by Cauchy-Schwarz. If only r were live, the sample's l_{r+1} would lie below the threshold t = max(dead l_1,
-    rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest. If k were live, its l_k would lie above t (1 - sqrt(k/n))^2:
-    dimensions below that are dead, if half of the units show as many as all do; rows that repeat each other do not, nor copies: as many
-    rows must differ. A factor 2 on either side allows for heavy tails.
+    At least ceil(PR) are live, by Cauchy-Schwarz, where there is a variance beyond rounding. If only r were live, the sample's l_{r+1}
+    would lie below the threshold t = max(dead l_1, rounding) times (1 + sqrt(D/n))^2, the edge of a sample of the rest. If k were live, its
+    l_k would lie above t (1 - sqrt(k/n))^2: dimensions below that are dead, if half of the units show as many as all do; rows that repeat
+    each other do not, nor copies: as many rows must differ. A factor 2 on either side allows for heavy tails.
     """
     values, n, d = sample.eigenvalues, sample.freedom, sample.dimension
     threshold = max(rule.dead * values[0], sample.floor)
@@ -52,8 +52,8 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     most = int(dead.argmax()) if dead.any() else d
     if most < d and len(sample.half) and int((sample.half > lowest[most]).sum()) < SATURATED * most:
         most = d
-    least = min(max(seen, math.ceil(used - 1e-9)), most)
-    found = int((spectrum >= max(rule.dead * spectrum[0], sample.floor)).sum())
+    least = min(max(seen, 0 if _rounded(sample) else math.ceil(used - 1e-9)), most)
+    found = int(((spectrum > 0) & (spectrum >= max(rule.dead * spectrum[0], sample.floor))).sum())
     found = min(max(found, least), most)
     plenty = sample.units >= PLENTY * d and _differ(sample)
     return found, Live(found, found) if plenty else Live(least, most)
@@ -135,8 +135,13 @@ def decide(
     return Verdict(tuple(kinds), open_, hard, soft, collapsed)
 
 
+def _rounded(sample: Sample) -> bool:
+    """Whether all variance may be rounding of equal rows."""
+    return sample.total <= ROUNDED * sample.noise
+
+
 def _complete(sample: Sample, rule: Rule, input_variance: float | None) -> bool | None:
-    rounded = sample.total <= ROUNDED * sample.noise
+    rounded = _rounded(sample)
     if rounded or sample.total <= BLURRED * sample.noise:
         return True if rounded and sample.units >= UNITS else None
     if input_variance is None:
@@ -165,7 +170,7 @@ def _classes(classes: Mapping[str, Sample], whole: Sample, rule: Rule) -> tuple[
         if one.units < UNITS:
             continue
         threshold = rule.within * whole.total
-        below = one.total <= ROUNDED * one.noise or _below(one.variance(DECIDED), threshold, one)
+        below = _rounded(one) or _below(one.variance(DECIDED), threshold, one)
         if below:
             collapsed.append(name)
         elif below is None:

@@ -111,7 +111,7 @@ def audit_embeddings(
     variance = None if input_variance is None else input_variance / square
     judged = judge_sample(sample, rule, directions=directions, classes=samples, input_variance=variance)
     numbers, band = spectral_numbers(sample, judged.spectrum, judged.found, judged.live, confidence)
-    numbers += concentration(rows, units, confidence)
+    numbers += concentration(sample, confidence)
     if positive is not None:
         numbers += pair_numbers(rows, positive, units, confidence)
     if label is not None:

@@ -12,16 +12,14 @@ from torch import Tensor
 
 from grassmann_ssl.audit.moments import (
     BLOCKS,
-    FEWEST,
     Sample,
     blocks_of,
     jackknife_reach,
-    numbered,
     sample_of,
     without_each,
 )
 from grassmann_ssl.audit.numbers import Number, number
-from grassmann_ssl.audit.rows import CHUNK, wide
+from grassmann_ssl.audit.rows import CHUNK
 from grassmann_ssl.metrics.intervals import wilson_interval
 from grassmann_ssl.metrics.lidar import lidar, lidar_without
 from grassmann_ssl.metrics.pairs import on_sphere
@@ -30,7 +28,6 @@ from grassmann_ssl.metrics.probes import knn_accuracy, ridge_probe
 Array = NDArray[np.float64]
 
 PAIRED = 2048  # most pairs from which uniformity and LiDAR are estimated
-TINY = 1e-15  # rows shorter than this may lose their squares to underflow in float32
 PROBED = 20_000  # most rows of the probes
 SPLIT = "half of the rows of each class, drawn once, to fit; the other half to test"
 
@@ -47,60 +44,20 @@ class ClassRow:
     share_of_variance: float | None
 
 
-def concentration(z: Tensor, units: Tensor | None, confidence: float) -> list[Number]:
-    """Length of the mean direction |E z/||z|| |, and the variance of directions, 1 - |E z/||z|| |^2; both without bias of N.
-
-    |E u|^2 is the mean of s_g . s_h over pairs of different units, s_g the mean of u = z/||z|| over a unit; with a jackknife interval over
-    blocks.
-    """
-    unit, weight, count = numbered(z, units)
-    place = blocks_of(count, min(BLOCKS, count)).to(z.device)
-    blocks = int(place.max()) + 1
-    sums = torch.zeros(blocks, z.shape[1], dtype=torch.float64, device=z.device)
-    means = torch.zeros(count if count < len(z) else 0, z.shape[1], dtype=torch.float64, device=z.device)
-    lengths = torch.zeros(count, dtype=torch.float64, device=z.device)  # of u, squared: 1, or 0 for a zero row
-    for rows in torch.split(torch.arange(len(z), device=z.device), max(1, CHUNK // z.shape[1])):
-        u = wide(z[rows[0] : rows[-1] + 1])
-        norm = torch.linalg.vector_norm(u, dim=1)
-        if bool((norm < TINY).any()):
-            u = on_sphere(u)
-            norm = torch.linalg.vector_norm(u, dim=1)
-        own = unit[rows]
-        share = torch.where(norm > 0, weight[rows] / norm, 0).to(u.dtype)
-        shares = u.new_zeros(blocks, len(rows))
-        shares[place[own], torch.arange(len(rows), device=z.device)] = share
-        sums += shares @ u
-        lengths.index_add_(0, own, (norm > 0) * weight[rows])
-        if len(means):
-            means.index_add_(0, own, (u * share[:, None]).double())
-    own = torch.linalg.vecdot(means, means) if len(means) else lengths
-    squares, lengths, sizes = (
-        v.new_zeros(blocks).index_add_(0, place, v) for v in (own, lengths, torch.ones_like(lengths))
-    )
-    parts = (sums, squares, lengths, sizes)
-    total = (sums.sum(0), squares.sum(), lengths.sum(), sizes.sum())
-
-    def spread(without: int | None = None) -> float:
-        s, q, length, g = total if without is None else (t - v[without] for t, v in zip(total, parts, strict=True))
-        return float(length / g - (s.square().sum() - q) / (g * (g - 1)))
-
-    value, low, high = spread(), 0.0, 1.0
-    if blocks >= FEWEST:
-        kept = np.array([spread(block) for block in range(blocks)])
-        reach = jackknife_reach(kept, confidence)
-        low, high = value - reach, value + reach
-    value, low, high = (min(max(v, 0.0), 1.0) for v in (value, low, high))
+def concentration(sample: Sample, confidence: float) -> list[Number]:
+    """Length of the mean direction |E z/||z|| |, and the variance of directions, 1 - |E z/||z|| |^2; both without bias of N."""
+    spread = sample.spread(confidence)
     return [
         number(
             "concentration",
-            [math.sqrt(1 - v) for v in (value, high, low)],
-            float(torch.linalg.vector_norm(total[0] / total[3])),
+            [math.sqrt(1 - v) for v in (spread.value, spread.high, spread.low)],
+            float(np.linalg.norm(sample.directions.sum(0))) / sample.units,
             "|E z/||z|| |",
             "0: directions spread over the sphere, 1: all alike",
         ),
         number(
             "spread",
-            (value, low, high),
+            (spread.value, spread.low, spread.high),
             None,
             "1 - |E z/||z|| |^2, the variance of z/||z||",
             "1: directions spread, 0: all alike",

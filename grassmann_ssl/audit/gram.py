@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, one_hot
 
-from grassmann_ssl.audit.rows import wide
+from grassmann_ssl.audit.rows import CHUNK, wide
+from grassmann_ssl.metrics.pairs import on_sphere
 
 HELD = 2**27  # entries of centred rows that are held at a time: 512 MiB in float32
 STRIP = (
     128  # rows of a symmetric matrix formed at a time, from the diagonal on: what is left of it is their mirror image
 )
+TINY = 1e-15  # rows shorter than this may lose their squares to underflow in float32
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Directions:
+    """Sums over the units of each block, u_g the mean of z / ||z|| over unit g; zero rows have no direction and stay 0.
+
+    sums     (B, D) of u_g
+    alike    (B,) of |u_g|^2
+    lengths  (B,) of the share of rows of a unit that have a direction
+    """
+
+    sums: Tensor
+    alike: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
 class Products:
     """Sums over units, with A, A_g and s_g as in `sample_of`."""
 
@@ -67,6 +84,7 @@ class Products:
     outer: float  # |sum s_g s_g^T|^2
     fourth: float  # sum |s_g|^4
     mixed: float  # sum |s_g|^2 tr A_g
+    directions: Directions
 
     @property
     def whole(self) -> float:
@@ -74,14 +92,19 @@ class Products:
         return float(self.pairs.sum()) + self.own
 
 
-def products(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Products:
-    """The sums for rows z (N, D) of this mean (D,). The Gram matrix is formed in `dtype`, sums of its entries in float64."""
-    return (_by_rows if len(z) <= z.shape[1] else _by_columns)(z, mean, units, dtype)
+def products(z: Tensor, mean: Tensor, length: Tensor, units: Units, dtype: torch.dtype) -> Products:
+    """The sums for rows z (N, D) of this mean (D,) and these lengths (N,).
+
+    The Gram matrix is formed in `dtype`, sums of its entries in float64.
+    """
+    sums = _Sums.of_none(units, z, length)
+    return (_by_rows if len(z) <= z.shape[1] else _by_columns)(z, mean, units, dtype, sums)
 
 
-def _by_rows(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Products:
-    every = torch.arange(len(z), device=z.device)
-    x = _centred(z, mean, units, every, dtype)
+def _by_rows(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype, sums: _Sums) -> Products:
+    every, rows = torch.arange(len(z), device=z.device), wide(z).to(dtype)
+    sums.add_directions(every, rows)
+    x = _centred(rows, mean, units, every)
     gram = _symmetric(x)
     values = torch.linalg.eigvalsh(gram)
     few = units.place[units.number] < _half(units.blocks)
@@ -92,14 +115,16 @@ def _by_rows(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Produ
         found: Tensor = torch.linalg.eigvalsh(own - own.mean(1, keepdim=True))
         return found
 
-    member = torch.nn.functional.one_hot(units.place, units.blocks).T.to(dtype)
+    member = one_hot(units.place, units.blocks).T.to(dtype)
     if units.single:
         halves = gram.new_zeros(units.blocks, len(x))
-        for rows in torch.split(every, STRIP):
-            squares = gram[rows].square()
-            squares[every[: len(rows)], rows] = 0
-            halves += member[:, rows] @ squares
-        return _of_single(values, half, halves @ member.T, member @ x, gram.diagonal().double(), units)
+        for start in range(0, len(x), STRIP):
+            strip = slice(start, start + STRIP)
+            squares = gram[strip].square()
+            squares.diagonal(start).zero_()
+            halves.addmm_(member[:, strip], squares)
+        inner = (member @ gram).double() @ member.T.double()
+        return _of_single(values, half, halves @ member.T, inner, gram.diagonal().double(), sums)
     member, gram, share = member.double(), gram.double(), units.weight.sqrt()
     trace = units.over_units(gram.diagonal())
     mixed = units.over_units(gram * share[:, None])  # (G, N) of s_g . x_i
@@ -119,20 +144,22 @@ def _by_rows(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Produ
         outer=float(inner.square().sum()),
         fourth=float(lengths.square().sum()),
         mixed=float(lengths @ trace),
+        directions=sums.directions(),
     )
 
 
-def _by_columns(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Products:
+def _by_columns(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype, sums: _Sums) -> Products:
     d = z.shape[1]
-    sums = _Sums.of_none(units, d, z.device)
     portions = _portions(units, max(1, HELD // d))
 
     def centred() -> Iterator[list[tuple[int, Tensor]]]:
         for rows in portions:
             held = []
             for block, own in _by_block(rows, units):
-                x = _centred(z, mean, units, own, dtype)
-                sums.add(block, units.number[own], x, units.weight[own].sqrt())
+                x = wide(z.index_select(0, own)).to(dtype)  # z[own] takes four times as long
+                sums.add_directions(own, x, block)
+                x = _centred(x, mean, units, own, out=x)
+                sums.add_products(own, x, block)
                 held.append((block, x))
             yield held
 
@@ -140,10 +167,12 @@ def _by_columns(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Pr
     half, whole = (torch.zeros(d, d, dtype=dtype, device=z.device) for _ in range(2))  # of A, from the diagonal on
     few = _half(units.blocks)
     for start, strip in _strips(centred(), len(portions), units.blocks, half):
-        rows, flat = slice(start, start + strip.shape[1]), strip.flatten(1)
-        square = strip[:, :, : strip.shape[1]].flatten(1)  # holds both triangles of A
-        pairs += (2 * (flat @ flat.T) - square @ square.T).double()
+        rows = slice(start, start + strip.shape[1])
         half[rows, start:], whole[rows, start:] = strip[:few].sum(0), strip[few:].sum(0)
+        # Each entry above the diagonal stands for two.
+        strip.triu_().diagonal(dim1=1, dim2=2).mul_(0.5**0.5)
+        flat = strip.flatten(1)
+        pairs += 2 * (flat @ flat.T).double()
     whole += half
     values = torch.linalg.eigvalsh(whole, UPLO="U")
 
@@ -152,9 +181,9 @@ def _by_columns(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Pr
         return found
 
     if units.single:
-        own = units.over_blocks(sums.trace.square())
-        return _of_single(values, of_half, pairs - own.diag(), sums.blocks, sums.trace, units)
-    s, trace = sums.units, sums.trace
+        own = units.over_blocks(sums.trace().square())
+        return _of_single(values, of_half, pairs - own.diag(), sums.s @ sums.s.T, sums.trace(), sums)
+    s, trace = sums.s, sums.trace()
     lengths, moment = s.square().sum(1), s.T @ s
     block_sums = s.new_zeros(units.blocks, d).index_add_(0, units.place, s)
     return Products(
@@ -170,21 +199,22 @@ def _by_columns(z: Tensor, mean: Tensor, units: Units, dtype: torch.dtype) -> Pr
         outer=float(moment.square().sum()),
         fourth=float(lengths.square().sum()),
         mixed=float(lengths @ trace),
+        directions=sums.directions(),
     )
 
 
 def _of_single(
-    values: Tensor, half: Callable[[], Tensor], pairs: Tensor, block_sums: Tensor, trace: Tensor, units: Units
+    values: Tensor, half: Callable[[], Tensor], pairs: Tensor, inner: Tensor, trace: Tensor, sums: _Sums
 ) -> Products:
-    """Where every row is a unit, x = s_g and A_g = x x^T."""
-    pairs, block_sums = pairs.double(), block_sums.double()
+    """Where every row is a unit, x = s_g and A_g = x x^T; `inner` of all pairs."""
+    pairs = pairs.double()
     own = float(trace.square().sum())
     whole = float(pairs.sum()) + own
     return Products(
         eigenvalues=values,
         half=half,
         pairs=pairs,
-        inner=block_sums @ block_sums.T - units.over_blocks(trace).diag(),
+        inner=inner - sums.of.over_blocks(trace).diag(),
         trace=trace,
         own=own,
         length=float(trace.sum()),
@@ -193,44 +223,83 @@ def _of_single(
         outer=whole,
         fourth=own,
         mixed=own,
+        directions=sums.directions(),
     )
 
 
 @dataclass
 class _Sums:
-    """Sums over rows that are no products of two units."""
+    """Sums over rows that are no products of two units; (K, D): of every block where every row is a unit, else of every unit."""
 
     of: Units
-    trace: Tensor  # (G,) tr A_g
-    own: Tensor  # (G,) |A_g|^2, and
-    units: Tensor  # (G, D) s_g, where units are not single
-    blocks: Tensor  # (B, D) sums of s_g over the units of a block, where they are
-    within: float = 0.0  # sum s_g^T A_g s_g
+    short: bool  # some rows are too short to be divided by their length: they are put on the sphere
+    towards: Tensor  # (N,) weight / ||z||, 0 where z is 0; the weight where rows are put on the sphere
+    pointing: Tensor  # (N,) weight, 0 where z is 0
+    s: Tensor  # (K, D) of s_g,
+    u: Tensor  # and of u_g, as in `Directions`
+    own: Tensor  # (G,) |A_g|^2, where units are not single
+    within: float  # sum s_g^T A_g s_g
+    norms: list[tuple[Tensor, Tensor]]  # rows, and their lengths
 
     @classmethod
-    def of_none(cls, units: Units, d: int, device: torch.device) -> _Sums:
-        grouped, none = 0 if units.single else units.count, torch.zeros(0, dtype=torch.float64, device=device)
+    def of_none(cls, units: Units, z: Tensor, length: Tensor) -> _Sums:
+        short = bool((length < TINY).any())
+        parts = torch.split(z, max(1, CHUNK // z.shape[1]))
+        pointing = units.weight * torch.cat([rows.any(1) for rows in parts]) if short else units.weight
+        none, kept = length.new_zeros(0), units.blocks if units.single else units.count
         return cls(
             units,
-            trace=none.new_zeros(units.count),
-            own=none.new_zeros(grouped),
-            units=none.new_zeros(grouped, d),
-            blocks=none.new_zeros(units.blocks, d),
+            short=short,
+            towards=pointing if short else pointing / length,
+            pointing=pointing,
+            s=none.new_zeros(kept, z.shape[1]),
+            u=none.new_zeros(kept, z.shape[1]),
+            own=none.new_zeros(units.count),
+            within=0.0,
+            norms=[],
         )
 
-    def add(self, block: int, number: Tensor, x: Tensor, share: Tensor) -> None:
-        """Rows x of a block, of these units; `share` is sqrt(weight)."""
-        self.trace.index_add_(0, number, torch.linalg.vector_norm(x, dim=1).double().square())
+    def add(self, sums: Tensor, own: Tensor, rows: Tensor, weight: Tensor, block: int | None = None) -> None:
+        """To sums (K, D), those of the rows `own`, each times its weight; all of them are in `block`, if that is given."""
+        if not self.of.single:
+            sums.index_add_(0, self.of.number[own], (rows * weight[:, None]).double())
+        elif block is not None:
+            sums[block] += weight @ rows
+        else:
+            place = self.of.place[self.of.number[own]]
+            order, size = place.argsort(), torch.bincount(place, minlength=self.of.blocks)
+            # A product with a matrix of as many rows as blocks takes three times as long.
+            sums += embedding_bag(order, rows, size.cumsum(0) - size, mode="sum", per_sample_weights=weight[order])
+
+    def add_directions(self, own: Tensor, z: Tensor, block: int | None = None) -> None:
+        """The directions of rows z."""
+        self.add(self.u, own, on_sphere(z) if self.short else z, self.towards[own].to(z.dtype), block)
+
+    def add_products(self, own: Tensor, x: Tensor, block: int) -> None:
+        """What is to be known of rows x, from which no Gram matrix of rows is made."""
+        self.norms.append((own, torch.linalg.vector_norm(x, dim=1)))
         if self.of.single:
-            self.blocks[block] += x.new_ones(len(x)) @ x
-            return
-        x = x.double()
-        part = x * share[:, None]
-        self.units.index_add_(0, number, part)
+            return self.add(self.s, own, x, x.new_ones(len(x)), block)
+        number, x = self.of.number[own], x.double()
+        part = x * self.of.weight[own].sqrt()[:, None]
+        self.s.index_add_(0, number, part)
         for members in _of_one_size(number):
             unit = x[members]
             self.own[number[members[:, 0]]] += torch.linalg.matrix_norm(unit @ unit.mT).square()
             self.within += float((unit @ part[members].sum(1, keepdim=True).mT).square().sum())
+
+    def trace(self) -> Tensor:
+        """(G,) tr A_g of the rows of `add_products`."""
+        own, norms = (torch.cat(parts) for parts in zip(*self.norms, strict=True))
+        return self.s.new_zeros(self.of.count).index_add_(0, self.of.number[own], norms.double().square())
+
+    def directions(self) -> Directions:
+        """Of the rows of `add_directions`."""
+        lengths = self.of.over_blocks(self.of.over_units(self.pointing))
+        if self.of.single:
+            return Directions(self.u, lengths, lengths)
+        sums = self.u.new_zeros(self.of.blocks, self.u.shape[1]).index_add_(0, self.of.place, self.u)
+        return Directions(sums, self.of.over_blocks(self.u.square().sum(1)), lengths)
 
 
 def _half(blocks: int) -> int:
@@ -238,10 +307,10 @@ def _half(blocks: int) -> int:
     return (blocks + 1) // 2
 
 
-def _centred(z: Tensor, mean: Tensor, units: Units, rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """sqrt(weight) (z - mean) of some rows: the sum of their squares over a unit is A_g."""
-    x = wide(z[rows]).to(dtype).sub_(mean.to(dtype))  # in the copy; near the mean the difference is exact
-    return x if units.single else x.mul_(units.weight[rows, None].sqrt().to(dtype))
+def _centred(rows: Tensor, mean: Tensor, units: Units, own: Tensor, out: Tensor | None = None) -> Tensor:
+    """sqrt(weight) (z - mean) of the rows `own`: the sum of their squares over a unit is A_g."""
+    x = torch.sub(rows, mean.to(rows.dtype), out=out)  # near the mean the difference is exact
+    return x if units.single else x.mul_(units.weight[own, None].sqrt().to(x.dtype))
 
 
 def _symmetric(x: Tensor) -> Tensor:

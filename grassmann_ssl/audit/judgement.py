@@ -90,7 +90,7 @@ def judgement_of(rows: Tensor, step: int, rule: Rule, directions: bool) -> tuple
     sample = sample_of(on_sphere(rows) if directions else rows)
     judged = judge_sample(sample, rule, directions=directions)
     verdict, live = judged.verdict, judged.live
-    used, along = sample.dimensions_used(CONFIDENCE), concentration(rows, None, CONFIDENCE)[0]
+    used, along = sample.dimensions_used(CONFIDENCE), concentration(sample, CONFIDENCE)[0]
     root = 1.0 if directions else scale  # in two steps: infinite beyond the range of float64, and 0 stays 0
     found = Judgement(
         step=step,

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from grassmann_ssl.audit.decide import Live
-from grassmann_ssl.audit.moments import Sample
+from grassmann_ssl.audit.moments import Sample, student
 from grassmann_ssl.audit.rule import participation, share_used
 from grassmann_ssl.audit.spectrum import bounds, simulated
-from grassmann_ssl.metrics.ranks import alpha_req, effective_rank
+from grassmann_ssl.metrics.ranks import effective_rank
 
 Array = NDArray[np.float64]
 
@@ -55,18 +54,26 @@ def number(
     return Number(name, value, low, high, sample, convention, meaning)
 
 
-def entropy_rank(spectrum: Array) -> float:
-    """exp(-sum p log p), p the shares of a spectrum; 0 where it is 0. Source: Roy & Vetterli 2007."""
-    return float(effective_rank(torch.from_numpy(np.ascontiguousarray(spectrum))))
+def entropy_rank(spectra: Array) -> Array:
+    """exp(-sum p log p) (...,), p the shares of a spectrum (..., D); 0 where it is 0. Source: Roy & Vetterli 2007."""
+    ranks: Array = effective_rank(torch.from_numpy(np.ascontiguousarray(spectra))).numpy()
+    return ranks
 
 
-def _rankme(spectrum: Array) -> float:
-    return entropy_rank(np.sqrt(spectrum))
+def _rankme(spectra: Array) -> Array:
+    return entropy_rank(np.sqrt(spectra))
 
 
-def _alpha(spectrum: Array) -> float:
-    slope = alpha_req(torch.from_numpy(np.ascontiguousarray(spectrum)))[0]
-    return math.nan if slope is None else slope
+def _alpha(spectra: Array) -> Array:
+    """alpha (...,) of `alpha_req` for spectra (..., D), all positive eigenvalues alike; NaN for fewer than three."""
+    alive = spectra > 0
+    count = alive.sum(-1)
+    # About its mean, so that the mean of y does not matter.
+    x = np.log(np.arange(1, spectra.shape[-1] + 1))
+    x = np.where(alive, x - ((x * alive).sum(-1) / np.maximum(count, 1))[..., None], 0)
+    y = np.log(np.where(alive, spectra, 1))
+    slopes: Array = np.where(count < 3, np.nan, -(x * y).sum(-1) / np.maximum((x * x).sum(-1), 1e-300))
+    return slopes
 
 
 def _condition(spectrum: Array) -> float:
@@ -76,10 +83,10 @@ def _condition(spectrum: Array) -> float:
 
 @dataclass(frozen=True)
 class Spectral:
-    """A number that is a function of the spectrum; between 1 and D, and its errors are factors, where it is a `rank`."""
+    """A number that is a `function` of spectra, (..., D) -> (...); between 1 and D, and its errors are factors, where it is a `rank`."""
 
     name: str
-    function: Callable[[Array], float]
+    function: Callable[[Array], Array]
     convention: str
     meaning: str
     rank: bool = True
@@ -156,17 +163,16 @@ def spectral_numbers(
     scale = math.sqrt(len(truth) / d)
     known = live.least == live.most
     for one in SPECTRAL:
-        value, exact = one.function(spectrum), one.function(truth)
-        seen = np.array([one.function(draw) for draw in draws])
+        value, both = float(one.function(spectrum)), one.function(np.vstack([truth, draws]))
+        exact, seen = both[0], both[1:]
         if one.rank:
             low, high = _reach(np.log(seen / exact) * scale, confidence, math.log(used.high / used.low) / 2)
             ends, least, most = [value * math.exp(min(v, 700.0)) for v in (low, high)], 1.0, float(d)
         else:
             low, high = _reach(HEAVY * (seen - exact) * scale, confidence) if known else (-math.inf, math.inf)
             ends, least, most = [value + low, value + high], -math.inf, math.inf
-        numbers.append(
-            number(one.name, (value, *ends), _finite(one.function(naive)), one.convention, one.meaning, least, most)
-        )
+        of_sample = _finite(float(one.function(naive)))
+        numbers.append(number(one.name, (value, *ends), of_sample, one.convention, one.meaning, least, most))
     band = bounds(np.maximum(naive, sample.rounding), sample.freedom, spectrum, variance.high, confidence)
     with np.errstate(divide="ignore"):
         ends = [float(band[0, 0] / band[1, -1]), float(np.divide(band[1, 0], band[0, -1]))]
@@ -187,8 +193,8 @@ def _reach(errors: Array, confidence: float, further: float = 0.0) -> tuple[floa
     """How far an interval reaches to either side, given simulated errors of the estimate and an independent reach of another cause."""
     if not np.isfinite(errors).all():
         return -math.inf, math.inf
-    quantile = float(student.ppf((1 + confidence) / 2, len(errors) - 1))
-    reach, bias = math.hypot(quantile * float(errors.std(ddof=1)), further), float(errors.mean())
+    reach = math.hypot(student(confidence, len(errors) - 1) * float(errors.std(ddof=1)), further)
+    bias = float(errors.mean())
     return min(-bias, 0.0) - reach, max(-bias, 0.0) + reach
 
 

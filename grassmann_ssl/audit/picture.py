@@ -146,9 +146,11 @@ def _labelled(axes: Axes, title: str, x: str | None, y: str | None) -> None:
 
 
 def _short(name: str) -> str:
-    """A name of at most LONGEST characters in one line."""
+    """A name of at most LONGEST characters in one line, beginning and end of a longer one."""
     line = " ".join(name.split())
-    return _plain(line if len(line) <= LONGEST else line[: LONGEST - 1] + "…")
+    if len(line) > LONGEST:
+        line = line[: LONGEST // 2] + "…" + line[LONGEST // 2 + 1 - LONGEST :]
+    return _plain(line)
 
 
 def _plain(text: str) -> str:

@@ -127,6 +127,8 @@ def distinct_rows(z: Tensor) -> int:
     """How many rows (N, D) differ, by a hash of 64 bits; of whole rows only where the first entries are alike."""
     _, place, count = torch.unique(_hashes(z[:, :FIRST]), return_inverse=True, return_counts=True)
     shared = (count[place] > 1).nonzero()[:, 0]
+    if not len(shared):
+        return len(z)
     parts = [_hashes(z[rows]) for rows in torch.split(shared, max(1, CHUNK // z.shape[1]))]
     return len(z) - len(shared) + len(torch.unique(torch.cat(parts)))
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from grassmann_ssl.report import drawing
 from grassmann_ssl.report.links import command_of, docs_of
 from grassmann_ssl.report.style import readable
-from grassmann_ssl.runs import Outcome
-from grassmann_ssl.runs.record import headings
+from grassmann_ssl.runs import Outcome, headings
 
 LONG = 20  # letters of a name that may be broken
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from grassmann_ssl.runs.record import headings
-
-if TYPE_CHECKING:
-    from grassmann_ssl.runs import Finding, Outcome
+from grassmann_ssl.runs import Finding, Outcome, headings
 
 MOST = {"quantity": 44, "predicted": 40, "measured": 40, "agreement": 44}  # characters of a column before it is wrapped
 
@@ -25,13 +21,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings of an experiment as text; long cells are wrapped, columns without any word left out."""
+    """The findings of an experiment as text; long cells are wrapped."""
     lines: list[tuple[str, ...]] = []
-    shown = headings(findings)
+    header = headings(findings)
     for f in findings:
-        wrapped = [textwrap.wrap(getattr(f, name) or "–", MOST[name]) or [""] for name in shown]
+        wrapped = [textwrap.wrap(getattr(f, name) or "–", MOST[name]) for name in header]
         lines += itertools.zip_longest(*wrapped, fillvalue="")
-    return "\n".join(table(shown, lines))
+    return "\n".join(table(header, lines))
 
 
 def summary(outcome: Outcome) -> str:

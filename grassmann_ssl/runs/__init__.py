@@ -5,7 +5,7 @@ from grassmann_ssl.runs.folder import RunFolder, unfinished
 from grassmann_ssl.runs.load import StoredRun, load_runs, stored_runs
 from grassmann_ssl.runs.logs import LoggedConfig, Logs, Tell
 from grassmann_ssl.runs.parts import Part, Parts
-from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, joined, ticking
+from grassmann_ssl.runs.record import Finding, Outcome, Progress, Run, Table, Tick, headings, joined, ticking
 
 __all__ = [
     "ConfigError",
@@ -25,6 +25,7 @@ __all__ = [
     "Tick",
     "choice",
     "device_of",
+    "headings",
     "joined",
     "load_runs",
     "setting",

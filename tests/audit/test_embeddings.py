@@ -222,6 +222,8 @@ def test_two_rows_say_nothing_of_the_width_of_their_variance():
 def test_without_any_variance_the_sample_has_no_share_of_dimensions():
     audit = audit_embeddings(torch.ones(50, 8))
     assert audit["share_used"].sample is None and audit["dimensions_used"].sample is None
+    for constant in (torch.ones(50, 8), torch.zeros(50, 8), torch.full((500, 8), 1.7)):
+        assert audit_embeddings(constant)["live_dimensions"].value == 0
 
 
 def test_directions_of_any_magnitude_are_judged():

@@ -177,6 +177,13 @@ def test_directions_stand_against_the_threshold_of_the_rule(audits):
     assert plain.get_title("left").endswith("(not judged)") and plain.lines[-1].get_color() != "#c1440e"
 
 
+@pytest.mark.parametrize("name", ["a/folder/of/many/{}", "{}_of_many_in_one_folder"])
+def test_long_names_of_classes_are_told_apart(name):
+    labels = [name.format(k // 10) for k in range(40)]
+    shown = [tick.get_text() for tick in audit_embeddings(draw(0, 40), labels=labels).plot().axes[2].get_yticklabels()]
+    assert len(set(shown)) == 4 and {len(text) for text in shown} == {18}
+
+
 def test_classes_are_sorted_and_the_collapsed_are_marked(audits):
     audit = audits["classes"]
     panel = audit.plot().axes[2]

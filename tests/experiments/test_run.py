@@ -117,9 +117,8 @@ def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unaske
 
 def test_one_name_where_several_are_meant_is_no_list_of_letters():
     config = CompareConfig()
-    object.__setattr__(
-        config, "objectives", "barlow_twins"
-    )  # which no checker of types is there to refuse, outside of tests
+    # No checker of types is there to refuse it, outside of tests.
+    object.__setattr__(config, "objectives", "barlow_twins")
     with pytest.raises(ConfigError, match=r"objectives must be several, as \('barlow_twins',\), got the text"):
         config.__post_init__()
 

@@ -36,6 +36,7 @@ def moments(z, units):
 
 
 def directions(z, units):
-    """1 - |E u|^2 of u = z / |z|, without bias."""
-    u = z / np.linalg.norm(z, axis=1, keepdims=True)
-    return 1 - over_units(lambda i, j: u[i] @ u[j], units, 2)
+    """E |u|^2 - |E u|^2 of u = z / |z|, 0 for a zero row, without bias."""
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    u = z / np.where(length > 0, length, 1)
+    return over_units(lambda i: u[i] @ u[i], units, 1) - over_units(lambda i, j: u[i] @ u[j], units, 2)

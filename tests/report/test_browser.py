@@ -75,7 +75,7 @@ WIDE = r"""[...document.querySelectorAll("body *:not(svg *)")].filter(one =>
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Pages of a comparison, of an audit with classes of long names, and of two runs side by side."""
+    """Pages of a comparison, of audits with classes of long names and with pairs, and of two runs side by side."""
     folder = tmp_path_factory.mktemp("pages")
     first = folder / "compare-with-a-long-name-of-its-folder"
     run(
@@ -88,6 +88,7 @@ def pages(tmp_path_factory):
     z[:30] = z[0]
     names = [f"n0{k // 30}_a_class_whose_name_is_a_long_one,of=parts/{k // 30}" for k in range(120)]
     audit_embeddings(z, labels=names).save(folder / "audit")
+    audit_embeddings(z[:60].repeat(2, 1), z_positive=z, directions=True).save(folder / "pairs")
     draw_side_by_side(stored_runs([f"{folder}/compare*"])[0], folder / "beside.html")
     return [*sorted(folder.glob("*/report.html")), folder / "beside.html"]
 
