@@ -35,6 +35,12 @@ class Number:
     convention: str
     meaning: str
 
+    def __str__(self) -> str:
+        """The value, its interval and what it is, in a line."""
+        ends = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
+        value = "unknown" if self.value is None else f"{self.value:.4g}{ends}"
+        return f"{self.name} {value}: {self.meaning} ({self.convention})"
+
     def scaled(self, factor: float) -> Number:
         """The same number times a factor."""
         return replace(self, **{n: v * factor for n in ("value", "low", "high") if (v := getattr(self, n)) is not None})

@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from grassmann_ssl.audit import Audit, CollapseError, Number, Rule, Verdict, audit_embeddings
-from grassmann_ssl.audit.words import judgement
+from grassmann_ssl.audit.words import judgement, number_text
 from grassmann_ssl.runs import ConfigError, Outcome
 
 D = 24
@@ -92,6 +92,8 @@ def test_a_sentence_names_some_of_many_classes_and_every_kind():
 @pytest.mark.parametrize("name", NAMES)
 def test_its_texts_are_short_escaped_and_begin_with_the_verdict(audits, name):
     audit = audits[name]
+    used = audit["dimensions_used"]
+    assert str(used).startswith(f"dimensions_used {number_text(used)}: how many dimensions")
     assert "\n" not in repr(audit) and len(repr(audit)) < 120
     page = audit._repr_html_()
     assert page.startswith(f"<p><b>{html.escape(audit.judgement)}</b></p><p>{html.escape(audit.judged)}</p><table>")
