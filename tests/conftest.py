@@ -1,10 +1,12 @@
 """Settings shared by all tests."""
 
 import gc
+import importlib.util
 import os
 import random
 import sys
 from functools import cache, partial
+from importlib.metadata import version
 
 import jaxtyping
 import numpy as np
@@ -24,6 +26,12 @@ import grassmann_ssl.manifolds  # noqa: F401
 from grassmann_ssl.metrics.probes import logistic_probe
 
 torch.set_num_threads(1)
+
+# torchvision of PyPI is built for CUDA. Beside a torch without it, its import, and so that of timm, lightly, lightning and transformers,
+# asks for the names of two operators, which nothing here uses.
+if torch.version.cuda is None and importlib.util.find_spec("torchvision") and "+cpu" not in version("torchvision"):
+    for operator in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{operator}", "(Tensor x) -> Tensor")
 
 
 def seed(value):

@@ -1,9 +1,5 @@
 """Losses, encoders, views and optimizers of other libraries in `pretrain`, and our losses beside those of lightly."""
 
-import importlib
-import importlib.util
-import sys
-
 import geoopt
 import pytest
 import torch
@@ -32,26 +28,8 @@ def trained(loss, **settings):
 
 @pytest.fixture(scope="module")
 def peer():
-    """Imports lightly, timm or torchvision, or skips the test.
-
-    timm and lightly import torchvision, whose compiled operators are built for CUDA. Beside a torch without it the names of two of them are
-    declared, which is what its import asks for: nothing here uses them.
-    """
-
-    def imported(name):
-        if importlib.util.find_spec(name.partition(".")[0]) is None:
-            pytest.skip(f"{name} is not installed")
-        try:
-            return importlib.import_module(name)
-        except RuntimeError as error:
-            assert "operator torchvision::nms does not exist" in str(error)
-        for module in [one for one in sys.modules if one.partition(".")[0] in ("torchvision", "timm", "lightly")]:
-            del sys.modules[module]
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor x) -> Tensor")
-        return importlib.import_module(name)
-
-    return imported
+    """Imports lightly, timm or torchvision, or skips the test."""
+    return pytest.importorskip
 
 
 def unit(x):
