@@ -153,6 +153,28 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
     assert (audit.rows, audit.left_out) == (98, 2)
 
 
+@pytest.mark.parametrize("d", [2, 12])
+def test_neural_collapse_is_that_of_its_definition(d):
+    z, labels = normal(0, 60, d).double() + 100, np.arange(60) % 4
+    z = z + 3 * normal(1, 4, d).double()[labels]
+    means = np.stack([z[labels == k].mean(0) for k in range(4)])
+    away, apart = z.numpy() - means[labels], means - means.mean(0)
+    exact = np.trace(away.T @ away / 60 @ np.linalg.pinv(apart.T @ apart / 4, rcond=1e-9)) / 4
+    assert audit_embeddings(z, labels=labels)["nc1"].value == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_class_whose_rows_are_all_left_out_is_none_of_those_that_are_told_apart():
+    z, labels = normal(0, 90, 4), np.arange(90) % 3
+    z = z + 5 * torch.eye(3, 4)[labels]
+    z[labels == 1] = float("nan")
+    found = audit_embeddings(z, labels=labels, nonfinite="drop")
+    alone = audit_embeddings(z[labels != 1], labels=labels[labels != 1])
+    assert [one.rows for one in found.classes] == [30, 0, 30]
+    assert [found[name].value for name in ("nc1", "knn", "linear_probe")] == [
+        alone[name].value for name in ("nc1", "knn", "linear_probe")
+    ]
+
+
 @pytest.mark.parametrize(
     ("z", "settings", "message"),
     [
