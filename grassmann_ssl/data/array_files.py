@@ -18,7 +18,7 @@ from grassmann_ssl.streams import plain
 NAMED = (".npz", ".safetensors")  # hold several arrays, each with a name
 TABLES = (".parquet", ".csv")
 KINDS = (".npy", *NAMED, *TABLES)
-PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")  # reading them would run what is in them
+CODE = (".pt", ".pth", ".pkl", ".ckpt", ".bin")  # reading them would run what is in them
 
 
 def load_array(path: str | Path, name: str | None = None) -> np.ndarray | Tensor:
@@ -83,7 +83,7 @@ def _of_known_kind(path: str | Path) -> tuple[Path, str]:
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in KINDS:
-        hint = ": .npy is written by np.save" if kind in PICKLED else nearest(kind, KINDS) if kind else ""
+        hint = ": .npy is written by np.save" if kind in CODE else nearest(kind, KINDS) if kind else ""
         raise ValueError(f"{path} must end in one of {', '.join(KINDS)}{hint}")
     if not path.is_file():
         raise ValueError(f"{path} is {'not a file' if path.exists() else 'missing'}")
