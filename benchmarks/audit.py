@@ -87,12 +87,13 @@ class Population:
         seed = int(np.random.SeedSequence((self.seed, n)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
         d, root = self.dimension, torch.tensor(self.spectrum).sqrt()
-        z = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        z = torch.randn(n, d, generator=generator)  # in float32: five times as fast
         if self.student:
             chi = torch.zeros_like(z)
             for _ in range(5):
-                chi += torch.randn(n, d, generator=generator, dtype=torch.float64).square_()
+                chi += torch.randn(n, d, generator=generator).square_()
             z *= (3 / chi).sqrt_()  # variance 1
+        z = z.double()
         labels = None
         if self.classes:
             labels = torch.randint(len(self.classes), (n,), generator=generator)

@@ -19,6 +19,7 @@ DECIDED = 0.999  # confidence of the intervals that decide: one wrong answer in 
 PLENTY = 20  # rows per dimension from which the estimates themselves decide
 SATURATED = 0.8  # share of the dimensions of all units that half of them show, where more units show no more dimensions
 SPARE = 3  # rows beyond a dimension before it is called dead: with fewer, an eigenvalue near 0 is no surprise
+LONE = 0.9  # share of the variance of one unit, a row or group, on which then all hangs that is said of dimensions
 ROUNDED = 12.0  # a variance below this many of the noise of rounding, eps^2 |z|^2 / 12, is rounding of equal rows,
 BLURRED = 192.0  # and below this many it may be rounding in the layers of an encoder: (4 eps)^2 |z|^2
 
@@ -47,7 +48,7 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     k = np.arange(1, len(values) + 1)
     lowest = max(rule.dead * values[0] / edge, 10 * sample.floor) * (1 - np.sqrt(np.minimum(k / n, 1))) ** 2 / 2
     # Nothing is told where a live dimension, too, might be rounding of the decomposition.
-    told = (min(n, sample.distinct - 1) - k >= SPARE) & (lowest > sample.rounding)
+    told = (min(n, sample.distinct - 1) - k >= SPARE) & (lowest > sample.rounding) & (sample.heaviest <= LONE)
     dead = told & (values < lowest)
     most = int(dead.argmax()) if dead.any() else d
     if most < d and len(sample.half) and int((sample.half > lowest[most]).sum()) < SATURATED * most:
@@ -55,7 +56,7 @@ def live_dimensions(sample: Sample, spectrum: Array, rule: Rule) -> tuple[int, L
     least = min(max(seen, 0 if _rounded(sample) else math.ceil(used - 1e-9)), most)
     found = int(((spectrum > 0) & (spectrum >= max(rule.dead * spectrum[0], sample.floor))).sum())
     found = min(max(found, least), most)
-    plenty = sample.units >= PLENTY * d and _differ(sample)
+    plenty = sample.units >= PLENTY * d and _differ(sample) and sample.heaviest <= LONE
     return found, Live(found, found) if plenty else Live(least, most)
 
 
@@ -105,7 +106,8 @@ def decide(
     """The verdict on the population of a sample. A question is decided where its 99.9 % interval lies on one side of the threshold.
 
     With 20 independent rows per dimension or more the estimates themselves decide. Dimensional collapse is found where one of its forms
-    is, and excluded where both are. Classes of fewer than four units are not judged.
+    is, and excluded where both are; it is open where one unit alone has 90 % of the variance. Classes of fewer than four units are not
+    judged.
     """
     open_: dict[str, str] = {}
     kinds = []
@@ -122,7 +124,8 @@ def decide(
             kinds.append("directional")
         elif spread is None:
             open_["directional"] = f"the variance of the directions is not told from {rule.spread:g}"
-    soft, hard = _soft(sample, rule), _hard(live, sample.dimension, rule)
+    lone = sample.heaviest > LONE
+    soft, hard = (None, None) if lone else (_soft(sample, rule), _hard(live, sample.dimension, rule))
     if soft or hard:
         kinds.append("dimensional")
     elif soft is None or hard is None:
@@ -189,6 +192,9 @@ def _below(estimate: Estimate, threshold: float, sample: Sample) -> bool | None:
 
 def _missing(sample: Sample, soft: bool | None, live: Live, rule: Rule) -> str:
     """What is undecided of the dimensions, and how many rows would decide it."""
+    if sample.heaviest > LONE:
+        one = "row" if sample.units == sample.rows else "group"
+        return f"one {one} alone has {100 * sample.heaviest:.4g} % of the variance: look at it, and audit the others without it"
     d, parts = sample.dimension, []
     rows = []
     if soft is None:

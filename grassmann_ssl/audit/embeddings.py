@@ -115,7 +115,7 @@ def audit_embeddings(
     if positive is not None:
         numbers += pair_numbers(rows, positive, units, confidence)
     if label is not None:
-        numbers += label_numbers(seen, label, names, samples)
+        numbers += label_numbers(seen, label, samples)
     return Audit(
         verdict=judged.verdict,
         rule=rule,

@@ -121,16 +121,18 @@ def class_rows(
     return rows, samples
 
 
-def label_numbers(z: Tensor, label: Tensor, names: tuple[str, ...], samples: dict[str, Sample]) -> list[Number]:
+def label_numbers(z: Tensor, label: Tensor, samples: dict[str, Sample]) -> list[Number]:
     """NC1, and accuracies of two probes with Wilson intervals; none for fewer than two classes of two rows."""
     if len(samples) < 2:
         return []
+    label = torch.unique(label, return_inverse=True)[1]  # without classes all of whose rows are left out
     meaning = "variance within over between classes; 0 is neural collapse"
-    numbers = [Number("nc1", _collapse_of_classes(z, label), None, None, None, "tr(S_W S_B^+) / C", meaning)]
+    convention = "tr(S_W S_B^+) / C, of the sample, without an interval"
+    numbers = [Number("nc1", _collapse_of_classes(z, label), None, None, None, convention, meaning)]
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0)).to(z.device)[:PROBED]
     own = label[order]
     rank = torch.zeros_like(own)
-    for k in range(len(names)):
+    for k in range(int(label.max()) + 1):
         member = own == k
         rank[member] = torch.arange(int(member.sum()), device=z.device)
     fit, test = order[rank % 2 == 0], order[rank % 2 == 1]
@@ -146,18 +148,24 @@ def label_numbers(z: Tensor, label: Tensor, names: tuple[str, ...], samples: dic
 
 def _collapse_of_classes(z: Tensor, label: Tensor) -> float | None:
     """NC1 = tr(S_W S_B^+) / C, S_W and S_B the covariances within and between C classes. Source: Papyan, Han & Donoho 2020."""
-    x = z.double() - z.double().mean(0)
-    count = int(label.max()) + 1
-    size = torch.bincount(label, minlength=count).double()
-    means = x.new_zeros(count, x.shape[1]).index_add_(0, label, x) / size[:, None]
-    within = x - means[label]
+    size = torch.bincount(label).double()
+    parts = list(zip(*(torch.split(v, max(1, CHUNK // z.shape[1])) for v in (z, label)), strict=True))
+    means, first = (
+        size.new_zeros(len(size), z.shape[1]),
+        z[0].double(),
+    )  # from there, so that a mean far away takes no digits
+    for rows, own in parts:
+        means.index_add_(0, own, rows.double() - first)
+    means /= size[:, None]
     # S_B = M^T M / C with M (C, D): its pseudo-inverse is that of M, on both sides.
     _, s, v = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     real = s > s[0] * max(means.shape) * torch.finfo(torch.float64).eps
+    real[len(size) - 1 :] = False  # means less their mean are linearly dependent
     if not bool(real.any()) or float(s[0]) == 0:
         return None
-    inside = (within @ v[real].T) / s[real]
-    return float(inside.square().sum() / len(z))
+    turned = v[real].T / s[real]
+    inside = [((rows.double() - first - means[own]) @ turned).square().sum() for rows, own in parts]
+    return float(torch.stack(inside).sum() / len(z))
 
 
 def _alignment(z: Tensor, positive: Tensor, units: Tensor | None, confidence: float) -> tuple[float, float, float]:

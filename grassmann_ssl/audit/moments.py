@@ -45,6 +45,7 @@ class Sample:
     distinct     rows that differ: with copies among them, fewer than `rows`
     mean         (D,), every unit with the same weight
     noise        variance of the rounding of a row in its dtype, all dimensions together: eps^2 E|z|^2 / 12
+    heaviest     share of the variance of the unit that is farthest from the mean
     total        tr S, unbiased
     square       tr S^2, unbiased; NaN for fewer than four units
     squared      (tr S)^2, unbiased
@@ -66,6 +67,7 @@ class Sample:
     distinct: int
     mean: Array
     noise: float
+    heaviest: float
     total: float
     square: float
     squared: float
@@ -232,6 +234,7 @@ def sample_of(z: Tensor, units: Tensor | None = None) -> Sample:
         distinct=distinct_rows(z),
         mean=mean.cpu().numpy(),
         noise=noise,
+        heaviest=float(trace.max()) / whole if whole > 0 else 0.0,
         total=total,
         square=square,
         squared=squared,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from typing import Any
 
@@ -61,7 +62,11 @@ def as_tensor(z: Any, name: str) -> Tensor:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # it is only read
             return torch.from_numpy(np.ascontiguousarray(z) if any(s < 0 for s in z.strides) else z)
     if not isinstance(z, Tensor):
-        raise ValueError(f"{name} must be an array of numpy or torch or a frame of pandas, got {type(z).__name__}")
+        raise ValueError(f"{name} must be an array of numpy or torch or a frame of pandas, got {_of_another_kind(z)}")
+    if z.is_nested or z.is_meta:
+        raise ValueError(
+            f"{name} must have a number in every place, got a {'nested' if z.is_nested else 'meta'} tensor"
+        )
     if z.is_complex():
         raise ValueError(f"{name} must hold real numbers alone, got dtype {z.dtype}")
     if z.dtype not in FLOATS:
@@ -72,12 +77,31 @@ def as_tensor(z: Any, name: str) -> Tensor:
     return z.detach()
 
 
+def _of_another_kind(z: Any) -> str:
+    """The kind of what is no array, and how an array is made of it."""
+    kind = type(z).__name__
+    if isinstance(z, str | os.PathLike):
+        return f"{kind}: for a file there is `grassmann-ssl audit FILE`, and grassmann_ssl.data.load_array"
+    if hasattr(z, "toarray"):
+        return f"{kind}: convert it with .toarray()"
+    if isinstance(z, list | tuple) and z and isinstance(z[0], Tensor):
+        return f"{kind} of tensors: convert it with torch.cat or torch.stack"
+    return f"{kind}: convert it with np.asarray" if isinstance(z, list | tuple) or hasattr(z, "__array__") else kind
+
+
 def _of_pandas(frame: Any, name: str) -> np.ndarray:
     """The numbers of a frame in their own dtype; those that are missing become NaN."""
     columns = dict(frame.dtypes) if frame.ndim == 2 else {frame.name: frame.dtype}
     for column, kind in columns.items():
         if kind.kind not in "biuf":
-            raise ValueError(f"{name} must hold real numbers alone, and column {column!r} holds {kind}")
+            values = frame[column] if frame.ndim == 2 else frame
+            lists = len(values) and isinstance(values.iloc[0], (list, tuple, np.ndarray))
+            holds = "lists: make an array of it with np.stack" if lists else str(kind)
+            raise ValueError(f"{name} must hold real numbers alone, and column {column!r} holds {holds}")
+        if kind.kind != "f" and any(other.kind == "f" for other in columns.values()):
+            raise ValueError(
+                f"{name} has a column {column!r} of {kind} among floating ones: leave it out, or convert it if it is a dimension"
+            )
     numbers: np.ndarray = frame.to_numpy()
     if numbers.dtype.kind == "O":  # the types of pandas that know missing values
         kind = np.result_type(*(getattr(one, "numpy_dtype", one) for one in columns.values()))
@@ -107,6 +131,10 @@ def _flat(labels: Any, name: str) -> np.ndarray:
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise ValueError(f"{name} must not be missing, and {int((~np.isfinite(values)).sum())} are not finite")
+        whole = (values == np.floor(values)) & (np.abs(values) < 2**53)
+        if not whole.all():
+            raise ValueError(f"{name} must be integers or texts, and {int((~whole).sum())} are fractions")
+        values = values.astype(np.int64)
     elif values.dtype.kind not in "iubSU":
         raise ValueError(f"{name} must be integers or texts, got dtype {values.dtype}")
     return values

@@ -18,6 +18,7 @@ from grassmann_ssl.streams import plain
 NAMED = (".npz", ".safetensors")  # hold several arrays, each with a name
 TABLES = (".parquet", ".csv")
 KINDS = (".npy", *NAMED, *TABLES)
+CODE = (".pt", ".pth", ".pkl", ".ckpt", ".bin")  # reading them would run what is in them
 
 
 def load_array(path: str | Path, name: str | None = None) -> np.ndarray | Tensor:
@@ -71,7 +72,8 @@ def load_column(path: str | Path, name: str | None = None) -> np.ndarray:
         raise ValueError(
             f"{path} must have one column, got {table.num_columns}: {_shown(table.column_names)}; FILE:NAME chooses one"
         )
-    column = table.column(0 if name is None else _chosen(path, table.column_names, name))
+    names = table.column_names
+    column = table.column(0 if name is None else names.index(_chosen(path, names, name, "column")))
     if column.null_count:
         raise ValueError(f"{path} has {column.null_count} of {len(column)} entries missing")
     return column.to_numpy() if _is_number(column.type) else np.asarray(column.to_pylist())
@@ -81,7 +83,8 @@ def _of_known_kind(path: str | Path) -> tuple[Path, str]:
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in KINDS:
-        raise ValueError(f"{path} must end in one of {', '.join(KINDS)}{nearest(kind, KINDS) if kind else ''}")
+        hint = ": .npy is written by np.save" if kind in CODE else nearest(kind, KINDS) if kind else ""
+        raise ValueError(f"{path} must end in one of {', '.join(KINDS)}{hint}")
     if not path.is_file():
         raise ValueError(f"{path} is {'not a file' if path.exists() else 'missing'}")
     if not path.stat().st_size:
@@ -98,25 +101,29 @@ def reading(path: Path) -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
         if "bject" in reason and path.suffix.lower() in (".npy", ".npz"):
             reason = "it holds Python objects, which are never loaded; store an array of numbers or of texts"
-        if "mmap length" in reason or "not a zip file" in reason:
+        if any(word in reason for word in ("mmap length", "not a zip file", "magic string")):
             reason = "it is cut short, or of another kind"
         raise ValueError(f"{path} cannot be read: {reason}") from None
 
 
-def _chosen(path: Path, known: Sequence[str], name: str | None) -> str:
+def _chosen(path: Path, known: Sequence[str], name: str | None, what: str = "array") -> str:
     if name is None and len(known) == 1:
         return known[0]
     if not known:
-        raise ValueError(f"{path} holds no array")
+        raise ValueError(f"{path} holds no {what}")
     if name is None:
-        raise ValueError(f"{path} holds {len(known)} arrays, and one must be chosen by its name: {_shown(known)}")
+        raise ValueError(f"{path} holds {len(known)} {what}s, and one must be chosen by its name: {_shown(known)}")
     if name not in known:
-        raise ValueError(f"{path} has no array {name!r}: known are {_shown(known)}{nearest(name, known)}")
+        raise ValueError(f"{path} has no {what} {name!r}: known are {_shown(known)}{nearest(name, known)}")
     return name
 
 
+def _cut(name: str, most: int = 60) -> str:
+    return name if len(name) <= most else f"{name[:most]}…"
+
+
 def _shown(names: Sequence[str], most: int = 20) -> str:
-    return plain(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return plain(", ".join(map(_cut, names[:most]))) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _npy(path: Path) -> np.ndarray:
@@ -233,13 +240,31 @@ def _numbers(path: Path, table: Any) -> np.ndarray:
         if not field.name:
             raise ValueError(f"{path}: column {place + 1} has no name; if it is an index, write the file without it")
         if not _is_number(field.type):
-            raise ValueError(f"{path}: column {field.name!r} holds {field.type}, and only numbers are dimensions")
-    kinds = {field.type.to_pandas_dtype() for field in table.schema}
-    kind = np.dtype(kinds.pop()) if len(kinds) == 1 else np.dtype(np.float64)
+            alone = (
+                "; columns are separated by commas" if table.num_columns == 1 and path.suffix.lower() == ".csv" else ""
+            )
+            raise ValueError(
+                f"{path}: column {_cut(field.name)!r} holds {field.type}, and only numbers are dimensions{alone}"
+            )
+    kinds = [np.dtype(field.type.to_pandas_dtype()) for field in table.schema]
+    for place, (field, own) in enumerate(zip(table.schema, kinds, strict=True)):
+        # A number that is the same in all rows has no point in a .csv; one that is not counts or names the rows.
+        if own.kind != "f" and any(one.kind == "f" for one in kinds) and _varies(table.column(place)):
+            raise ValueError(
+                f"{path}: column {_cut(field.name)!r} holds {field.type} among floating numbers: leave it out, or write it as floating ones"
+            )
+    kind = kinds[0] if len(set(kinds)) == 1 else np.dtype(np.float64)
     rows = np.empty((len(table), table.num_columns), kind if kind.kind == "f" else np.float64)
     for place in range(table.num_columns):
         rows[:, place] = table.column(place).to_numpy()  # what is missing becomes NaN
     return rows
+
+
+def _varies(column: Any) -> bool:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column)
+    return bool(ends["min"] != ends["max"])
 
 
 def _is_number(kind: Any) -> bool:

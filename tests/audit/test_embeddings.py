@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 from scipy.stats import t as student
 
 from grassmann_ssl.audit import CollapseError, Rule, audit_embeddings
@@ -152,6 +153,28 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
     assert (audit.rows, audit.left_out) == (98, 2)
 
 
+@pytest.mark.parametrize("d", [2, 12])
+def test_neural_collapse_is_that_of_its_definition(d):
+    z, labels = normal(0, 60, d).double() + 100, np.arange(60) % 4
+    z = z + 3 * normal(1, 4, d).double()[labels]
+    means = np.stack([z[labels == k].mean(0) for k in range(4)])
+    away, apart = z.numpy() - means[labels], means - means.mean(0)
+    exact = np.trace(away.T @ away / 60 @ np.linalg.pinv(apart.T @ apart / 4, rcond=1e-9)) / 4
+    assert audit_embeddings(z, labels=labels)["nc1"].value == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_class_whose_rows_are_all_left_out_is_none_of_those_that_are_told_apart():
+    z, labels = normal(0, 90, 4), np.arange(90) % 3
+    z = z + 5 * torch.eye(3, 4)[labels]
+    z[labels == 1] = float("nan")
+    found = audit_embeddings(z, labels=labels, nonfinite="drop")
+    alone = audit_embeddings(z[labels != 1], labels=labels[labels != 1])
+    assert [one.rows for one in found.classes] == [30, 0, 30]
+    assert [found[name].value for name in ("nc1", "knn", "linear_probe")] == [
+        alone[name].value for name in ("nc1", "knn", "linear_probe")
+    ]
+
+
 @pytest.mark.parametrize(
     ("z", "settings", "message"),
     [
@@ -175,7 +198,14 @@ def test_rows_that_are_not_finite_are_refused_or_counted():
         (1e300 * normal(0, 9, 3).double(), {}, r"z has entries of up to 2\.\d+e\+300, whose squares are outside the range"),
         (1e-300 * normal(0, 9, 3).double(), {}, r"z has entries of up to 2\.\d+e-300, whose squares .* multiply z by a constant"),
         (np.zeros((4, 3), dtype=np.int32), {}, r"z must be floating, got dtype int32"),
-        ([[1.0, 2.0]], {}, r"z must be an array of numpy or torch or a frame of pandas, got list"),
+        ([[1.0, 2.0]], {}, r"z must be an array of numpy or torch or a frame of pandas, got list: convert it with np.asarray$"),
+        ([torch.zeros(3)], {}, r"got list of tensors: convert it with torch.cat or torch.stack$"),
+        ("z.npy", {}, r"got str: for a file there is `grassmann-ssl audit FILE`, and grassmann_ssl.data.load_array$"),
+        (csr_matrix(np.eye(3)), {}, r"got csr_matrix: convert it with .toarray\(\)$"),
+        (torch.zeros(4, 3, device="meta"), {}, r"z must have a number in every place, got a meta tensor$"),
+        (pd.DataFrame({"id": [1, 2], "a": [0.5, 1.5]}), {}, r"z has a column 'id' of int64 among floating ones: leave it out"),
+        (pd.DataFrame({"e": [[0.5, 1.5], [2.5, 3.5]]}), {}, r"column 'e' holds lists: make an array of it with np.stack$"),
+        (torch.zeros(4, 3), {"labels": [0.5, 1.0, 1.0, 2.0]}, r"labels must be integers or texts, and 1 are fractions$"),
         (torch.zeros(4, 3), {"labels": [0, 1]}, r"labels must have one entry for each of the 4 rows, got shape \(2,\)"),
         (torch.zeros(4, 3), {"labels": [0, 1, None, 2]}, r"labels must be integers or texts"),
         (torch.zeros(4, 3), {"labels": [0, 1, np.nan, 2]}, r"labels must not be missing, and 1 are not finite"),
@@ -239,6 +269,18 @@ def test_copies_of_few_rows_are_no_dead_dimensions(copies):
     assert audit.judged.endswith("; only 50 of them are different: if the same inputs come again, they need groups")
     grouped = audit_embeddings(normal(0, 50, 64).repeat(copies, 1), groups=torch.arange(50).repeat(copies))
     assert grouped.judged.endswith(" in 50 independent groups; only 50 of them are different")
+
+
+@pytest.mark.parametrize("n", [30, 200, 600])
+def test_one_row_far_away_decides_nothing(n):
+    """Beside its variance all other dimensions would be dead; with 20 rows per dimension, too."""
+    z = torch.cat([normal(0, n, 16), torch.full((1, 16), 1e6)])
+    audit = audit_embeddings(z)
+    assert audit.kind == "undecided" and audit.verdict.open["dimensional"].startswith("one row alone has 9")
+    assert audit_embeddings(z[:-1]).kind != "dimensional"
+    grouped = audit_embeddings(z, groups=torch.arange(n + 1))
+    assert grouped.verdict == audit.verdict
+    assert audit_embeddings(torch.cat([normal(0, n, 3) @ normal(1, 3, 16), z[-1:]])).kind == "undecided"
 
 
 def test_many_rows_are_judged_though_some_are_copies():

@@ -103,7 +103,9 @@ def test_no_object_is_made_from_a_file(tmp_path):
 
 def test_a_file_that_is_missing_empty_or_of_another_kind_is_named(tmp_path):
     refused(tmp_path / "z.npy", "is missing")
-    refused(tmp_path / "z.pt", "must end in one of .npy, .npz, .safetensors, .parquet, .csv")
+    refused(
+        tmp_path / "z.pt", "must end in one of .npy, .npz, .safetensors, .parquet, .csv: .npy is written by np.save"
+    )
     refused(tmp_path / "z", "must end in one of")
     refused(tmp_path / "z.parque", "did you mean .parquet?")
     (tmp_path / "folder.npy").mkdir()
@@ -127,6 +129,24 @@ def test_a_column_that_is_not_a_number_is_named(tmp_path, kind):
     path = tmp_path / f"f{kind}"
     frame.to_parquet(path) if kind == ".parquet" else frame.to_csv(path, index=False)
     refused(path, "column 'who' holds", "string, and only numbers are dimensions")
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_integers_among_floating_columns_are_no_dimension(tmp_path, kind):
+    """They count rows or name classes. In a .csv a 0 may be a unit that is dead."""
+    frame = pd.DataFrame({"a": [0.5, 1.5, 2.5], "id": [7, 8, 9]})
+    path = tmp_path / f"f{kind}"
+    frame.to_parquet(path) if kind == ".parquet" else frame.to_csv(path, index=False)
+    refused(path, "column 'id' holds int64 among floating numbers: leave it out")
+    (tmp_path / "dead.csv").write_text("a,b\n0.5,0\n1.5,0\n")
+    assert load_array(tmp_path / "dead.csv").tolist() == [[0.5, 0], [1.5, 0]]
+
+
+@pytest.mark.parametrize("between", [";", "\t", " "])
+def test_columns_that_commas_do_not_separate_are_told(tmp_path, between):
+    lines = [between.join(f"{column}{row}" for column in "abcdefghijklmnopqrstuvwxyz" * 4) for row in range(3)]
+    (tmp_path / "f.csv").write_text("\n".join(lines))
+    refused(tmp_path / "f.csv", "…' holds string", "columns are separated by commas")
 
 
 def test_an_index_is_no_dimension(tmp_path):
@@ -209,6 +229,7 @@ def test_labels_are_one_entry_for_each_row(tmp_path):
     two = write(tmp_path, ".csv")
     assert file_and_name(f"{two}:b") == (str(two), "b") and file_and_name(str(two)) == (str(two), None)
     assert load_column(two, "b").tolist() == load_array(two)[:, 1].tolist()
+    refused(two, "has no column 'd': known are a, b, c", load=load_column, name="d")
     save_file({"z": torch.ones(3, 2), "y": torch.arange(3)}, tmp_path / "both.safetensors")
     assert load_column(tmp_path / "both.safetensors", "y").tolist() == [0, 1, 2]
     (tmp_path / "a.csv:b").write_text("y\n1\n")  # a name of a file, as it is

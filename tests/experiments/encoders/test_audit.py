@@ -79,10 +79,10 @@ def test_the_exit_code_is_3_where_a_gate_holds_and_the_folder_is_there(files, fi
 def test_options_reach_the_audit(files):
     positive = HEALTHY + 0.1 * RANDOM.standard_normal(HEALTHY.shape)
     np.save("positive.npy", positive)
-    pd.DataFrame({"y": [f"c{k}" for k in LABELS]}).to_csv("labels.csv", index=False)
+    pd.DataFrame({"k": LABELS, "y": [f"c{k}" for k in LABELS]}).to_csv("labels.csv", index=False)
     np.save("groups.npy", np.arange(400) // 2)
     done = command(
-        "audit", "class.npy", "--positive", "positive.npy", "--labels", "labels.csv", "--groups", "groups.npy", "--directions",
+        "audit", "class.npy", "--positive", "positive.npy", "--labels", "labels.csv:y", "--groups", "groups.npy", "--directions",
         "--confidence", "0.9", "--rule.within", "0.05", "--rule.used", "0.2", "--input-variance", "2", "--out", "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
