@@ -73,6 +73,8 @@ def audit_embeddings(
         if positive.shape != rows.shape:
             raise ValueError(f"z_positive must have the shape {tuple(rows.shape)} of z, got {tuple(positive.shape)}")
         positive = positive.to(rows.device)
+    if rows.is_meta:
+        raise ValueError("z must have a number in every place, got a meta tensor")
     largest, left_out = magnitude(rows), 0
     if not (math.isfinite(largest) and _is_finite(positive)):
         good = finite_rows(rows) if positive is None else finite_rows(rows) & finite_rows(positive)

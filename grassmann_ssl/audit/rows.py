@@ -63,10 +63,8 @@ def as_tensor(z: Any, name: str) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(z) if any(s < 0 for s in z.strides) else z)
     if not isinstance(z, Tensor):
         raise ValueError(f"{name} must be an array of numpy or torch or a frame of pandas, got {_of_another_kind(z)}")
-    if z.is_nested or z.is_meta:
-        raise ValueError(
-            f"{name} must have a number in every place, got a {'nested' if z.is_nested else 'meta'} tensor"
-        )
+    if z.is_nested:
+        raise ValueError(f"{name} must have a number in every place, got a nested tensor")
     if z.is_complex():
         raise ValueError(f"{name} must hold real numbers alone, got dtype {z.dtype}")
     if z.dtype not in FLOATS:

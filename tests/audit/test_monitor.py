@@ -477,7 +477,7 @@ def test_bad_options_are_named(options, message):
         (torch.ones(2, 3, dtype=torch.int64), r"z must be of float16, .*, got torch.int64: convert it with .float\(\)"),
         (torch.ones(0, 3), r"z must have at least one row and one dimension, got shape \(0, 3\)"),
         (torch.ones(2, 4), "z must have the 3 columns of the batches before, got 4"),
-        ([[1.0]], "z must be an array of numpy or torch or a frame of pandas, got list"),
+        ([[1.0]], "z must be an array of numpy or torch or a frame of pandas, got list: convert it with np.asarray"),
     ],
 )
 def test_bad_batches_are_named(z, message):
