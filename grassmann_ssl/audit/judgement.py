@@ -56,20 +56,33 @@ class Judgement:
     change: float = math.nan
     growing: bool = False
 
+    @property
+    def broken(self) -> bool:
+        """Whether rows have come, and none of them is finite."""
+        return self.rows == 0 and self.left_out > 0
+
     def __str__(self) -> str:
+        if self.broken:
+            return f"step {self.step}: {self.kind}: none of {self.left_out:,} rows is finite"
         used = f"{self.dimensions_used:.4g} [{self.low:.4g}, {self.high:.4g}]"
         numbers = (
             f"{used if math.isfinite(self.dimensions_used) else 'unknown'} of {self.dimension} dimensions used, "
             f"{self.live_least} to {self.live_most} live, concentration {self.concentration:.4g}"
         )
+        if "complete" in self.kinds:
+            numbers = f"total variance {self.total_variance:.3g} in {self.dimension} dimensions"
+        if self.left_out:
+            numbers += f", {self.left_out:,} of {self.rows + self.left_out:,} rows left out, which are not finite"
         way = "growing" if self.growing else "falling"
         told = {
-            "too early": "too early to tell whether it still changes",
-            "changing": f"still changing, {way} (dimensions used {self.change:.2f} times, over the last three quarters of the steps)",
-            "settled": "settled",
+            "too early": "; too early to tell whether it still changes",
+            "changing": f"; still changing, {way} (dimensions used {self.change:.2f} times, over the last three quarters of the steps)",
+            "settled": "; settled",
         }[self.state]
+        if self.state == "too early" and "complete" in self.kinds:
+            told = ""  # nothing is waited for
         risen = f", {self.modes} dimensions have risen so far" if self.modes else ""
-        return f"step {self.step}: {', '.join(self.kinds) or self.kind}: {numbers}; {told}{risen}"
+        return f"step {self.step}: {', '.join(self.kinds) or self.kind}: {numbers}{told}{risen}"
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ GROWTH = 1.1  # from one judgement to the next, where they are evenly spaced in 
 
 
 class CollapseWarning(UserWarning):
-    """Embeddings of a training run have collapsed; the message says how, and whether they still change."""
+    """Embeddings of a training run have collapsed, or are not finite; the message says how, and whether they still change."""
 
 
 class CollapseMonitor:
@@ -40,11 +40,11 @@ class CollapseMonitor:
     every        judge every so many steps; None: 10 % more steps each time
     directions   judge z / ||z||, as in `audit_embeddings`; `rule` holds the thresholds
     on_collapse  "warn" (CollapseWarning), "raise" (CollapseError) or a function of the `Judgement`
-    patience     it acts when so many judgements in a row say collapsed, once until one says "none"
+    patience     it acts when so many judgements in a row say collapsed, or find no finite row, once until one says "none"
 
     Networks that have not learned yet use few dimensions, and more of them while they learn; from small weights the first one outgrows all
     others. So it waits while it is too early to tell a trend, and with dimensional collapse alone while more dimensions are used or the
-    variance outgrows what there was; with complete collapse it never waits.
+    variance outgrows what there was; with complete collapse it never waits. The first rows that are not finite are left out with a warning.
     In several processes the rows of all are judged together, and all act alike; each must take the same steps.
     Raises ValueError, one line that names the argument.
     """
@@ -73,7 +73,7 @@ class CollapseMonitor:
         self._buffer = RowBuffer(rows)
         self._first: int | None = None
         self._step, self._due = 0, 0
-        self._in_a_row, self._acted = 0, False
+        self._in_a_row, self._acted, self._left_out = 0, False, False
         self._spectrum: Array | None = None  # at the first judgement
         self._largest = 0.0
         self._handle: Any = None
@@ -188,12 +188,18 @@ class CollapseMonitor:
     ) -> None:
         self.detach()
 
+    def __repr__(self) -> str:
+        return f"CollapseMonitor({self.judgements[-1] if self.judgements else 'nothing judged yet'})"
+
     def _act(self, one: Judgement) -> None:
-        self._in_a_row = self._in_a_row + 1 if one.kinds else 0
+        if one.left_out and not self._left_out and not one.broken:
+            self._left_out = True
+            warnings.warn(str(one), CollapseWarning, stacklevel=5)
+        self._in_a_row = self._in_a_row + 1 if one.kinds or one.broken else 0
         if one.kind == "none":
             self._acted = False
         waits = one.state == "too early" or (one.growing and one.kinds == ("dimensional",))
-        ready = self._in_a_row >= self.patience and not self._acted and ("complete" in one.kinds or not waits)
+        ready = self._in_a_row >= self.patience and not self._acted and ("complete" in one.kinds or one.broken or not waits)
         if not self._agreed(ready):
             return
         self._acted = True

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from grassmann_ssl.audit.evidence import ClassRow
 from grassmann_ssl.audit.numbers import Number
 from grassmann_ssl.audit.rule import KINDS, Rule, Verdict
-from grassmann_ssl.audit.words import CLASS_HEADER, class_cells, html_table, judgement, number_text
+from grassmann_ssl.audit.words import CLASS_HEADER, class_cells, html_table, judgement, number_text, short_judgement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,8 +170,14 @@ class Audit:
 
     def __repr__(self) -> str:
         of = "directions of " if self.directions else ""
-        used = number_text(self["dimensions_used"])
-        return f"Audit({self.kind}: {used} of {self.dimension} dimensions used; {of}{self.rows:,} rows)"
+        numbers = [f"{number_text(self['dimensions_used'])} of {self.dimension} dimensions used"]
+        if "complete" in self.kinds:
+            numbers = [f"total variance {number_text(self['total_variance'])} in {self.dimension} dimensions"]
+        if "directional" in self.kinds:
+            numbers.append(f"spread {number_text(self['spread'])}")
+        if self.verdict.hard:
+            numbers.append(f"{number_text(self['live_dimensions'])} live")
+        return f"Audit({short_judgement(self.verdict)}: {', '.join(numbers)}; {of}{self.rows:,} rows)"
 
     def _repr_html_(self) -> str:
         numbers = html_table(

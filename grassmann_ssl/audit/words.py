@@ -9,7 +9,8 @@ from grassmann_ssl.audit.evidence import ClassRow
 from grassmann_ssl.audit.numbers import Number
 from grassmann_ssl.audit.rule import Verdict
 
-NAMED = 8  # collapsed classes that a sentence names
+FEW = 3  # collapsed classes that a repr names,
+NAMED = 8  # and a sentence
 LISTED = 20  # classes that a table lists
 
 
@@ -25,6 +26,15 @@ def judgement(verdict: Verdict) -> str:
     if verdict.open:
         text += "; open: " + "; ".join(f"{kind} ({why})" for kind, why in verdict.open.items())
     return text
+
+
+def short_judgement(verdict: Verdict) -> str:
+    """The kinds of collapse found, with the classes; or what is open."""
+    if verdict.kind == "undecided":
+        return f"undecided, {' and '.join(verdict.open)} open"
+    rest = len(verdict.classes) - FEW
+    text = " ".join([", ".join(verdict.kinds) or "none", *verdict.classes[:FEW]])
+    return text + (f" and {rest} more" if rest > 0 else "")
 
 
 def number_text(one: Number | None) -> str:

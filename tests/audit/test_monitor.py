@@ -160,13 +160,20 @@ def test_rows_that_are_not_finite_are_left_out():
     rows = rows_of(40)
     rows[3, 1], rows[7, 0] = torch.nan, torch.inf
     monitor = CollapseMonitor(every=1)
-    found = monitor.update(rows)
+    with pytest.warns(CollapseWarning, match="2 of 40 rows left out, which are not finite"):
+        found = monitor.update(rows)
     assert found.left_out == 2
     assert_is_the_audit(found, torch.cat([rows[:3], rows[4:7], rows[8:]]))
-    lost = CollapseMonitor(every=1, on_collapse="raise", patience=1)
-    for _ in range(3):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitor.update(rows)  # said once
+    lost = CollapseMonitor(every=1, on_collapse="raise", patience=3)
+    for _ in range(2):
         found = lost.update(torch.full((5, 4), torch.nan))
-    assert (found.kind, found.rows, found.left_out) == ("undecided", 0, 15) and np.isnan(found.dimensions_used)
+    assert (found.kind, found.rows, found.left_out) == ("undecided", 0, 10) and np.isnan(found.dimensions_used)
+    with pytest.raises(CollapseError, match="^step 3: undecided: none of 15 rows is finite$"):
+        lost.update(torch.full((5, 4), torch.nan))
+    assert repr(lost) == "CollapseMonitor(step 3: undecided: none of 15 rows is finite)"
 
 
 def test_tokens_are_averaged():
@@ -235,7 +242,7 @@ def test_complete_collapse_settles():
         if 350 < step < 600:
             assert monitor.state == "changing" and not monitor.judgements[-1].growing
     assert monitor.state == "settled"
-    assert str(monitor.judgements[-1]).startswith("step 1450: complete: unknown of 40 dimensions used")
+    assert str(monitor.judgements[-1]).startswith("step 1450: complete: total variance 0 in 40 dimensions; settled")
 
 
 def test_a_rank_that_is_low_at_the_start_is_too_early_to_judge():

@@ -79,6 +79,21 @@ def test_the_verdict_is_a_sentence(audits, name, sentence):
     assert re.fullmatch(sentence, audits[name].judgement), audits[name].judgement
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("healthy", rf"none: [\d. \[\],]+ of {D} dimensions used; 600 rows"),
+        ("rank 3", rf"dimensional: [\d. \[\],]+ of {D} dimensions used, 3 \[3, 3\] live; 600 rows"),
+        ("constant", rf"complete: total variance 0 \[0, 0\] in {D} dimensions; 30 rows"),
+        ("few rows", r"undecided, dimensional open: .*; 15 rows"),
+        ("cone", r"directional: .* used, spread 0\.\d+ \[.*\]; directions of 600 rows"),
+        ("300 classes", r"class 5 7: .*; 2,400 rows"),
+    ],
+)
+def test_a_repr_names_what_decides(audits, name, text):
+    assert re.fullmatch(rf"Audit\({text}\)", repr(audits[name])), repr(audits[name])
+
+
 def test_a_sentence_names_some_of_many_classes_and_every_kind():
     many = Verdict(("dimensional", "class"), {}, True, False, tuple(f"c{k}" for k in range(20)))
     text = "dimensional, class collapse (dead dimensions): c0, c1, c2, c3, c4, c5, c6, c7 and 12 more"
@@ -94,7 +109,7 @@ def test_its_texts_are_short_escaped_and_begin_with_the_verdict(audits, name):
     audit = audits[name]
     used = audit["dimensions_used"]
     assert str(used).startswith(f"dimensions_used {number_text(used)}: how many dimensions")
-    assert "\n" not in repr(audit) and len(repr(audit)) < 120
+    assert "\n" not in repr(audit) and len(repr(audit)) < 130
     page = audit._repr_html_()
     assert page.startswith(f"<p><b>{html.escape(audit.judgement)}</b></p><p>{html.escape(audit.judged)}</p><table>")
     assert page.index("</table>") < page.index(html.escape(str(audit.rule)))
