@@ -171,7 +171,7 @@ def test_rows_that_are_not_finite_are_left_out():
     for _ in range(2):
         found = lost.update(torch.full((5, 4), torch.nan))
     assert (found.kind, found.rows, found.left_out) == ("undecided", 0, 10) and np.isnan(found.dimensions_used)
-    with pytest.raises(CollapseError, match="^step 3: undecided: none of 15 rows is finite$"):
+    with pytest.raises(CollapseError, match=r"^step 3: undecided: none of 15 rows is finite$"):
         lost.update(torch.full((5, 4), torch.nan))
     assert repr(lost) == "CollapseMonitor(step 3: undecided: none of 15 rows is finite)"
 
