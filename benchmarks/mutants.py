@@ -18,7 +18,7 @@ from pathlib import Path
 import tyro
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 600  # seconds for the tests of one fault; what hangs is noticed
+LIMIT = 1200  # seconds for the tests of one fault; what takes longer is listed as `late`: it may hang, or the machine is busy
 NO_TESTS = 5  # exit code of pytest
 
 # file: tests that belong to it, and (old, new) texts
@@ -486,18 +486,18 @@ def faults(only: str = "") -> Iterator[Fault]:
             yield from (Fault(file, old, new, tuple(tests.split())) for old, new in edits)
 
 
-def noticed(fault: Fault, copy: Path) -> bool:
-    """Whether the tests of the file fail with the fault planted in a copy of the project."""
+def noticed(fault: Fault, copy: Path) -> str:
+    """ "noticed" where the tests of the file fail with the fault planted in a copy of the project, "late" or "survivors"."""
     path = copy / fault.file
     text = path.read_text()
     path.write_text(text.replace(fault.old, fault.new, 1))
     try:
-        return any(_fail(fault.tests, which, copy) for which in ("not slow", "slow"))
+        return next((end for which in ("not slow", "slow") if (end := _end(fault.tests, which, copy))), "survivors")
     finally:
         path.write_text(text)
 
 
-def _fail(tests: tuple[str, ...], which: str, copy: Path) -> bool:
+def _end(tests: tuple[str, ...], which: str, copy: Path) -> str | None:
     command = [
         sys.executable,
         "-B",
@@ -524,13 +524,14 @@ def _fail(tests: tuple[str, ...], which: str, copy: Path) -> bool:
             timeout=LIMIT,
         ).returncode
     except subprocess.TimeoutExpired:
-        return True
-    return code not in (0, NO_TESTS)
+        return "late"
+    return None if code in (0, NO_TESTS) else "noticed"
 
 
 def main(only: str = "") -> int:
     """Plant the faults of files whose path contains `only`, and print which survive."""
-    chosen, survivors, start = list(faults(only)), [], time.monotonic()
+    chosen, start = list(faults(only)), time.monotonic()
+    listed: dict[str, list[dict[str, str]]] = {"survivors": [], "late": []}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -538,20 +539,13 @@ def main(only: str = "") -> int:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
         for k, fault in enumerate(chosen):
-            seen = noticed(fault, copy)
-            if not seen:
-                survivors.append({"file": fault.file, "old": fault.old, "new": fault.new})
-            print(
-                f"{k + 1} of {len(chosen)}: {'noticed' if seen else 'SURVIVED'}: {fault.file}: {fault.old} -> {fault.new}",
-                file=sys.stderr,
-            )
-    print(
-        json.dumps(
-            {"only": only, "faults": len(chosen), "survivors": survivors, "seconds": round(time.monotonic() - start)},
-            indent=1,
-        )
-    )
-    return int(bool(survivors))
+            end = noticed(fault, copy)
+            if end in listed:
+                listed[end].append({"file": fault.file, "old": fault.old, "new": fault.new})
+            print(f"{k + 1} of {len(chosen)}: {end}: {fault.file}: {fault.old} -> {fault.new}", file=sys.stderr)
+    seconds = round(time.monotonic() - start)
+    print(json.dumps({"only": only, "faults": len(chosen), **listed, "seconds": seconds}, indent=1))
+    return int(bool(listed["survivors"]))
 
 
 if __name__ == "__main__":
