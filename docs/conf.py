@@ -6,15 +6,16 @@ The source folder is that of the repository, so that links between pages, notebo
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("JAXTYPING_DISABLE", "1")  # shapes are shown, not checked
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from sphinx.ext.autodoc.mock import MockFinder  # noqa: E402
-
-# They take seconds to import, for the base classes of callbacks alone.
-sys.meta_path.insert(0, MockFinder(["lightning", "pytorch_lightning", "transformers"]))
+# They take seconds to import, for the base classes of callbacks alone. Empty ones leave these the arguments that they have.
+for package, base in {"lightning.pytorch": "Callback", "transformers": "TrainerCallback"}.items():
+    sys.modules[package] = ModuleType(package)
+    setattr(sys.modules[package], base, type(base, (), {}))
 
 from commands import Commands  # noqa: E402
 from docstrings import settings, typeset, unlink  # noqa: E402

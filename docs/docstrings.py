@@ -17,6 +17,8 @@ from grassmann_ssl.runs import RunConfig
 OWN = re.compile(r"(grassmann_ssl|theory)\.")
 NAMES = re.compile(r"[`\w.*]+(, [`\w.*]+)*")
 LINK = re.compile(r":py:obj:`(\w+) <[^>]*>`")
+NO_VALUE = re.compile("<(?:[^<>]|<[^<>]*>)*>")
+VARIABLE = re.compile(r"(?:~typing\.)?~(\w)\b")
 ROW = re.compile(r"(\S.*?) {2,}(?=\S)")  # a name, and its meaning in a second column
 
 
@@ -34,7 +36,7 @@ def typeset(app, what, name, obj, options, lines):
 def settings(app, what, name, obj, options, arguments, returned):
     """Settings of a run are listed below their class, each with its plain type; a handler of autodoc-process-signature.
 
-    Defaults that are no value, such as <factory>, are left out elsewhere.
+    Elsewhere what cannot be parsed is left out: defaults that are no value, such as <factory>, and the ~ of type variables.
     """
     if what == "class" and issubclass(obj, RunConfig):
         hints = get_type_hints(obj)
@@ -42,7 +44,7 @@ def settings(app, what, name, obj, options, arguments, returned):
             if "__annotations__" in vars(one):
                 one.__annotations__ = {key: hints.get(key, hint) for key, hint in one.__annotations__.items()}
         return "", None
-    return arguments and re.sub("<[^>]*>", "...", arguments), returned
+    return arguments and VARIABLE.sub(r"\1", NO_VALUE.sub("...", arguments)), returned
 
 
 def signature(obj):

@@ -1,6 +1,7 @@
 """The site: it is built without a warning, every link leads somewhere, every public name is in it, examples are right."""
 
 import doctest
+import html
 import importlib
 import inspect
 import os
@@ -51,6 +52,14 @@ def public():
 
 
 NAMES = dict(public())
+SIGNATURE = re.compile(r'<dt class="sig [^>]*>(.*?)</dt>', re.DOTALL)
+UNREADABLE = """[...document.querySelectorAll('article img[src$=".png"]')]
+    .filter(one => one.width < Math.min(one.naturalWidth, 1200)).map(one => one.src)"""
+
+
+def api(site):
+    """The pages of the API, as HTML."""
+    return "".join(path.read_text() for path in (site / "docs" / "api").glob("*.html"))
 
 
 def documented(value):
@@ -84,12 +93,16 @@ def test_the_site_is_built_and_has_every_public_name(tmp_path):
     assert len(NAMES) > 300 and not NAMES.keys() - found - {"grassmann_ssl.__version__"}
     assert 'id="theory.stepwise.step_times"' in (site / "docs" / "api" / "theory.html").read_text()
     assert "<math" in (site / "notebooks" / "compare.html").read_text()
+    shown = "".join(html.unescape(re.sub("<[^>]+>", "", text)) for text in SIGNATURE.findall(api(site)))
+    assert "LightningConstraint(where: str, manifold: Manifold)" in shown and "(*args: Any, **kwargs: Any)" not in shown
+    assert "Callable[[Tensor], Tensor]" in shown and "~" not in shown
     if PROGRAM is None:
         return
     with Browser() as browser:
         for page in PAGES:
             browser.open(site / f"{page}.html", 400)
             assert browser.evaluate("document.documentElement.scrollWidth") <= 400, page
+            assert browser.evaluate(UNREADABLE) == [], page
             addresses = [
                 one["params"]["request"]["url"]
                 for one in browser.events

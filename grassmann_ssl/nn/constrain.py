@@ -73,8 +73,12 @@ class Constrained(nn.Module):
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         if self.training and not torch.compiler.is_compiling() and self._watch.due():
-            notice(self, self._watch, self._constraints)
+            self._look()
         return super().__call__(*inputs, **named)
+
+    def _look(self) -> None:
+        """Warn once where the constraint does not hold."""
+        notice(self, self._watch, self._constraints)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types

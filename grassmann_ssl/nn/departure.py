@@ -87,7 +87,7 @@ def _warn(module: nn.Module, name: str, weight: Tensor, error: float) -> None:
         f"{name} of {type(module).__name__}({module.extra_repr()}) has left its manifold: an entry of its Gram matrix is {error:.2g} off "
         f"the identity, and what the constraint promises does not hold. {culprit} it as an ordinary parameter: use an optimizer of "
         "grassmann_ssl.optim or geoopt.optim",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -1,7 +1,9 @@
 """A linear layer whose outputs, not only its weight, keep full rank: rows orthonormal in the metric of its input covariance."""
 
+import warnings
 from typing import Any
 
+import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
     rows. With e the largest eigenvalue of B^{-1/2} (cov h - B) B^{-1/2} in absolute value, eigenvalues of
     cov z lie within e of 1: full rank and unit variance are guaranteed while e < 1. The centred covariance is used, since a second
     moment of features with a large mean says little of their variance. Moments and B are part of the state_dict.
+    A forward pass in training warns once where the weight has been stepped and `follow` was not called: B then stays as it is.
     Made from a layer by `feature_orthonormal`.
     """
 
@@ -34,6 +37,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
     seen: Tensor
     metric: Tensor
     _step: tuple[int, Tensor, Tensor] | None = None  # count, mean and scatter of the rows since the last `follow`
+    _first: tuple[int, int] | None = None  # the `_version` that saw the first of these rows
 
     def forward(self, h: Float[Tensor, " *b n"]) -> Float[Tensor, " *b p"]:
         if self.training and self.weight.requires_grad:
@@ -48,13 +52,35 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
             count, mean = len(rows), rows.mean(0)
             centred = rows - mean
             scatter = centred.T @ centred
-            if self._step is not None:
+            if self._step is None:
+                self._first = self._version()
+            else:
                 before, mean_before, scatter_before = self._step
                 shift, share = mean - mean_before, count / (before + count)
                 mean = mean_before + share * shift
                 scatter = scatter_before + scatter + before * share * torch.outer(shift, shift)
                 count += before
             self._step = count, mean, scatter
+
+    def _version(self) -> tuple[int, int] | None:
+        """Which tensor the weight is, and how often it was written; None where that says nothing of steps, as of sharded ones."""
+        weight = self.weight
+        known = (
+            type(weight) is geoopt.ManifoldParameter and not torch.compiler.is_compiling() and not weight.is_inference()
+        )
+        return (id(weight), weight._version) if known else None
+
+    def _look(self) -> None:
+        super()._look()
+        before, now = self._first, self._version()
+        if self._step is None or self._watch.warned or not before or not now or before[0] != now[0] or before == now:
+            return
+        self._watch.warned = True
+        warnings.warn(
+            f"weight of {type(self).__name__}({self.extra_repr()}) was stepped, and `follow` was not called: the running covariance of its "
+            "inputs stays as it was, and the covariance of its outputs is not kept. Call layer.follow(optimizer) after optimizer.step()",
+            stacklevel=3,
+        )
 
     def _move(self) -> None:
         """Move the running moments by the rows of the step, if there were any."""

@@ -69,6 +69,26 @@ def test_a_weight_on_its_manifold_is_no_news(make, autocast):
         layer(X)
 
 
+def test_a_step_that_nothing_follows_is_told_once():
+    layer = feature_orthonormal(nn.Linear(6, 3))
+    optimizer = RiemannianSGD(layer, lr=0.1)
+    for _ in range(8):  # two views and parts of a step are no news, nor is a copy in the middle of it
+        for _ in range(3):
+            layer(X).square().mean().backward()
+        twin = copy.deepcopy(layer)
+        optimizer.step()
+        layer.follow(optimizer)
+    for _ in range(10):
+        twin(X)
+    with pytest.warns(
+        UserWarning, match=r"^weight of FeatureOrthonormalLinear\(.*`follow` was not called: .*Call layer\.follow"
+    ) as told:
+        for _ in range(8):
+            layer(X).square().mean().backward()
+            optimizer.step()
+    assert len(told) == 1
+
+
 def test_points_near_the_manifold_on_purpose_are_no_news():
     layer = GrassmannLinear(6, 3)
     optimizer = Landing(layer, lr=0.3)
