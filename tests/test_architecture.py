@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # As in the design: a room imports rooms of its own layer and of lower ones.
 LAYERS = (
-    "interrupt, registry, shown, streams, precision, distributed, sharding, manifolds < objectives, data, metrics < optim, nn, audit "
-    "< training, runs < experiments < citation, report < run < listing, pretraining, sweep < cli"
+    "interrupt, registry, extras, shown, streams, precision, distributed, sharding, manifolds < objectives, data, metrics < optim, nn, "
+    "audit < training, runs < experiments < citation, report < run < listing, pretraining, sweep < cli"
 )
 # An import of a higher room, late and inside functions. `Audit.save`, `Audit.load` and `Outcome.save` write and read the run folder of a
 # command, whose record and page stand above the room of the audit and of runs; these themselves never need them.

@@ -20,6 +20,7 @@ from grassmann_ssl.audit.rows import as_rows
 from grassmann_ssl.audit.rule import Rule
 from grassmann_ssl.audit.trend import State, risen_dimensions, trend_of
 from grassmann_ssl.distributed import process_count
+from grassmann_ssl.extras import extra
 from grassmann_ssl.registry import nearest
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ class CollapseMonitor:
     @property
     def history(self) -> pd.DataFrame:
         """A frame of pandas, one row for each judgement."""
-        import pandas as pd
-
         rows = [{**asdict(one), "kinds": ", ".join(one.kinds)} for one in self.judgements]
-        return pd.DataFrame(rows, columns=[one.name for one in fields(Judgement)])
+        columns = [one.name for one in fields(Judgement)]
+        frame: pd.DataFrame = extra("pandas", "CollapseMonitor.history").DataFrame(rows, columns=columns)
+        return frame
 
     @property
     def step(self) -> int:

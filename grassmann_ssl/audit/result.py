@@ -14,6 +14,7 @@ from grassmann_ssl.audit.evidence import ClassRow
 from grassmann_ssl.audit.numbers import Number
 from grassmann_ssl.audit.rule import KINDS, Rule, Verdict
 from grassmann_ssl.audit.words import CLASS_HEADER, class_cells, html_table, judgement, number_text, short_judgement
+from grassmann_ssl.extras import extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,18 +99,17 @@ class Audit:
 
     def frame(self) -> pd.DataFrame:
         """The numbers as a frame of pandas, one row each, by name."""
-        import pandas as pd
-
         columns = ("value", "low", "high", "sample", "convention", "meaning")
         table = {one.name: [getattr(one, column) for column in columns] for one in self.numbers}
-        return pd.DataFrame.from_dict(table, orient="index", columns=list(columns))
+        frame: pd.DataFrame = extra("pandas", "Audit.frame").DataFrame.from_dict(
+            table, orient="index", columns=list(columns)
+        )
+        return frame
 
     def class_frame(self) -> pd.DataFrame:
         """The classes as a frame of pandas, one row each, by name; without rows where no labels were given."""
-        import pandas as pd
-
         columns = ("rows", "dimensions_used", "low", "high", "share_of_variance")
-        table = pd.DataFrame(
+        table: pd.DataFrame = extra("pandas", "Audit.class_frame").DataFrame(
             [[getattr(one, column) for column in columns] for one in self.classes],
             index=[one.name for one in self.classes],
             columns=list(columns),

@@ -46,7 +46,7 @@ try:
     import pymanopt
 except ImportError as error:
     raise ImportError(
-        "grassmann_ssl.manifolds.pymanopt needs pymanopt; to get it: pip install 'pymanopt>=2.2.1'"
+        "grassmann_ssl.manifolds.pymanopt needs pymanopt; to get it: pip install 'grassmann_ssl[pymanopt]'"
     ) from error
 
 from pymanopt.autodiff import Function

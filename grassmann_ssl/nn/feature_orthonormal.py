@@ -37,7 +37,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
     seen: Tensor
     metric: Tensor
     _step: tuple[int, Tensor, Tensor] | None = None  # count, mean and scatter of the rows since the last `follow`
-    _first: tuple[int, int] | None = None  # the `_version` that saw the first of these rows
+    _first: tuple[int, int] | None = None  # the `_written` that saw the first of these rows
 
     def forward(self, h: Float[Tensor, " *b n"]) -> Float[Tensor, " *b p"]:
         if self.training and self.weight.requires_grad:
@@ -53,7 +53,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
             centred = rows - mean
             scatter = centred.T @ centred
             if self._step is None:
-                self._first = self._version()
+                self._first = self._written()
             else:
                 before, mean_before, scatter_before = self._step
                 shift, share = mean - mean_before, count / (before + count)
@@ -62,7 +62,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
                 count += before
             self._step = count, mean, scatter
 
-    def _version(self) -> tuple[int, int] | None:
+    def _written(self) -> tuple[int, int] | None:
         """Which tensor the weight is, and how often it was written; None where that says nothing of steps, as of sharded ones."""
         weight = self.weight
         known = (
@@ -72,7 +72,7 @@ class FeatureOrthonormalLinear(Constrained, nn.Linear):
 
     def _look(self) -> None:
         super()._look()
-        before, now = self._first, self._version()
+        before, now = self._first, self._written()
         if self._step is None or self._watch.warned or not before or not now or before[0] != now[0] or before == now:
             return
         self._watch.warned = True

@@ -89,7 +89,7 @@ def check_objective(
     rotation      largest relative change under z -> z Q, z' -> z' Q, Q orthogonal; fails where it is not what an `Objective` declares
     permutation   relative change under a common permutation of the rows
     scale         k of L(c z) = c^k L(z), c > 0, NaN where there is none; directions: relative change where every row is scaled by itself
-    gradient      in z and in z', relative to differences of the value
+    gradient      in z and in z', relative to differences of the value; an `Objective` declares what of the value is constant in it
     float32       relative error of the gradient in float32; bfloat16, float16: that for views of that type, fails where not finite
     equal views, duplicate rows, zero rows: 1 where value and gradient are finite there, else 0
     processes     if more than one: relative error of the mean value and of the gradient where so many processes (gloo, on the CPU) share
@@ -243,7 +243,14 @@ def _gradient(loss: _Loss, views: Tensor, k: int, generator: torch.Generator) ->
         difference, slope = (8 * near - far) / (12 * step), float((gradient * u).sum())
         scale = math.sqrt(float(gradient[k].square().sum()) / u[k].numel()) + abs(difference) + math.ulp(1.0)
         worst, slopes = max(worst, abs(difference - slope) / scale), slopes + abs(difference)
-    name, right = f"gradient in {VIEWS[k]}", worst <= GRADIENT
+    name, right, constant = (
+        f"gradient in {VIEWS[k]}",
+        worst <= GRADIENT,
+        loss.declared.detached if loss.declared else "",
+    )
+    if constant:
+        says = f"that of the value, {constant} too" if right else f"that of the value but for {constant}"
+        return Finding(name, worst, not right, f"{says}, declared to be constants in it")
     if right:
         says = "that of the value"
     elif not gradient[k].any() and slopes:

@@ -28,6 +28,7 @@ class Objective:
     invariance   whether L(z Q) = L(z) for every orthogonal Q, or the condition on the options under which it holds
     directional  it depends on z / ||z|| only: collapse is judged on the directions
     whitens      it whitens over the batch: needs more rows than dimensions
+    detached     what of its value it takes no gradient of, beside targets, in words
     rows         fewest rows, of all processes together
     needs_teacher  its targets are embeddings of a momentum teacher
     moments      the loss of a linear model, from its weights and the moments cross and second of its inputs, or from `matrix`
@@ -44,6 +45,7 @@ class Objective:
     invariance: bool | Callable[..., bool]
     directional: bool = False
     whitens: bool = False
+    detached: str = ""
     rows: int = 1
     needs_teacher: bool = False
     moments: Callable[..., Tensor] | None = None

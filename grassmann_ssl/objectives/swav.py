@@ -51,6 +51,7 @@ def codes(scores: Float[Tensor, " n k"], epsilon: float, iterations: int = 3) ->
     source="Caron et al. 2020, arXiv 2006.09882, eq. (1)-(5)",
     rotation_invariant=False,
     directional=True,
+    detached="the codes",
     checks=dict.fromkeys(("temperature", "epsilon", "prototypes"), positive),
 )
 class Swav(nn.Module):

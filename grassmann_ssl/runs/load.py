@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grassmann_ssl.extras import extra
 from grassmann_ssl.runs.config import ConfigError
 from grassmann_ssl.runs.folder import UNFINISHED, WHOLE, settled
 
@@ -72,14 +73,12 @@ def load_runs(where: Where = "runs") -> pd.DataFrame:
     Folders whose run.json cannot be read, and unfinished runs, are left out, counted and named in a warning. Raises ConfigError where
     there is no run, and ImportError without pandas.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError("load_runs needs pandas; to get it: pip install 'pandas>=2.1'") from error
+    pandas = extra("pandas", "load_runs")
     runs, left_out = stored_runs(where)
     if left_out:
         warnings.warn(left_out, stacklevel=2)
-    return pd.DataFrame([one.row for one in runs])
+    frame: pd.DataFrame = pandas.DataFrame([one.row for one in runs])
+    return frame
 
 
 def stored_runs(where: Where) -> tuple[list[StoredRun], str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 
+from grassmann_ssl.extras import extra
 from grassmann_ssl.interrupt import Again, Interrupted, patience
 from grassmann_ssl.runs import toml
 from grassmann_ssl.runs.config import ConfigError, RunConfig, device_of
@@ -160,9 +161,9 @@ class Outcome:
     @property
     def history(self) -> pd.DataFrame:
         """What was recorded, as a frame of pandas: the columns of metrics.parquet."""
-        import pandas as pd
-
-        return pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in self.metrics.items()})
+        columns = {name: list(v) if v.ndim > 1 else v for name, v in self.metrics.items()}
+        frame: pd.DataFrame = extra("pandas", "Outcome.history").DataFrame(columns)
+        return frame
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write a run folder as the command does, with its page, and return it.

@@ -12,11 +12,7 @@ from torch import nn
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, check_objective, objective
 from tests.processes import IMPORTS
 
-TWO_VIEWS = [
-    name
-    for name in EMBEDDING_LOSSES
-    if objective(name).arguments == ("z", "z_positive") and not objective(name).stateful
-]
+TWO_VIEWS = [name for name in EMBEDDING_LOSSES if objective(name).arguments == ("z", "z_positive")]
 
 
 def cross(z, z_positive):
@@ -126,10 +122,13 @@ def test_a_stop_gradient_does_not_hide_that_the_value_is_invariant():
     assert report.manifold == "Grassmann" and not report.ok
 
 
-def test_the_codes_of_swav_are_detached():
-    report = check_objective("swav")
-    assert {one.name for one in report.findings if not one.ok} == {"gradient in z", "gradient in z_positive"}
-    assert "a part of the value is detached" in report["gradient in z"].says and report.manifold == "Stiefel"
+def test_what_is_constant_in_a_gradient_is_declared():
+    says = check_objective("swav")["gradient in z"].says
+    assert says == "that of the value but for the codes, declared to be constants in it"
+    silent = check_objective(replace(objective("swav"), detached=""))
+    assert {one.name for one in silent.findings if not one.ok} == {"gradient in z", "gradient in z_positive"}
+    wrong = check_objective(replace(objective("vicreg"), detached="the means"))["gradient in z"]
+    assert not wrong.ok and wrong.says == "that of the value, the means too, declared to be constants in it"
 
 
 def test_what_is_declared_wrongly_is_named():

@@ -1,18 +1,19 @@
 """Many stored runs as one table."""
 
-import builtins
 import json
 import os
 import re
+import sys
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grassmann_ssl import load_runs
+from grassmann_ssl import CollapseMonitor, audit_embeddings, load_runs
 from grassmann_ssl.experiments.phase.basin import BasinConfig
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError, Outcome, stored_runs
@@ -189,17 +190,20 @@ def test_what_was_given_and_holds_no_run_is_named(tmp_path):
 
 
 def test_without_pandas_it_is_said_how_to_get_it(tmp_path, monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *rest):
-        if name == "pandas":
-            raise ImportError(name)
-        return original(name, *rest)
-
     stored(tmp_path / "a")
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=re.escape("load_runs needs pandas; to get it: pip install 'pandas>=2.1'")):
-        load_runs(tmp_path)
+    audit = audit_embeddings(torch.eye(4))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for user, ask in {
+        "load_runs": lambda: load_runs(tmp_path),
+        "Outcome.history": lambda: Outcome({}, {}, {}).history,
+        "CollapseMonitor.history": lambda: CollapseMonitor().history,
+        "Audit.frame": audit.frame,
+        "Audit.class_frame": audit.class_frame,
+    }.items():
+        with pytest.raises(
+            ImportError, match=re.escape(f"{user} needs pandas; to get it: pip install 'grassmann_ssl[pandas]'")
+        ):
+            ask()
     assert len(stored_runs(tmp_path)[0]) == 1
 
 
