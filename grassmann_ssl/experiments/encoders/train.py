@@ -6,7 +6,7 @@ from grassmann_ssl.experiments.encoders import evaluation
 from grassmann_ssl.experiments.encoders.fitting import fit
 from grassmann_ssl.experiments.encoders.material import material_of
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained, TrainedEncoder
+from grassmann_ssl.experiments.encoders.trained_encoder import Pretrained, TrainedEncoder, largest_of
 from grassmann_ssl.runs import Progress, Run, RunFolder
 from grassmann_ssl.runs.folder import CHECKPOINT
 from grassmann_ssl.training.torchrun import processes
@@ -34,9 +34,10 @@ def train(config: TrainConfig, progress: Progress | None = None, folder: RunFold
         record, metrics, arrays = evaluation.collect(config, trained, judged)
         example = material.example
         record["input"] = {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")}
+        record["input"]["largest"] = largest = largest_of(example)
         record["own"] = config.all_own
         record["batch"] = material.batch(config)
-        model = TrainedEncoder(trained.arm.method)
+        model = TrainedEncoder(trained.arm.method, largest)
         files = {"weights": model.weights()}
         if config.embeddings:
             files["embeddings"] = evaluation.stored_embeddings(trained.arm, material)

@@ -1,5 +1,7 @@
 """The encoder that a training run keeps in its folder: its weights as they are stored, and the module that they are loaded into."""
 
+import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,22 +21,40 @@ from grassmann_ssl.nn.joint_embedding import JointEmbedding, floating
 from grassmann_ssl.runs import ConfigError, Outcome
 from grassmann_ssl.runs.load import read_record
 
+SCALE = 50.0  # between [0, 1] and bytes there is more, between views of one kind less
+
 
 class TrainedEncoder(nn.Module):
     """h = module(images): the representations (n, k) of images (n, c, height, width), or of what else the encoder takes.
 
-    Images are uint8, as data come, or floating in [0, 1]; float32 or float64. `projector(h)` is the embedding z, which the objective took;
+    Images are uint8, as data come, or floating in [0, 1]; float32 or float64. The first pass warns where their largest value is a factor of
+    50 from that of the views of the training, `largest`. `projector(h)` is the embedding z, which the objective took;
     `predictor` and `teacher` are those of the training, None where it had none. Constrained weights are on their manifolds.
     """
 
-    def __init__(self, method: JointEmbedding) -> None:
+    def __init__(self, method: JointEmbedding, largest: float | None = None) -> None:
         super().__init__()
         self.encoder, self.projector = method.encoder, method.projector
         self.predictor, self.teacher = method.predictor, method.teacher
+        self.largest = largest
 
     def forward(self, images: Tensor) -> Tensor:
-        h: Tensor = self.encoder(floating(images))
+        x = floating(images)
+        if self.largest and not torch.compiler.is_compiling():
+            self._look(x, self.largest)
+        h: Tensor = self.encoder(x)
         return h
+
+    def _look(self, x: Tensor, largest: float) -> None:
+        """Warn, at the first pass alone, of values that are on another scale."""
+        got = largest_of(x)
+        self.largest = None
+        if got and not largest / SCALE < got < largest * SCALE:
+            warnings.warn(
+                f"the encoder was trained on values up to {largest:.3g} and got values up to {got:.3g}: bring them to the scale of the "
+                "training (uint8 images are divided by 255 here, floating ones are taken as they are)",
+                stacklevel=5,
+            )
 
     def weights(self) -> dict[str, np.ndarray]:
         """Parameters and buffers by name, the content of weights.safetensors."""
@@ -47,6 +67,15 @@ class Pretrained(Outcome):
 
     model: TrainedEncoder = field(kw_only=True)
     audit: Audit = field(kw_only=True)
+
+
+def largest_of(x: Tensor) -> float | None:
+    """The largest of their absolute values; None of integers, which are tokens, and of tensors without values."""
+    if not x.is_floating_point() or not x.numel() or x.is_meta:
+        return None
+    with contextlib.suppress(RuntimeError):  # below vmap there is no number
+        return float(x.detach().abs().max())
+    return None
 
 
 def load_encoder(
@@ -68,11 +97,11 @@ def load_encoder(
     folder = Path(folder)
     given: dict[str, Any] = {"encoder": encoder, "projector": projector, "predictor": predictor}
     given |= {"teacher": teacher, "constraint": constraint}
-    config, example = _settings(folder / "run.json", given)
+    config, example, largest = _settings(folder / "run.json", given)
     path = folder / "weights.safetensors"
     weights = _read(path)
     try:
-        module = TrainedEncoder(assemble(config, example, Process(0, 1, torch.device("cpu"))).method)
+        module = TrainedEncoder(assemble(config, example, Process(0, 1, torch.device("cpu"))).method, largest)
     except (RuntimeError, MemoryError, TypeError) as error:  # sizes that no memory holds, or that are no numbers
         raise ConfigError(f"{folder / 'run.json'}: {(str(error).splitlines() or ['it does not fit'])[0]}") from None
     needed = module.state_dict()
@@ -91,8 +120,8 @@ def load_encoder(
 STAND_INS = {"objective": "negative_cosine", "optimizer": "sgd", "schedule": "cosine", "data": "digits"}
 
 
-def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
-    """The settings of a stored training, with the user's own parts in their place, and rows of the shape of a view."""
+def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor, float | None]:
+    """The settings of a stored training, with the user's own parts in their place, rows of the shape of a view, and their largest value."""
     record = read_record(path.parent)
     experiment, stored = record["experiment"], record["config"]
     try:
@@ -117,7 +146,8 @@ def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor]:
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
         config = PretrainConfig.of(**{**settings, **stand_ins, "out": path.parent}, given=Given(**given))
         shape, dtype = record["input"]["shape"], getattr(torch, record["input"]["dtype"])
-        return config, torch.zeros(2, *shape, dtype=dtype)
+        largest = record["input"].get("largest")
+        return config, torch.zeros(2, *shape, dtype=dtype), None if largest is None else float(largest)
     except ConfigError:
         raise
     except (AttributeError, ValueError, TypeError, KeyError, RuntimeError) as error:

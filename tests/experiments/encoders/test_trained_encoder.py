@@ -90,6 +90,22 @@ def test_the_encoder_of_a_folder_is_the_trained_one_bit_for_bit(settings, tmp_pa
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
+def test_images_on_another_scale_are_told_once(tmp_path, kept):
+    _, split = kept
+    trained(tmp_path / "run")
+    loaded, bytes_ = load_encoder(tmp_path / "run"), split.test.float()
+    with pytest.warns(
+        UserWarning, match=r"^the encoder was trained on values up to (1|0\.9\d+) and got values up to 255: "
+    ) as told:
+        loaded(bytes_)
+        loaded(bytes_)
+    assert len(told) == 1
+    twice = load_encoder(tmp_path / "run")
+    torch.vmap(lambda x: twice(x[None]))(split.test.float() / 255)
+    with pytest.warns(UserWarning, match="got values up to 0.003"):
+        load_encoder(tmp_path / "run")(split.test.float() / 255**2)
+
+
 def test_what_was_trained_until_an_interrupt_is_kept(tmp_path, kept):
     arms, split = kept
     outcome = trained(tmp_path / "run", Interrupting(2), constraint="grassmann")
