@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from grassmann_ssl.registry import nearest, with_options
+from grassmann_ssl.report.terminal import table
 from grassmann_ssl.runs import ConfigError, choice
 from grassmann_ssl.streams import printed
 
@@ -26,12 +27,8 @@ def run_list(kind: Annotated[str, choice(KINDS), tyro.conf.Positional]) -> int:
 
 def listed(kind: str) -> str:
     """Names and facts of one of KINDS as lines of columns."""
-    rows = list(_ROWS[kind]())
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    )
+    header, *rows = _ROWS[kind]()
+    return "\n".join(table(header, rows, rule=False))
 
 
 def _objectives() -> Iterable[Row]:

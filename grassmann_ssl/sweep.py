@@ -290,6 +290,10 @@ def run_sweep(
         if seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {seeds}")
         varied["seed"] = list(range(1, seeds + 1))
+    if not varied:
+        raise ConfigError(
+            f"grid: nothing is varied: give --grid NAME=VALUE,VALUE or --seeds N; one run is grassmann-ssl {config_type.NAME}"
+        )
     folder = out or settings.get("out") or Path("runs") / f"sweep-{config_type.NAME}"
     of = cells(config_type, settings, varied, folder)
     result = sweep(of, folder, jobs, None if quiet else lambda total: progress(total, unit="cell"))

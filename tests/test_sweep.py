@@ -142,6 +142,10 @@ def test_an_interrupt_keeps_the_finished_cells(recorded, base, tmp_path, monkeyp
         (("compare", "--seeds", "0"), "seeds must be at least 1, got 0"),
         (("compare", "--workers", "0"), "workers must be at least 1, got 0"),
         (("compare", "--partition", "gpu"), "partition = gpu has no effect with cluster local"),
+        (
+            ("compare", "--set", "lr=0.1"),
+            "grid: nothing is varied: give --grid NAME=VALUE,VALUE or --seeds N; one run is grassmann-ssl compare",
+        ),
         (("nowhere.toml",), "config: nowhere.toml is not a file"),
     ],
 )
@@ -166,7 +170,7 @@ def test_the_payload_of_a_job_is_text(base, tmp_path):
 
 def test_several_workers_need_submitit(base, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
-    words = ("sweep", "compare", "--config", base, "--workers", 2, "--out", tmp_path / "sweep")
+    words = ("sweep", "compare", "--config", base, "--seeds", 2, "--workers", 2, "--out", tmp_path / "sweep")
     line = "several workers and clusters need submitit: pip install 'grassmann_ssl[cluster]'"
     assert command(*words).stderr == f"grassmann-ssl: error: {line}\n"
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from grassmann_ssl.registry import nearest
-from grassmann_ssl.report.terminal import table
+from grassmann_ssl.report.terminal import table, terminal_width
 from grassmann_ssl.runs import ConfigError, StoredRun
 from grassmann_ssl.runs.disk import replacing
 from grassmann_ssl.runs.load import VERDICT
@@ -29,9 +27,13 @@ def labels(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def differing(runs: Sequence[StoredRun]) -> list[str]:
-    """The experiment and the settings that are not the same in all runs, where a run is left aside."""
+    """The experiment and the settings that are not the same in all runs that have them, where a run is left aside."""
     rows = [{"experiment": one.record["experiment"]} | one.settings for one in runs]
-    return [name for name in _together(rows) if name not in PLACE and len({repr(row.get(name)) for row in rows}) > 1]
+    return [
+        name
+        for name in _together(rows)
+        if name not in PLACE and len({repr(row[name]) for row in rows if name in row}) > 1
+    ]
 
 
 def found(runs: Sequence[StoredRun]) -> list[str]:
@@ -79,10 +81,9 @@ def runs_table(runs: Sequence[StoredRun], columns: Sequence[str] = ()) -> str:
     rows = [one.row for one in runs]
     names = _chosen(rows, columns) or [*differing(runs), *found(runs)]
     cells = [["run", *labels(runs)], *([name, *(cell(row, name) for row in rows)] for name in names)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     blocks: list[list[list[str]]] = []
     for column in cells[1:]:
-        if not blocks or sum(2 + max(map(len, one)) for one in [*blocks[-1], column]) > width:
+        if not blocks or sum(2 + max(map(len, one)) for one in [*blocks[-1], column]) > terminal_width():
             blocks.append([cells[0]])
         blocks[-1].append(column)
     lines = ("\n".join(table([one[0] for one in b], list(zip(*(one[1:] for one in b), strict=True)))) for b in blocks)

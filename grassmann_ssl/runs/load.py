@@ -104,7 +104,7 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
             bad.append(str(error))
     left_out = "; ".join([f"{len(bad)} of {len(outermost)} runs left out: {', '.join(bad)}"] * bool(bad) + empty)
     if not runs:
-        why = f"; {left_out}" if bad else ""
+        why = f" to read; {left_out}" if bad else ""
         raise ConfigError(f"{' '.join(map(str, given))}: there is no run{why}")
     return runs, left_out
 
@@ -117,7 +117,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             unfinished = (folder / UNFINISHED).exists()
             raise ConfigError(
-                f"{folder} holds no run: {'it is unfinished' if unfinished else 'there is no run.json in it'}"
+                f"{folder} {'is unfinished' if unfinished else 'holds no run: there is no run.json in it'}"
             )
         record = json.loads(path.read_text(encoding="utf-8"))
     except ConfigError:

@@ -105,6 +105,17 @@ def test_findings_are_columns_of_text():
     assert lines[0].split() == ["quantity", "measured", "agreement"] and lines[2].split() == ["a", "2", "–"]
 
 
+def test_findings_are_no_wider_than_the_terminal(monkeypatch):
+    findings = [Finding("a_name_of_some_length", "2 of 2 and " * 4, "many words of what was measured", "as predicted")]
+    whole = findings_table(findings)
+    monkeypatch.setattr(sys, "maxsize", 60)  # the width where there is no terminal
+    lines = findings_table(findings).splitlines()
+    assert max(map(len, whole.splitlines())) > 60 >= max(map(len, lines))
+    assert lines[2].startswith("a_name_of_some_length  ") and sorted(" ".join(lines[2:]).split()) == sorted(
+        " ".join(whole.splitlines()[2:]).split()
+    )
+
+
 def test_the_folder_has_the_name_of_the_experiment_and_is_not_overwritten_unasked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(SquareConfig())

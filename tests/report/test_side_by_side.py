@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from grassmann_ssl.report import PAGES
-from grassmann_ssl.report import runs_table as module
 from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.runs import Outcome, load_runs
 from tests.commands import command
@@ -71,6 +71,11 @@ def test_the_table_shows_what_differs_and_what_was_found(two):
     ]
 
 
+def test_a_setting_that_others_do_not_have_is_no_difference(two):
+    stored(two / "c", figures=(), experiment="circle", config={"lr": 0.1, "radius": 2})
+    assert command("table", two).stdout.split("\n")[0].split()[:5] == ["run", "experiment", "lr", "figures", "verdict"]
+
+
 def test_numbers_that_differ_are_shown_where_there_is_no_verdict_and_no_interval(tmp_path):
     for k in (1, 2):
         more = {"interrupted": "early", "counts": {"rank": k, "dim": 4, "note": f"text {k}"}}
@@ -85,7 +90,7 @@ def test_numbers_that_differ_are_shown_where_there_is_no_verdict_and_no_interval
 
 def test_a_narrow_terminal_gets_the_columns_in_blocks(two, monkeypatch):
     whole = command("table", two).stdout
-    monkeypatch.setattr(module.sys, "maxsize", 40)
+    monkeypatch.setattr(sys, "maxsize", 40)  # the width where there is no terminal
     blocks = command("table", two).stdout.split("\n\n")
     assert len(blocks) == 3 and all(block.startswith("run  ") for block in blocks)
     assert all(len(line) <= 40 for block in blocks for line in block.splitlines())

@@ -143,7 +143,7 @@ def test_runs_are_found_by_folder_pattern_and_list_once_each(tmp_path, monkeypat
         (b"{}", "run.json cannot be read: it has no experiment with its config"),
         (b'{"experiment": "square", "config": []}', "it has no experiment with its config"),
         (b"[" * 100_000, "run.json cannot be read: maximum recursion"),
-        (None, "holds no run: it is unfinished"),
+        (None, "is unfinished"),
     ],
 )
 def test_what_cannot_be_read_is_named_and_counted(tmp_path, content, reason):
@@ -155,7 +155,7 @@ def test_what_cannot_be_read_is_named_and_counted(tmp_path, content, reason):
         assert load_runs(tmp_path)["folder"].tolist() == [str(tmp_path / "good")]
     (text,) = (str(one.message) for one in warned)
     assert str(bad) in text and reason in text and "\n" not in text
-    with pytest.raises(ConfigError, match=re.escape(f"{bad}: there is no run; 1 of 1 runs left out: {bad}")):
+    with pytest.raises(ConfigError, match=re.escape(f"{bad}: there is no run to read; 1 of 1 runs left out: {bad}")):
         load_runs(bad)
 
 
