@@ -1,42 +1,31 @@
-"""Where a page points to: the command that repeats the run, and the page of the documentation."""
+"""Where a page points to: the command that repeats the run, and where the documentation explains its question."""
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Outcome
 
-FOLDER = Path(__file__).parents[2] / "docs"
-THEORY = "theory.md#one-command-per-question"
-# Experiment -> the page of its question, and the heading there.
-DOCS: dict[str, str] = {
-    "audit": "audit.md#the-rule",
-    "compare-encoders": "encoders.md#constraints-on-colour-pictures",
-    "directpred-table": "encoders.md#predictors-by-sgd-and-in-closed-form",
-    "pretrain": "your_own.md#what-goes-in",
-    "stepwise-deep": "encoders.md#stepwise-learning-on-colour-pictures",
-    "train": "encoders.md#the-verdict",
+# Experiment -> the heading of the documentation on its question, and the page: in words, since a page of a run is sent to others alone.
+THEORY = "One command per question", "docs/theory.md"
+DOCS = {
+    "audit": ("The rule", "docs/audit.md"),
+    "compare-encoders": ("Constraints on colour pictures", "docs/encoders.md"),
+    "directpred-table": ("Predictors by SGD and in closed form", "docs/encoders.md"),
+    "pretrain": ("What goes in", "docs/your_own.md"),
+    "stepwise-deep": ("Stepwise learning on colour pictures", "docs/encoders.md"),
+    "train": ("The verdict", "docs/encoders.md"),
 }
 
 # `pretrain` is a function of Python.
 WITHOUT_COMMAND = ("pretrain",)
 
 
-class Docs(NamedTuple):
-    """A page of the documentation, and its address where it is beside the package."""
-
-    name: str
-    address: str | None
-
-
-def docs_of(experiment: str) -> Docs:
-    """The page of the documentation on the question of an experiment."""
-    page, _, heading = DOCS.get(experiment, THEORY).partition("#")
-    file = FOLDER / page
-    return Docs(f"docs/{page}", f"{file.as_uri()}#{heading}" if file.is_file() else None)
+def docs_of(experiment: str) -> tuple[str, str]:
+    """Where the documentation explains the question of an experiment: heading and page."""
+    return DOCS.get(experiment, THEORY)
 
 
 def command_of(outcome: Outcome) -> str | None:

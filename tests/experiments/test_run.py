@@ -89,7 +89,7 @@ def test_a_run_leaves_open_formats_and_a_page_that_needs_nothing_else(tmp_path):
     assert "Squares &amp; more" in text and "What &lt;is&gt; x²?" in text and "&lt;1&gt;" in text and "exact" in text
     parser = Sources()
     parser.feed(text)
-    assert len(parser.found) == 7 and all(one.startswith(("#", "file:")) for one in parser.found)
+    assert len(parser.found) == 6 and all(one.startswith("#") for one in parser.found)
     assert "<svg" in text and "http" not in text
 
 

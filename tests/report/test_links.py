@@ -1,32 +1,23 @@
 """Where a page points to: the documentation of every question, and the command that repeats the run."""
 
 import json
-import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from grassmann_ssl.report import PAGES
-from grassmann_ssl.report.links import DOCS, FOLDER, THEORY, WITHOUT_COMMAND, command_of, docs_of
+from grassmann_ssl.report.links import WITHOUT_COMMAND, command_of, docs_of
 from grassmann_ssl.runs import Outcome
 from tests.commands import command
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("experiment", PAGES)
 def test_every_question_has_a_page_and_a_heading(experiment):
-    docs = docs_of(experiment)
-    page, _, heading = DOCS.get(experiment, THEORY).partition("#")
-    text = (FOLDER / page).read_text()
-    anchors = {
-        re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
-    assert heading in anchors and docs.name == f"docs/{page}"
-    assert docs.address == f"{(FOLDER / page).as_uri()}#{heading}"
-
-
-def test_without_the_documentation_its_name_is_left(monkeypatch, tmp_path):
-    monkeypatch.setattr("grassmann_ssl.report.links.FOLDER", tmp_path)
-    assert docs_of("audit") == ("docs/audit.md", None)
+    heading, page = docs_of(experiment)
+    assert f"\n## {heading}\n" in (ROOT / page).read_text()
 
 
 def test_the_command_repeats_the_run(tmp_path, monkeypatch):
