@@ -1,11 +1,9 @@
 """The basin of collapse, 256 x 256 simulated starts: our simulation against a loop over scipy's solve_ivp, and its memory."""
 
 import gc
-import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +28,7 @@ LIMITS = (1, 2, 4)  # MiB given to the simulation
 def run(
     device: torch.device, repeats: int, cells: int = 256, sample: int = SAMPLE, target: float = 0.2
 ) -> list[dict[str, Any]]:
-    """Check ends against DOP853 at rtol 1e-12, then time; one record of times per number of threads, one of memory per limit.
+    """Check ends against DOP853 at rtol 1e-12, then time; a record of times, and one of memory per limit.
 
     Raises RuntimeError where our ends are off, or no tolerance of a method reaches our accuracy.
     """
@@ -56,24 +54,18 @@ def run(
         rtol, reached = as_accurate(config, starts, until, method, error, reference)
         accuracy[method] = {"rtol": rtol, "error": reached}
         peers[f"solve_ivp {method}"] = looped(config, starts, until, method, rtol)
-    records = []
-    for threads in (1,) if device.type == "cuda" or (os.cpu_count() or 1) < 2 else (1, 2):
-        with torch_threads(threads):
-            times = paired(lambda: simulate_cells(fused, until, steps, device), peers, device, repeats, target)
-        records.append(
-            {
-                "kind": "time",
-                "cells": cells**2,
-                "steps": steps,
-                "threads": threads,
-                "first_call_seconds": cold,
-                "error": error,
-                "sample": sample,
-                "solve_ivp": accuracy,
-                **scaled(times, cells**2 / sample),
-            }
-        )
-    return records + [memory(replace(config, memory=limit), device) for limit in LIMITS]
+    times = paired(lambda: simulate_cells(fused, until, steps, device), peers, device, repeats, target)
+    record = {
+        "kind": "time",
+        "cells": cells**2,
+        "steps": steps,
+        "first_call_seconds": cold,
+        "error": error,
+        "sample": sample,
+        "solve_ivp": accuracy,
+        **scaled(times, cells**2 / sample),
+    }
+    return [record] + [memory(replace(config, memory=limit), device) for limit in LIMITS]
 
 
 def centres(config: BasinConfig) -> list[NDArray[np.float64]]:
@@ -189,25 +181,13 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Context manager: run with `count` torch threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def markdown(results: list[dict[str, Any]]) -> list[str]:
     """One table: our times, the loops', our memory."""
     lines = ["| map of collapse | device | measured |", "|---|---|---|"]
     for result in results:
         rows = [row for row in result["records"] if row["kind"] == "time"]
         for row in rows:
-            threads = f", {row['threads']} torch thread" + "s" * (row["threads"] > 1)
-            what = f"{row['cells']:,} starts, {row['steps']:,} steps of Runge-Kutta 4, compiled{threads}"
+            what = f"{row['cells']:,} starts, {row['steps']:,} steps of Runge-Kutta 4, compiled"
             took, once = figures(row["seconds"]["ours"]["median"]), figures(row["first_call_seconds"])
             lines.append(
                 f"| {what} | {result['device']} | {took} s (first call {once} s), ends within {row['error']:.1e} |"
@@ -216,11 +196,11 @@ def markdown(results: list[dict[str, Any]]) -> list[str]:
                 low, middle, high = (figures(ratio[key]) for key in ("low", "median", "high"))
                 took = figures(row["seconds"][name]["median"])
                 if name == "plain":
-                    what = f"the same, not compiled{threads}"
+                    what = "the same, not compiled"
                 else:
                     held = row["solve_ivp"][name.removeprefix("solve_ivp ")]
                     reached = f"rtol {held['rtol']:.0e}, ends within {held['error']:.1e}"
-                    what = f"loop over {name}, {reached}, from {row['sample']} cells{threads}"
+                    what = f"loop over {name}, {reached}, from {row['sample']} cells"
                 lines.append(f"| {what} | {result['device']} | {took} s, {middle}× [{low}, {high}] the time of ours |")
         for row in result["records"]:
             if row["kind"] == "memory":

@@ -157,6 +157,20 @@ def test_known_optimum(name, steps, limit, maximize):
     assert orthonormality_error(w.detach()) <= (1e-6 if name == "landing" else 1e-14 * 30)
 
 
+def test_momentum_pays_where_curvatures_are_far_apart():
+    """As docs/choosing.md says: at the minimum of tr(X^T diag(c) X) they are 2 (c_j - c_i), from 2 gap to 2."""
+    start = Grassmann().random(32, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def left(gap, momentum, steps):
+        c = torch.cat([torch.linspace(0, 0.3, 4), torch.linspace(0.3 + gap, 1, 28)]).double()
+        w = parameter(start)
+        optimizer = RiemannianSGD([w], lr=1.0, momentum=momentum)  # the best rate of all four
+        (x,) = run(rayleigh(torch.diag(c)), [w], optimizer, steps)
+        return float((c[:, None] * x * x).sum() - c[:4].sum())
+
+    assert left(0.2, 0.0, 30) < left(0.2, 0.9, 30) / 3 and left(0.01, 0.9, 90) < left(0.01, 0.0, 90) / 3
+
+
 @first_order
 def test_same_shapes_are_stacked_and_a_batch_is_a_loop(make):
     matrix, _ = spectrum(7)
