@@ -1,7 +1,6 @@
 """Commands of the README, run as a reader runs them."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ def run(command, folder):
     for name in ("Makefile", "setup.cfg", "constraints.txt"):
         shutil.copy(ROOT / name, folder / name)
     command = command.replace("make ", f"make --old-file {BIN.parent}/.installed ")
-    command = re.sub(r"(?<!/)\.venv/bin", str(BIN), command)
     # A make that runs the tests would have its child name the folders it enters.
     of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     inherited = {name: value for name, value in os.environ.items() if name not in of_make}
