@@ -32,8 +32,7 @@ from grassmann_ssl import pretrain
 from grassmann_ssl.data import digits
 from grassmann_ssl.manifolds import Stiefel
 from grassmann_ssl.manifolds.checks import check_rotation_invariance
-from grassmann_ssl.nn.constraint_table import CONSTRAINTS
-from grassmann_ssl.nn.departure import departure
+from grassmann_ssl.nn import CONSTRAINTS, departure
 from grassmann_ssl.objectives import EMBEDDING_LOSSES, objective
 from grassmann_ssl.runs import ConfigError
 

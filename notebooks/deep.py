@@ -32,8 +32,7 @@ import numpy as np
 import torch
 
 from grassmann_ssl import audit_embeddings
-from grassmann_ssl.data import bundled
-from grassmann_ssl.data.files import DataOptions
+from grassmann_ssl.data import DataOptions, bundled
 from grassmann_ssl.experiments.encoders.stepwise_deep import StepwiseDeepConfig
 from grassmann_ssl.run import run
 

@@ -31,7 +31,7 @@ import torch
 
 from grassmann_ssl import load_encoder, load_runs
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.metrics.intervals import mean_interval
+from grassmann_ssl.metrics import mean_interval
 from grassmann_ssl.run import run
 
 fast = os.environ.get("GRASSMANN_SSL_FAST") == "1"

@@ -126,6 +126,23 @@ def test_every_public_name_says_what_it_is():
     assert not silent and constants == shown | {"grassmann_ssl.__version__"}
 
 
+def test_what_pages_and_notebooks_import_is_on_a_page_of_the_api():
+    api = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
+    known = {name.rpartition(".")[2] for name in [*NAMES, *re.findall(r"^\.\. auto\w+:: (\S+)", api, re.MULTILINE)]}
+    for module in re.findall(r"^\.\. automodule:: (\S+)\n(?!   :no-members:)", api, re.MULTILINE):
+        loaded = sys.modules.get(module) or importlib.import_module(module)
+        known |= {name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module}
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
+    imports = r"^from (?:grassmann_ssl|theory)[\w.]* import (?:\(([^)]*)\)|(.*))$"
+    used = {
+        (path.name, name)
+        for path in pages
+        for groups in re.findall(imports, path.read_text(), re.MULTILINE)
+        for name in re.findall(r"\w+", "".join(groups).split("  #")[0])
+    }
+    assert len(used) > 50 and not {(page, name) for page, name in used if name not in known}
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_of_docstrings_run(name):
     result = doctest.testmod(importlib.import_module(name))

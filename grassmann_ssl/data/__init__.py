@@ -2,7 +2,7 @@
 
 from grassmann_ssl.data.array_files import load_array, load_column
 from grassmann_ssl.data.augment import Augmentation, keyed_generator
-from grassmann_ssl.data.files import arrays, load
+from grassmann_ssl.data.files import DataOptions, arrays, load
 from grassmann_ssl.data.images import Images, bundled
 from grassmann_ssl.data.moments import Moments, cross_moment, moments_of
 from grassmann_ssl.data.pictures import image_folder
@@ -13,6 +13,7 @@ from grassmann_ssl.data.views import Triplets, View, make_triplets
 __all__ = [
     "SOURCES",
     "Augmentation",
+    "DataOptions",
     "Images",
     "Moments",
     "Triplets",

@@ -1,7 +1,8 @@
-"""Moments and spectra of embeddings, ranks, probes, and steps over training."""
+"""Moments and spectra of embeddings, ranks, probes, steps over training, and confidence intervals."""
 
 from grassmann_ssl.metrics.accumulate import SecondMoments
 from grassmann_ssl.metrics.eigenspaces import eigenspaces
+from grassmann_ssl.metrics.intervals import mean_interval, wilson_interval
 from grassmann_ssl.metrics.lidar import lidar, lidar_without
 from grassmann_ssl.metrics.pairs import alignment, linear_cka, subspace_angles_to, uniformity
 from grassmann_ssl.metrics.probes import LogisticProbe, RidgeProbe, knn_accuracy, logistic_probe, ridge_probe
@@ -33,10 +34,12 @@ __all__ = [
     "lidar_without",
     "linear_cka",
     "logistic_probe",
+    "mean_interval",
     "participation_ratio",
     "rankme",
     "ridge_probe",
     "spectral_summary",
     "subspace_angles_to",
     "uniformity",
+    "wilson_interval",
 ]

@@ -3,6 +3,8 @@
 import grassmann_ssl.manifolds  # noqa: F401  before any import of geoopt, whose warnings it silences
 from grassmann_ssl.nn.averages import AveragedModel
 from grassmann_ssl.nn.constrain import GrassmannLinear, constrain, constraints
+from grassmann_ssl.nn.constraint_table import CONSTRAINTS
+from grassmann_ssl.nn.departure import departure
 from grassmann_ssl.nn.encoders import encoder
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear, feature_lag, feature_orthonormal
 from grassmann_ssl.nn.features import RandomFeatures
@@ -15,6 +17,7 @@ from grassmann_ssl.nn.resnet import ResNet
 from grassmann_ssl.nn.teacher import Teacher, cosine_momentum
 
 __all__ = [
+    "CONSTRAINTS",
     "AveragedModel",
     "DirectPredictor",
     "FeatureOrthonormalLinear",
@@ -27,6 +30,7 @@ __all__ = [
     "constrain_model",
     "constraints",
     "cosine_momentum",
+    "departure",
     "empirical_ntk",
     "encoder",
     "feature_lag",
