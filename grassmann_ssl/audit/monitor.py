@@ -200,7 +200,9 @@ class CollapseMonitor:
         if one.kind == "none":
             self._acted = False
         waits = one.state == "too early" or (one.growing and one.kinds == ("dimensional",))
-        ready = self._in_a_row >= self.patience and not self._acted and ("complete" in one.kinds or one.broken or not waits)
+        ready = (
+            self._in_a_row >= self.patience and not self._acted and ("complete" in one.kinds or one.broken or not waits)
+        )
         if not self._agreed(ready):
             return
         self._acted = True

@@ -104,8 +104,11 @@ def stored_runs(where: Where) -> tuple[list[StoredRun], str]:
             bad.append(str(error))
     left_out = "; ".join([f"{len(bad)} of {len(outermost)} runs left out: {', '.join(bad)}"] * bool(bad) + empty)
     if not runs:
-        why = f" to read; {left_out}" if bad else ""
-        raise ConfigError(f"{' '.join(map(str, given))}: there is no run{why}")
+        raise ConfigError(
+            f"{' '.join(map(str, given))}: there is no run to read; {left_out}"
+            if bad
+            else left_out or "there is no run"
+        )
     return runs, left_out
 
 

@@ -127,7 +127,7 @@ def test_the_rows_are_saved(two, tmp_path, ending):
         ),
         (["table", "{two}", "--save", "rows.txt"], "save: rows.txt must end in .csv or .parquet"),
         (["table", "{two}", "--save", "{two}/none/rows.csv"], "rows.csv cannot be written: No such file or directory"),
-        (["table", "{two}/none"], "none: there is no run"),
+        (["table", "{two}/none"], "none is not there"),
         (["report"], "folders: give a run folder"),
         (["report", "{two}/a", "--out", "x.html"], "out: is for the page of several folders"),
         (["report", "{two}/a", "{two}/b", "--out", "x.txt"], "out: x.txt must end in .html"),
