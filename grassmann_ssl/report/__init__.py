@@ -74,7 +74,7 @@ def draw(folder: str | Path) -> Path:
 
     folder = Path(folder)
     outcome, page = stored_page(folder)
-    files = render(outcome, page)
+    files = render(outcome, page, folder)
     for name, content in files.items():
         with replacing(folder / name) as scratch:
             scratch.write_bytes(content)

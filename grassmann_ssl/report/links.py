@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from grassmann_ssl.runs import Outcome
 
-# Experiment -> the heading of the documentation on its question, and the page: in words, since a page of a run is sent to others alone.
+ROOT = Path(__file__).parents[2]
+# Experiment -> the heading of the documentation on its question, and the page.
 THEORY = "One command per question", "docs/theory.md"
 DOCS = {
     "audit": ("The rule", "docs/audit.md"),
@@ -23,9 +26,20 @@ DOCS = {
 WITHOUT_COMMAND = ("pretrain",)
 
 
-def docs_of(experiment: str) -> tuple[str, str]:
-    """Where the documentation explains the question of an experiment: heading and page."""
-    return DOCS.get(experiment, THEORY)
+class Docs(NamedTuple):
+    """Where the documentation explains a question: in words, since a page of a run is sent to others alone, and as a link."""
+
+    heading: str
+    page: str
+    address: str | None
+
+
+def docs_of(experiment: str, folder: Path) -> Docs:
+    """The heading and the page on the question of an experiment, and the way there from a run folder inside the repository."""
+    heading, page = DOCS.get(experiment, THEORY)
+    folder, file = folder.resolve(), ROOT / page
+    near = folder.is_relative_to(ROOT) and file.is_file()
+    return Docs(heading, page, Path(os.path.relpath(file, folder)).as_posix() if near else None)
 
 
 def command_of(outcome: Outcome) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -46,10 +47,10 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def render(outcome: Outcome, page: Page) -> dict[str, bytes]:
-    """The files of a page by name: report.html, and each figure as NAME.svg."""
+def render(outcome: Outcome, page: Page, folder: Path) -> dict[str, bytes]:
+    """The files of a page in `folder`, by name: report.html, and each figure as NAME.svg."""
     drawings = {section.name: section.drawn() for section in page.sections}
-    html = _html(outcome, page, drawings).encode("utf-8", "backslashreplace")  # names of files may be anything
+    html = _html(outcome, page, drawings, folder).encode("utf-8", "backslashreplace")  # names of files may be anything
     return {f"{name}.svg": one.svg.encode("utf-8", "backslashreplace") for name, one in drawings.items()} | {
         "report.html": html
     }
@@ -77,7 +78,7 @@ def breakable(text: str) -> Markup:
     )
 
 
-def _html(outcome: Outcome, page: Page, drawings: dict[str, drawing.Drawing]) -> str:
+def _html(outcome: Outcome, page: Page, drawings: dict[str, drawing.Drawing], folder: Path) -> str:
     verdict = outcome.record.get("verdict")
     return filled(
         "page.html.j2",
@@ -90,7 +91,7 @@ def _html(outcome: Outcome, page: Page, drawings: dict[str, drawing.Drawing]) ->
         table=outcome.table,
         headings=headings(outcome.findings),
         findings=outcome.findings,
-        docs=docs_of(outcome.name),
+        docs=docs_of(outcome.name, folder),
         drawings=drawings,
         command=command_of(outcome),
         settings={key: value for key, value in outcome.record.items() if key not in ("findings", "table")},

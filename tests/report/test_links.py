@@ -16,8 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("experiment", PAGES)
 def test_every_question_has_a_page_and_a_heading(experiment):
-    heading, page = docs_of(experiment)
-    assert f"\n## {heading}\n" in (ROOT / page).read_text()
+    docs = docs_of(experiment, ROOT / "runs" / experiment)
+    assert f"\n## {docs.heading}\n" in (ROOT / docs.page).read_text()
+    assert docs.address == f"../../{docs.page}"
+
+
+def test_a_page_outside_the_repository_has_no_link_that_leads_nowhere(tmp_path):
+    assert docs_of("audit", tmp_path) == ("The rule", "docs/audit.md", None)
 
 
 def test_the_command_repeats_the_run(tmp_path, monkeypatch):
