@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from grassmann_ssl.optim.base import finite_norm
 
 NEVER = 2**62
+NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Diverged(RuntimeError):
@@ -28,8 +32,6 @@ class FiniteWatch:
         # Numbers of Python on a CPU: a handful of operations on tensors would take as long as the step of a small model.
         self._sum: Tensor | float = 0.0 if self._host else torch.zeros((), dtype=torch.float64, device=device)
         self._count = 0
-        self._model: nn.Module | None = None
-        self._listed: list[nn.Parameter] = []
 
     @property
     def _host(self) -> bool:
@@ -39,7 +41,7 @@ class FiniteWatch:
         """Take the loss of a step. Raises Diverged on a CPU where it is not finite."""
         self._count += 1
         if self._host:
-            value = float(loss)
+            value = loss.item()
             self._sum += value
             if not math.isfinite(value):
                 self._first.clamp_(max=step)
@@ -47,38 +49,36 @@ class FiniteWatch:
             return
         now = torch.full_like(self._first, step)
         self._first = torch.where(torch.isfinite(loss), self._first, torch.minimum(self._first, now))
-        self._sum += loss
+        self._sum += loss.detach()
 
-    def note_gradients(self, step: int, model: nn.Module, scale: Tensor | None = None) -> None:
-        """Take the gradients of a step, before the step of the optimizers; `scale` (): what the loss was multiplied with.
+    def note_gradients(
+        self, step: int, parameters: Mapping[str, Tensor], scale: Tensor | None = None
+    ) -> Tensor | bool | None:
+        """Take the gradients of a step, before the step of the optimizers, and return whether they are finite, if there are any.
 
-        A norm that is not finite at a scale above 1 is skipped and counted. Otherwise, as the losses were finite, it raises Diverged on a
-        CPU, which names the parameters.
+        `scale` (): what the loss was multiplied with. A norm that is not finite at a scale above 1 is skipped and counted. Otherwise, as
+        the losses were finite, it raises Diverged on a CPU, which names the parameters.
         """
-        if self._model is not model:  # going through the modules takes as long as the step of a small model
-            self._model, self._listed = model, list(model.parameters())
-        gradients = [p.grad for p in self._listed if p.grad is not None]
-        if not gradients:
-            return
-        # Ten times as fast as the largest entry. Constrained optimizers skip a step whose norm overflows, too.
-        norms = torch._foreach_norm(gradients)
-        if self._host and scale is None and all(math.isfinite(norm.item()) for norm in norms):
-            return
-        bad = ~torch.isfinite(torch.stack(norms)).all()
+        gradients = [p.grad for p in parameters.values() if p.grad is not None]
+        finite = finite_norm(gradients) if gradients else None
+        if finite is None or finite is True:
+            return finite
+        bad = ~torch.as_tensor(finite)
         again = torch.zeros_like(bad) if scale is None else scale > 1
         now = torch.full_like(self._first, step)
         self._gradient = torch.where(bad & ~again, torch.minimum(self._gradient, now), self._gradient)
         self._skipped += bad & again
         if self._host:
-            self.check(model)
+            self.check(parameters)
+        return finite
 
     @property
     def skipped(self) -> int:
         """How many steps were skipped. Waits for the device."""
         return int(self._skipped)
 
-    def check(self, model: nn.Module | None = None) -> None:
-        """Raise Diverged where some loss or gradient so far was not finite, of a model with its parameters' names. Waits for the device."""
+    def check(self, parameters: Mapping[str, Tensor] = NONE) -> None:
+        """Raise Diverged where some loss or gradient so far was not finite, naming the parameters it is of. Waits for the device."""
         first, gradient = int(self._first), int(self._gradient)
         if min(first, gradient) == NEVER:
             return
@@ -86,7 +86,7 @@ class FiniteWatch:
             raise Diverged(f"the loss is not finite from step {first} on")
         bad = [
             name.removeprefix("module.")  # of DistributedDataParallel
-            for name, p in (model.named_parameters() if model is not None else ())
+            for name, p in parameters.items()
             if p.grad is not None and not bool(torch.isfinite(p.grad).all())
         ]
         what = f"the gradient of {', '.join(bad)}" if bad else "the norm of the gradient"

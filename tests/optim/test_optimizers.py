@@ -324,6 +324,17 @@ def test_a_step_with_a_bad_gradient_is_left_out_and_counted(make, bad, device_si
     assert not torch.equal(w.data, before[1][0])
 
 
+@pytest.mark.parametrize("told", [False, torch.tensor(False)])
+def test_a_step_believes_what_it_is_told_of_its_gradients(told):
+    w = parameter(Grassmann().random(8, 2))
+    optimizer, before = RiemannianSGD([w], lr=0.1), w.detach().clone()
+    w.grad = torch.ones(8, 2)
+    optimizer.step(finite=told)
+    assert torch.equal(w, before) and optimizer.report()["skipped"] == 1
+    optimizer.step(finite=~told if isinstance(told, torch.Tensor) else True)
+    assert not torch.equal(w, before) and optimizer.report()["skipped"] == 1
+
+
 @first_order
 def test_masked_and_direct_writes_agree(make, monkeypatch):
     matrix, _ = spectrum(7)

@@ -14,8 +14,10 @@ from grassmann_ssl.nn import constrain
 from grassmann_ssl.nn.feature_orthonormal import FeatureOrthonormalLinear
 from grassmann_ssl.nn.joint_embedding import JointEmbedding
 from grassmann_ssl.nn.predictors import PREDICTORS
-from grassmann_ssl.optim import RiemannianSGD
+from grassmann_ssl.optim import RiemannianSGD, base
+from grassmann_ssl.optim.base import finite_norm
 from grassmann_ssl.optim.table import OPTIMIZERS, OptimizerOptions, optimizers
+from grassmann_ssl.training import watch as watch_module
 from grassmann_ssl.training.checkpoint import load_checkpoint, save_checkpoint
 from grassmann_ssl.training.encoders import train_encoder
 from grassmann_ssl.training.schedules import log_spaced, warmup_cosine
@@ -153,6 +155,43 @@ def test_a_gradient_that_is_not_finite_ends_the_run_whatever_the_optimizer(free,
     assert all(bool(torch.isfinite(p).all()) for p in one.parameters()) and len(before) == 3
 
 
+def test_gradients_are_looked_at_once_a_step_and_again_where_a_hook_may_change_them(monkeypatch):
+    looked = []
+    for module in (watch_module, base):
+        monkeypatch.setattr(module, "finite_norm", lambda gradients: looked.append(1) or finite_norm(gradients))
+    one = method()
+    optimizer = optimizer_of(one)
+    run(one, optimizer, steps=3)
+    assert len(looked) == 3 and optimizer.report()["skipped"] == 0
+    before = [p.detach().clone() for p in one.parameters()]
+
+    def breaks(*_):
+        one.projector.weight.grad.fill_(torch.inf)
+
+    optimizer.register_step_pre_hook(breaks)
+    run(one, optimizer, start=3, steps=5)
+    assert len(looked) == 7 and optimizer.report()["skipped"] == 2
+    assert all(map(torch.equal, before, one.parameters()))
+
+
+def test_sparse_gradients_are_refused():
+    table = nn.Embedding(4, 3, sparse=True)
+    table(torch.arange(2)).sum().backward()
+    with pytest.raises(TypeError, match="sparse gradients are not supported"):
+        FiniteWatch(CPU).note_gradients(0, dict(table.named_parameters()))
+
+
+def test_optimizers_with_a_step_of_their_own_look_themselves():
+    class Own(RiemannianSGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    one, other = method(), method()
+    run(one, Own(one, lr=0.05, momentum=0.9))
+    run(other, optimizer_of(other))
+    assert torch.equal(weights(one), weights(other))
+
+
 def test_steps_that_float16_skips_are_counted_and_no_scale_saves_a_gradient_that_is_not_finite():
     one, watch = method(), FiniteWatch(CPU)
     passes = []
@@ -177,7 +216,7 @@ def test_a_watch_elsewhere_says_later_that_it_was_the_gradient():
         for p in one.parameters():
             p.grad = torch.full_like(p, value)
         watch.note(step, torch.tensor(1.0))
-        watch.note_gradients(step, one)
+        watch.note_gradients(step, dict(one.named_parameters()))
     with pytest.raises(Diverged, match=r"^the norm of the gradient is not finite from step 1 on, while the loss is$"):
         watch.check()
 
@@ -191,11 +230,14 @@ def test_a_watch_elsewhere_looks_when_it_is_asked():
         watch.note(step, torch.tensor(loss))
     with pytest.raises(Diverged, match="step 2"):
         watch.check()
-    watch = FiniteWatch(CPU)
-    assert watch.mean().isnan()
-    for loss in (1.0, 2.0):
-        watch.note(0, torch.tensor(loss))
-    assert watch.mean() == 1.5 and watch.mean().isnan()
+    for device in (CPU, torch.device("cuda")):
+        watch = FiniteWatch(CPU)
+        watch.device = device
+        assert watch.mean().isnan()
+        for loss in (1.0, 2.0):
+            watch.note(0, torch.tensor(loss, requires_grad=True))
+        mean = watch.mean()
+        assert mean == 1.5 and not mean.requires_grad and watch.mean().isnan()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
