@@ -151,10 +151,10 @@ class Steps:
 def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
     """The views of a batch, tensors of equally many rows. Raises ValueError, saying what the batch holds, for fewer than two."""
     if pick is None:
-        entries = _values_of(batch) if isinstance(batch, Mapping) else batch
-        if isinstance(entries, (list, tuple)) and entries and isinstance(entries[0], (list, tuple)):
+        entries = batch if isinstance(batch, (list, tuple)) else _values_of(batch)
+        if entries and isinstance(entries[0], (list, tuple)):
             entries = entries[0]
-        found = [x for x in entries if _is_view(x)] if isinstance(entries, (list, tuple)) else []
+        found = [x for x in entries if _is_view(x)]
     elif callable(pick):
         found = _picked(batch, pick)
     elif isinstance(pick, (str, int)):
@@ -171,6 +171,14 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             f"a batch must hold two views or more, tensors (n, ...) of two axes or more, got {described(batch)}; `views` says which "
             "they are, or makes them"
         )
+    kinds = [(x.shape, x.dtype) for x in found if pick is None or _is_view(x)]
+    if len(kinds) < len(found) or kinds[1:] != kinds[:-1] or len(found[0]) < 2:
+        _check_unlike(found)
+    return tuple(found)
+
+
+def _check_unlike(found: Sequence[Any]) -> None:
+    """Raise ValueError for views that are not of one kind, unless they are smaller crops, and for those of one row."""
     for x in found:
         if not _is_view(x) or x.shape[0] != found[0].shape[0] or x.dtype != found[0].dtype:
             raise ValueError(
@@ -185,7 +193,6 @@ def views_of(batch: Any, pick: Pick = None) -> tuple[Tensor, ...]:
             f"the first two views must have one shape, and all where rows are vectors, got {described(found)}; smaller crops come after "
             "whole views; `views` says which they are"
         )
-    return tuple(found)
 
 
 def _picked(batch: Any, pick: Callable[[Any], Sequence[Tensor]]) -> list[Tensor]:
@@ -200,8 +207,10 @@ def _picked(batch: Any, pick: Callable[[Any], Sequence[Tensor]]) -> list[Tensor]
     return list(found)
 
 
-def _values_of(batch: Mapping[Any, Any]) -> list[Any]:
-    """What a dict holds. Raises ValueError where its keys say that a tensor may be no view."""
+def _values_of(batch: Any) -> list[Any]:
+    """What a dict holds; nothing of what is none. Raises ValueError where its keys say that a tensor may be no view."""
+    if not isinstance(batch, Mapping):
+        return []
     unclear = [
         str(key) for key, x in batch.items() if _is_view(x) and any(word in str(key).lower() for word in NO_VIEWS)
     ]

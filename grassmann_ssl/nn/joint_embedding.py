@@ -62,8 +62,9 @@ class JointEmbedding(nn.Module):
         return self.online[1]
 
     def forward(self, *views: Shaped[Tensor, " n ..."]) -> Float[Tensor, ""]:
-        embedded = [self.online(x) for x in views]
-        whole = [k for k, x in enumerate(views) if x.shape == views[0].shape]
+        online, shape = self.online, views[0].shape
+        embedded = [online(x) for x in views]
+        whole = [k for k, x in enumerate(views) if x.shape == shape]
         losses = self._predictive(views, embedded, whole) if self.predictive else self._symmetric(embedded, whole)
         loss = losses[0] if len(losses) == 1 else sum(losses[1:], losses[0]) / len(losses)
         weight, layers = self.orthogonality

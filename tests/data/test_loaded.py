@@ -115,12 +115,19 @@ def test_the_views_of_a_batch(batch, pick, count):
         (X, r"two views or more, tensors \(n, ...\) of two axes or more, got float32 \(4, 3\); `views` says"),
         ((X, torch.arange(4)), r"got \(float32 \(4, 3\), int64 \(4,\)\)"), ("text", "got str"), ({"a": X}, r"got \{a: float32 \(4, 3\)\}"),
         ((X, X.double()), "of one n and one type"), ((X, X[:2]), "of one n and one type"),
-        ((X, X[:, :2]), "first two views must have one shape"),
+        ((X, X[:, :2]), "first two views must have one shape"), ((X, X, X[:, :2]), "and all where rows are vectors"),
+        ((X[:1], X[:1]), "a batch has one row"),
     ],
 )  # fmt: skip
 def test_a_batch_without_two_views_is_refused(batch, message):
     with pytest.raises(ValueError, match=message):
         views_of(batch)
+
+
+@pytest.mark.parametrize("one", [X[:, 0], X.to_sparse(), 3])
+def test_what_is_picked_and_is_no_view_is_refused(one):
+    with pytest.raises(ValueError, match=r"must be tensors \(n, ...\) of one n and one type"):
+        views_of((one, one), (0, 1))
 
 
 def test_a_fingerprint_is_of_numbers_types_and_shapes():
