@@ -1,7 +1,5 @@
-"""What `pretrain` adds to a loop that a reader would write with the same parts: from one batch to the next, in the same turn."""
+"""What `pretrain` adds to a loop that a reader would write with the same parts: a step of each in turn."""
 
-import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,30 +17,36 @@ from grassmann_ssl.optim import RiemannianSGD
 NAME = "overhead"
 PAGE = "docs/your_own.md"
 LR = 0.1
-WARM = 0.25  # first share of the steps, which is not timed
+Views = tuple[Tensor, ...]
 
 
-class Timed:
-    """The same two views again and again, and the time at which every batch was asked for."""
+class Interleaved:
+    """The same two views again and again, each time after a step of the bare loop; `times`: when a batch was asked for, and when given."""
 
-    def __init__(self, shape: tuple[int, ...], steps: int) -> None:
+    def __init__(self, shape: tuple[int, ...], steps: int, step: Callable[[Views], None], device: torch.device) -> None:
         self.pair = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).unbind()
-        self.steps, self.passes = steps, list[list[float]]()
+        self.steps, self.step, self.device = steps, step, device
+        self.times = list[tuple[float, float]]()
 
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        asked: list[float] = []
-        self.passes.append(asked)
+    def set_epoch(self, number: int) -> None:
+        """Told before every pass: 0 is the training, others look at the data."""
+        self.training = number == 0
+
+    def __iter__(self) -> Iterator[Views]:
         for _ in range(self.steps):
-            asked.append(time.perf_counter())
+            if self.training:
+                asked = self._now()
+                self.step(self.pair)
+                self.times.append((asked, self._now()))
             yield self.pair
 
-    def per_step(self) -> float:
-        """Median time from one batch to the next of the longest pass, that of the training."""
-        asked = max(self.passes, key=lambda times: times[-1] - times[0])
-        return statistics.median(b - a for a, b in list(itertools.pairwise(asked))[int(WARM * self.steps) :])
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def linear() -> nn.Module:
@@ -52,66 +56,56 @@ def linear() -> nn.Module:
 
 def resnet18() -> nn.Module:
     """A ResNet-18 with the stem of small images."""
-    return encoder_of("resnet18", in_channels=3, image_size=32, stem="cifar")
+    return encoder_of("resnet18", in_channels=3, image_size=16, stem="cifar")
 
 
-STEPS = {"linear": 2000, "resnet18": 6}
+STEPS = {"linear": 500, "resnet18": 4}
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "linear": (linear, (64, 64), 64),
-    "resnet18": (resnet18, (64, 3, 32, 32), 512),
+    "resnet18": (resnet18, (64, 3, 16, 16), 512),
 }
 
 
-def bare(encoder: nn.Module, head: nn.Module, data: Timed, device: torch.device) -> None:
-    """The loop with the same encoder, head, loss, constraint and optimizer, and nothing else."""
+def bare_loop(encoder: nn.Module, head: nn.Module, device: torch.device) -> Callable[[Views], None]:
+    """The step of a loop with the same encoder, head, loss, constraint and optimizer, and nothing else."""
     model = nn.Sequential(encoder, head).to(device).train()
     constrain(head)
     optimizer = RiemannianSGD(model.parameters(), lr=LR, momentum=0.9)
-    for first, second in data:
+
+    def step(views: Views) -> None:
+        first, second = views
         loss = nt_xent(z=model(first.to(device)), z_positive=model(second.to(device)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
+    return step
+
 
 def run(device: torch.device, repeats: int, *, steps: dict[str, int] = STEPS) -> list[dict[str, Any]]:
-    """One record per model: seconds per step of both ways, one turn after the other, and what `pretrain` adds in each turn.
+    """One record per model, from medians of turns of so many steps, in one training; the first turn is not timed.
 
     Raises RuntimeError where both ways do not end with the same bits.
     """
     records = []
     for name, count in steps.items():
         make, shape, width = MODELS[name]
-        times: dict[str, list[float]] = {"bare": [], "pretrain": []}
-        for _ in range(repeats):
-            ends = {}
-            for way in times:
-                torch.manual_seed(0)
-                encoder, head, data = make(), nn.Linear(width, 8, bias=False), Timed(shape, count)
-                if way == "bare":
-                    bare(encoder, head, data, device)
-                else:
-                    pretrain(
-                        encoder, data, "nt_xent", projector=head, constraint="grassmann", epochs=1, progress=False,
-                        schedule="constant", optimizer=lambda p: RiemannianSGD(p, lr=LR, momentum=0.9), device=str(device),
-                    )  # fmt: skip
-                times[way].append(data.per_step())
-                ends[way] = head.weight.detach()
-            if not torch.equal(ends["bare"], ends["pretrain"]):
-                raise RuntimeError(f"{NAME}: {name}: both ways end in different weights; nothing is reported")
-        added = [ours - bare for bare, ours in zip(*times.values(), strict=True)]
-        shares = [ours / bare - 1 for bare, ours in zip(*times.values(), strict=True)]
-        found = {way: summary(values) for way, values in times.items()}
-        records.append(
-            {
-                "kind": name,
-                "shape": list(shape),
-                "steps": count,
-                "seconds": found,
-                "added": summary(added),
-                "share": summary(shares),
-            }
+        (encoder, head), (other, other_head) = (
+            (torch.manual_seed(0), make(), nn.Linear(width, 8, bias=False))[1:] for _ in range(2)
         )
+        data = Interleaved(shape, (1 + repeats) * count + 1, bare_loop(other, other_head, device), device)
+        pretrain(
+            encoder, data, "nt_xent", projector=head, constraint="grassmann", epochs=1, progress=False, records=2,
+            schedule="constant", optimizer=lambda p: RiemannianSGD(p, lr=LR, momentum=0.9), device=str(device),
+        )  # fmt: skip
+        if not torch.equal(head.weight, other_head.weight):
+            raise RuntimeError(f"{NAME}: {name}: both ways end in different weights; nothing is reported")
+        asked, given = torch.tensor(data.times, dtype=torch.float64).T
+        spent = torch.stack([(given - asked)[:-1], asked[1:] - given[:-1]])
+        bare, ours = spent.view(2, 1 + repeats, count)[:, 1:].median(2).values
+        found = {key: summary(one.tolist()) for key, one in (("added", ours - bare), ("share", ours / bare - 1))}
+        seconds = {"bare": summary(bare.tolist()), "pretrain": summary(ours.tolist())}
+        records.append({"kind": name, "shape": list(shape), "steps": count, "seconds": seconds, **found})
     return records
 
 
