@@ -7,7 +7,17 @@ import geoopt
 import pytest
 import torch
 
-from grassmann_ssl import Grassmann, RiemannianAdam, RiemannianSGD, Stiefel, constrain_model, constraints
+from grassmann_ssl import (
+    Audit,
+    Grassmann,
+    RiemannianAdam,
+    RiemannianSGD,
+    Stiefel,
+    audit_embeddings,
+    constrain_model,
+    constraints,
+)
+from grassmann_ssl.nn.joint_embedding import embeddings
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The `srun` command is available")]
 LAST = "method.online.projector.weight"
@@ -53,6 +63,16 @@ def test_lightning_holds_layers_and_goes_on_from_a_checkpoint(frameworks, change
     loaded = frameworks.Module.load_from_checkpoint(tmp_path / "half.ckpt", change=change, weights_only=False)
     assert torch.equal(loaded.method.projector.weight, half.method.projector.weight)
     assert bool(constraints(loaded)) == (change is own)  # the module's own constraint comes back with it
+
+
+def test_what_lightning_trained_is_judged_on_a_page(frameworks, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("grassmann_ssl.run.draw", drawn.append)
+    module = frameworks.Module(optimizer=OURS)
+    frameworks.fit(module, frameworks.LightningConstraint("last", Grassmann()), 1)
+    audit = audit_embeddings(embeddings(module.method, frameworks.X)["z"])
+    audit.save(tmp_path / "run")
+    assert len(drawn) == 1 and Audit.load(tmp_path / "run").judgement == audit.judgement
 
 
 @pytest.mark.parametrize("change", [lambda model: None, own])
