@@ -73,7 +73,9 @@ def train_encoder(
     plain, cast = nullcontext(), nullcontext() if half is None else torch.autocast(device.type, half)
     one_sum = method.no_sync if isinstance(method, nn.parallel.DistributedDataParallel) else nullcontext
     one = torch.ones((), device=device)
-    parameters = dict(method.named_parameters())
+    parameters: dict[str, Tensor] = dict(method.named_parameters())
+    stepped, inside = [p for group in groups for p in group["params"]], set(parameters.values())
+    parameters |= {f"parameter {k} of the optimizers": p for k, p in enumerate(stepped) if p not in inside}
     method.train()
     for step in range(start, steps):
         for observer in observers:

@@ -174,6 +174,21 @@ def test_gradients_are_looked_at_once_a_step_and_again_where_a_hook_may_change_t
     assert all(map(torch.equal, before, one.parameters()))
 
 
+def test_parameters_outside_of_the_model_are_stepped_cleared_and_watched():
+    weight = nn.Parameter(torch.ones(()))
+    seen = []
+    model = method(loss=lambda *, z, z_positive: distance(z=z, z_positive=z_positive) + factor * weight)
+    optimizer = RiemannianSGD([*model.parameters(), weight], lr=0.01)
+    weight.register_hook(lambda gradient: seen.append(float(gradient)))
+    factor = 1.0
+    run(model, optimizer, steps=3)
+    # The gradient of each of the symmetrised halves is that of the whole.
+    assert float(weight.detach()) == pytest.approx(1 - 3 * 0.01, abs=1e-6) and weight.grad is None and len(seen) == 3
+    weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(Diverged, match=r"the gradient of parameter \d+ of the optimizers"):
+        run(model, optimizer, steps=1)
+
+
 def test_sparse_gradients_are_refused():
     table = nn.Embedding(4, 3, sparse=True)
     table(torch.arange(2)).sum().backward()
