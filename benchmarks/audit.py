@@ -93,14 +93,14 @@ class Population:
         deviation = self.mean * (float(np.sqrt(self.spectrum.mean())) or 1.0)
         if self.cone:
             deviation = self.cone * float(np.sqrt(self.spectrum.sum() / d))
-        root = torch.tensor(self.spectrum).sqrt()
+        root, share = (torch.tensor(v, dtype=torch.float64).sqrt() for v in (self.spectrum, self.classes))
+        centres = self.centres() if self.classes else None
         found = torch.empty(n, d, dtype=self.dtype)
         for start in range(0, n, block := max(1, BLOCK // d)):
             own = slice(start, start + block)
             z = self._entries(found[own].shape, generator).double()
-            if labels is not None:
-                share = torch.tensor(self.classes, dtype=torch.float64)
-                z = share.sqrt()[labels[own], None] * z + self.centres()[labels[own]]
+            if labels is not None and centres is not None:
+                z = share[labels[own], None] * z + centres[labels[own]]
             z *= root
             for mirror in mirrors:
                 z.addr_(z @ mirror, mirror, alpha=-2)

@@ -486,8 +486,8 @@ def faults(only: str = "") -> Iterator[Fault]:
             yield from (Fault(file, old, new, tuple(tests.split())) for old, new in edits)
 
 
-def noticed(fault: Fault, copy: Path) -> str:
-    """ "noticed" where the tests of the file fail with the fault planted in a copy of the project, "late" or "survivors"."""
+def ending(fault: Fault, copy: Path) -> str:
+    """What becomes of a fault planted in a copy of the project: "noticed" by the tests of its file, "late", or of the "survivors"."""
     path = copy / fault.file
     text = path.read_text()
     path.write_text(text.replace(fault.old, fault.new, 1))
@@ -539,7 +539,7 @@ def main(only: str = "") -> int:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
         for k, fault in enumerate(chosen):
-            end = noticed(fault, copy)
+            end = ending(fault, copy)
             if end in listed:
                 listed[end].append({"file": fault.file, "old": fault.old, "new": fault.new})
             print(f"{k + 1} of {len(chosen)}: {end}: {fault.file}: {fault.old} -> {fault.new}", file=sys.stderr)

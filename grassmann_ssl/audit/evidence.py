@@ -150,10 +150,8 @@ def _collapse_of_classes(z: Tensor, label: Tensor) -> float | None:
     """NC1 = tr(S_W S_B^+) / C, S_W and S_B the covariances within and between C classes. Source: Papyan, Han & Donoho 2020."""
     size = torch.bincount(label).double()
     parts = list(zip(*(torch.split(v, max(1, CHUNK // z.shape[1])) for v in (z, label)), strict=True))
-    means, first = (
-        size.new_zeros(len(size), z.shape[1]),
-        z[0].double(),
-    )  # from there, so that a mean far away takes no digits
+    means = size.new_zeros(len(size), z.shape[1])
+    first = z[0].double()  # from there, so that a mean far away takes no digits
     for rows, own in parts:
         means.index_add_(0, own, rows.double() - first)
     means /= size[:, None]

@@ -69,18 +69,18 @@ class Judgement:
             f"{used if math.isfinite(self.dimensions_used) else 'unknown'} of {self.dimension} dimensions used, "
             f"{self.live_least} to {self.live_most} live, concentration {self.concentration:.4g}"
         )
-        if "complete" in self.kinds:
+        complete = "complete" in self.kinds
+        if complete:
             numbers = f"total variance {self.total_variance:.3g} in {self.dimension} dimensions"
         if self.left_out:
             numbers += f", {self.left_out:,} of {self.rows + self.left_out:,} rows left out, which are not finite"
         way = "growing" if self.growing else "falling"
         told = {
-            "too early": "; too early to tell whether it still changes",
+            # Complete collapse does not wait for it.
+            "too early": "" if complete else "; too early to tell whether it still changes",
             "changing": f"; still changing, {way} (dimensions used {self.change:.2f} times, over the last three quarters of the steps)",
             "settled": "; settled",
         }[self.state]
-        if self.state == "too early" and "complete" in self.kinds:
-            told = ""  # nothing is waited for
         risen = f", {self.modes} dimensions have risen so far" if self.modes else ""
         return f"step {self.step}: {', '.join(self.kinds) or self.kind}: {numbers}{told}{risen}"
 

@@ -199,10 +199,9 @@ class CollapseMonitor:
         self._in_a_row = self._in_a_row + 1 if one.kinds or one.broken else 0
         if one.kind == "none":
             self._acted = False
-        waits = one.state == "too early" or (one.growing and one.kinds == ("dimensional",))
-        ready = (
-            self._in_a_row >= self.patience and not self._acted and ("complete" in one.kinds or one.broken or not waits)
-        )
+        over = one.broken or "complete" in one.kinds
+        waits = not over and (one.state == "too early" or (one.growing and one.kinds == ("dimensional",)))
+        ready = self._in_a_row >= self.patience and not self._acted and not waits
         if not self._agreed(ready):
             return
         self._acted = True

@@ -21,8 +21,7 @@ def judgement(verdict: Verdict) -> str:
         forms = (("few dimensions used", verdict.soft), ("dead dimensions", verdict.hard))
         text += f" ({' and '.join(name for name, on in forms if on)})"
     if verdict.classes:
-        rest = len(verdict.classes) - NAMED
-        text += f": {', '.join(verdict.classes[:NAMED])}" + (f" and {rest} more" if rest > 0 else "")
+        text += f": {_some(verdict.classes, NAMED, ', ')}"
     if verdict.open:
         text += "; open: " + "; ".join(f"{kind} ({why})" for kind, why in verdict.open.items())
     return text
@@ -32,9 +31,14 @@ def short_judgement(verdict: Verdict) -> str:
     """The kinds of collapse found, with the classes; or what is open."""
     if verdict.kind == "undecided":
         return f"undecided, {' and '.join(verdict.open)} open"
-    rest = len(verdict.classes) - FEW
-    text = " ".join([", ".join(verdict.kinds) or "none", *verdict.classes[:FEW]])
-    return text + (f" and {rest} more" if rest > 0 else "")
+    text = ", ".join(verdict.kinds) or "none"
+    return f"{text} {_some(verdict.classes, FEW, ' ')}" if verdict.classes else text
+
+
+def _some(names: Sequence[str], most: int, between: str) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - most
+    return between.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def number_text(one: Number | None) -> str:

@@ -243,11 +243,8 @@ def _gradient(loss: _Loss, views: Tensor, k: int, generator: torch.Generator) ->
         difference, slope = (8 * near - far) / (12 * step), float((gradient * u).sum())
         scale = math.sqrt(float(gradient[k].square().sum()) / u[k].numel()) + abs(difference) + math.ulp(1.0)
         worst, slopes = max(worst, abs(difference - slope) / scale), slopes + abs(difference)
-    name, right, constant = (
-        f"gradient in {VIEWS[k]}",
-        worst <= GRADIENT,
-        loss.declared.detached if loss.declared else "",
-    )
+    name, right = f"gradient in {VIEWS[k]}", worst <= GRADIENT
+    constant = loss.declared.detached if loss.declared else ""
     if constant:
         says = f"that of the value, {constant} too" if right else f"that of the value but for {constant}"
         return Finding(name, worst, not right, f"{says}, declared to be constants in it")

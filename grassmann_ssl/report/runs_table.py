@@ -82,8 +82,9 @@ def runs_table(runs: Sequence[StoredRun], columns: Sequence[str] = ()) -> str:
     names = _chosen(rows, columns) or [*differing(runs), *found(runs)]
     cells = [["run", *labels(runs)], *([name, *(cell(row, name) for row in rows)] for name in names)]
     blocks: list[list[list[str]]] = []
+    room = terminal_width()
     for column in cells[1:]:
-        if not blocks or sum(2 + max(map(len, one)) for one in [*blocks[-1], column]) > terminal_width():
+        if not blocks or sum(2 + max(map(len, one)) for one in [*blocks[-1], column]) > room:
             blocks.append([cells[0]])
         blocks[-1].append(column)
     lines = ("\n".join(table([one[0] for one in b], list(zip(*(one[1:] for one in b), strict=True)))) for b in blocks)

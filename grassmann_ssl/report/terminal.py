@@ -24,26 +24,18 @@ def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], most: Sequence[int] = (), rule: bool = True
 ) -> list[str]:
     """Lines of aligned columns under a ruled header; what is longer than `most`, or than the terminal has room for, is wrapped."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    columns, room = list(zip(header, *rows, strict=True)), terminal_width()
+    widths = [max(map(len, column)) for column in columns]
     widths = [min(pair) for pair in zip(widths, most, strict=True)] if most else widths
-    words = [
-        max(len(word) for cell in column for word in re.split(r"[\s-]", cell))
-        for column in zip(header, *rows, strict=True)
-    ]
+    words = [max(len(word) for cell in column for word in re.split(r"[\s-]", cell)) for column in columns]
     least = [max(LEAST, word + 1) if word <= WORD else LEAST for word in words]
-    while sum(widths) + 2 * (len(widths) - 1) > terminal_width():
+    while sum(widths) + 2 * (len(widths) - 1) > room:
         spare = [max(0, width - one) and width for width, one in zip(widths, least, strict=True)]
         if not any(spare):
             break
         widths[spare.index(max(spare))] -= 1
-    first, *others = (
-        [
-            *itertools.zip_longest(
-                *(textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True)), fillvalue=""
-            )
-        ]
-        for row in (header, *rows)
-    )
+    wrapped = [[textwrap.wrap(*cell) for cell in zip(row, widths, strict=True)] for row in (header, *rows)]
+    first, *others = (list(itertools.zip_longest(*cells, fillvalue="")) for cells in wrapped)
     rules = [tuple("-" * width for width in widths)] if rule else []
     lines = [*first, *rules, *itertools.chain(*others)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -19,6 +19,6 @@ def test_every_fault_is_one_edit_of_a_file_with_tests():
 def test_a_fault_is_noticed_and_no_fault_is_not(tmp_path):
     (tmp_path / "test_one.py").write_text("import one\n\n\ndef test_one():\n    assert one.ONE == 1\n")
     (tmp_path / "one.py").write_text("ONE = 1\n")
-    assert mutants.noticed(mutants.Fault("one.py", "1", "2", ("test_one.py",)), tmp_path) == "noticed"
-    assert mutants.noticed(mutants.Fault("one.py", "1", "1.0", ("test_one.py",)), tmp_path) == "survivors"
+    assert mutants.ending(mutants.Fault("one.py", "1", "2", ("test_one.py",)), tmp_path) == "noticed"
+    assert mutants.ending(mutants.Fault("one.py", "1", "1.0", ("test_one.py",)), tmp_path) == "survivors"
     assert (tmp_path / "one.py").read_text() == "ONE = 1\n"
