@@ -78,7 +78,7 @@ def sides(
 ) -> tuple[Callable[[], Trajectory], Callable[[], Tensor], float]:
     """The first steps of an arm as `compare` takes them, the same as a bare loop, and the learning rate."""
     objective = config.objective(name)
-    rate = predict(objective, moments.to("cpu"), config.dim, config.arms).learning_rate(arm, config.barlow_lambda)
+    rate = predict(objective, moments.to("cpu"), config.dim, config.arms).learning_rate(arm)
     manifold = ARMS[arm]()
     start = config.init_scale * draw if arm == "free" else manifold.projx(draw)
     steps = part(config)

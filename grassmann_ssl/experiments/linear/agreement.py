@@ -16,14 +16,6 @@ KINDS = ("none", "dimensional", "complete", "unfinished")
 HALF = 0.5  # of the rise of an eigenvalue of C to 1: its step
 
 
-def predicted_step_times(initial: np.ndarray, prediction: Prediction) -> np.ndarray | None:
-    """Step times (S, d) of free Barlow Twins from its start (S, m, d), in increasing order; None where theory has none."""
-    if not prediction.objective.rotation_invariant:
-        return None
-    aligned = theory.stepwise.aligned_initialisation(initial, prediction.cross)
-    return np.sort(theory.stepwise.step_times(aligned.singular_values, aligned.gamma), axis=-1)
-
-
 def arm_result(
     trajectory: Trajectory,
     spectra: Arrays,
@@ -71,7 +63,7 @@ def arm_result(
 def step_times(time: np.ndarray, cross_eigenvalues: np.ndarray, predicted: np.ndarray | None) -> dict[str, Any]:
     """Half-rise times of the sorted eigenvalues of C against theory (Simon et al. 2023, eq. for aligned initialisation by QR).
 
-    `predicted` (S, d), as `predicted_step_times` returns them. Errors are largest for nearly simultaneous modes, whose sorted
+    `predicted` (S, d), as `Prediction.step_times` returns them. Errors are largest for nearly simultaneous modes, whose sorted
     eigenvalues repel each other. Steps predicted after the end of the run are left out and counted in `beyond_horizon`; a
     predicted step that was not seen leaves the error null, with a reason.
     """

@@ -46,7 +46,7 @@ class CompareConfig(RunConfig):
     EXAMPLE: ClassVar[str] = "compare --objectives barlow_twins --arms free grassmann --seeds 5"
     data: str = "digits"
     """data set: digits, photos, gaussian or extent_bias"""
-    objectives: tuple[Annotated[str, choice(PREDICTED)], ...] = PREDICTED
+    objectives: tuple[Annotated[str, choice(PREDICTED)], ...] = tuple(PREDICTED)
     """objectives to train"""
     arms: tuple[str, ...] = ("free", "grassmann")
     """constraint on the weights: free (gradient descent from small initialisation), grassmann (Riemannian gradient descent on the
@@ -82,7 +82,7 @@ class CompareConfig(RunConfig):
         super().__post_init__()
         if self.data not in SOURCES:
             raise ConfigError(f"data: unknown data set {self.data!r}; known are {', '.join(SOURCES)}")
-        _check_names("objectives", self.objectives, PREDICTED)
+        _check_names("objectives", self.objectives, tuple(PREDICTED))
         _check_names("arms", self.arms, tuple(ARMS))
         self.need("dim", "seeds", "steps", least=1)
         self.need("init_scale", "barlow_lambda", above=0)
@@ -241,7 +241,7 @@ def _data(source: str, view: View, spectrum: tuple[float, ...], seed: int) -> tu
 
 
 def _learning_rate(config: CompareConfig, prediction: Prediction, arm: str) -> LearningRate:
-    rate = prediction.learning_rate(arm, config.barlow_lambda)
+    rate = prediction.learning_rate(arm)
     if config.lr != "auto" and float(config.lr) > rate.limit and not config.allow_unstable:
         raise ConfigError(
             f"lr = {config.lr:g} is above the stability limit {rate.limit:.4g} ({rate.meaning}) of {prediction.objective.name}, "

@@ -58,7 +58,7 @@ def initialisation_law(
     eigenvalues = torch.linalg.eigvalsh(w.mT @ (moments.cross @ w)).flip(-1).numpy()
     medians = np.median(angles, axis=-1)
     start = initial.double().cpu().numpy()
-    predicted = [agreement.predicted_step_times(scale * start, prediction) for scale in scales]
+    predicted = [prediction.step_times(scale * start) for scale in scales]
     # Rounding errors of eps at weights near 1 excite every mode: smaller scales have no effect.
     fitted = np.array(scales) > 10 * torch.finfo(initial.dtype).eps
     exponent = measure.exponent(np.array(scales)[fitted], medians[fitted]) if fitted.sum() > 1 else None

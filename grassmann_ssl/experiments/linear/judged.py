@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
 from grassmann_ssl.experiments.linear.predictions import Prediction
@@ -49,11 +48,10 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
         rows = _rows(name, arm, kept, spectra, None, None)
         return Judged(end, {}, rows, _drawn(prediction, arm, kept) | _course(prediction, arm, kept, spectra, None))
     spectra = measure.spectra(trajectory, moments)
-    staircase, steps = arm == "free" and name == "barlow_twins", None
-    if staircase:
-        steps = agreement.predicted_step_times(trajectory.weights[0].double().numpy(), prediction)
+    free = arm == "free"
+    steps = prediction.step_times(trajectory.weights[0].double().numpy()) if free else None
     end = agreement.arm_result(
-        trajectory, spectra, input_variance(moments), constrained=arm != "free", predicted_steps=steps
+        trajectory, spectra, input_variance(moments), constrained=not free, predicted_steps=steps
     )
     agreements: dict[str, Any] = {}
     exact_end = flow_errors = angles = None
@@ -68,11 +66,11 @@ def judge(prediction: Prediction, arm: str, trajectory: Trajectory, moments: Mom
         none = {"max_principal_angle": None, "median_principal_angle": None, "reason": prediction.reasons[arm]}
         agreements["subspace"] = {arm: none}
     time = trajectory.time.numpy()
-    if arm == "free" and prediction.matrix is not None:
+    if free and prediction.matrix is not None:
         agreements["collapse_slope"] = agreement.collapse_slope(
             time, spectra["singular_values"], prediction.matrix, trajectory.learning_rate
         )
-    if staircase:
+    if free and prediction.staircase:
         agreements["step_times"] = agreement.step_times(time, spectra["cross_eigenvalues"], steps)
     rows = _rows(name, arm, trajectory, spectra, angles, flow_errors)
     arrays = _drawn(prediction, arm, trajectory) | _course(prediction, arm, trajectory, spectra, angles)
@@ -116,12 +114,11 @@ def _course(
     """What the page draws of an arm at all K logged steps, as course/OBJECTIVE/ARM/NAME.
 
     time (K,); loss, effective_rank and principal_angle (3, K): the smallest, the median and the largest over seeds, trace losses at
-    ||W||_F^2 = d; first_loss (K,) and first_spectrum (K, d) of the first seed: of free weights under Barlow Twins the eigenvalues of C,
-    under a trace loss the singular values of W, and else the eigenvalues of the covariance of the embedding.
+    ||W||_F^2 = d; first_loss (K,) and first_spectrum (K, d) of the first seed: of free weights the spectrum that the prediction names,
+    and else the eigenvalues of the covariance of the embedding.
     """
     loss, singular = trajectory.loss.double().numpy(), spectra["singular_values"]
     trace = prediction.matrix is not None
-    kind = {"barlow_twins": "cross_eigenvalues"}.get(prediction.objective.name, "singular_values" if trace else "")
     values = {
         "loss": loss * singular.shape[-1] / np.square(singular).sum(-1) if trace else loss,
         "effective_rank": spectra["effective_rank"],
@@ -131,33 +128,16 @@ def _course(
         "time": trajectory.time.numpy(),
         **{name: np.stack([one.min(1), np.median(one, 1), one.max(1)]) for name, one in values.items()},
         "first_loss": loss[:, 0],
-        "first_spectrum": spectra[kind if kind and arm == "free" else "covariance_eigenvalues"][:, 0],
+        "first_spectrum": spectra[prediction.free_spectrum if arm == "free" else "covariance_eigenvalues"][:, 0],
     }
     return {f"course/{prediction.objective.name}/{arm}/{name}": value for name, value in course.items()}
 
 
 def _drawn(prediction: Prediction, arm: str, trajectory: Trajectory) -> dict[str, np.ndarray]:
-    """The last recorded weights of an arm, and its predicted curves.
-
-    Free arms, from their first recorded weights, at the logged times: the step times of Barlow Twins (S, d) and its loss (K,) and
-    eigenvalues (K, d) for the first seed; the spectrum (d,) of the minimiser of the spectral contrastive loss; the singular values (K, d)
-    of exp(-2 C t) W(0), up to a factor at each time, under a trace loss, first seed.
-    """
+    """The last recorded weights of an arm and, of free weights, the predicted curves from the first recorded ones at the logged times."""
     name = prediction.objective.name
     content = {f"weights/{name}/{arm}": trajectory.weights[-1].numpy()}
-    if arm != "free":
-        return content
-    time, initial = trajectory.time.numpy(), trajectory.weights[0].double().numpy()
-    if prediction.matrix is not None:
-        direction, _ = theory.constrained.free_flow(time, initial[0], prediction.matrix)
-        content[f"predicted_singular_values/{name}/free"] = np.linalg.svd(direction, compute_uv=False)
-    elif name == "spectral_contrastive":
-        mu, _, _ = theory.landscape.quartic_minimiser(prediction.cross, prediction.second, prediction.dim)
-        content[f"predicted_spectrum/{name}/free"] = mu
-    elif prediction.objective.rotation_invariant:
-        every = theory.stepwise.aligned_initialisation(initial, prediction.cross)
-        content[f"predicted_step_times/{name}/free"] = theory.stepwise.step_times(every.singular_values, every.gamma)
-        first = every.singular_values[0], every.gamma
-        content[f"predicted_loss/{name}/free"] = theory.stepwise.loss(time, *first)
-        content[f"predicted_eigenvalues/{name}/free"] = theory.stepwise.eigenvalues(time, *first)
+    if arm == "free":
+        curves = prediction.curves(trajectory.time.numpy(), trajectory.weights[0].double().numpy())
+        content |= {f"predicted_{curve}/{name}/free": values for curve, values in curves.items()}
     return content

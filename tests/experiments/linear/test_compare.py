@@ -15,7 +15,7 @@ from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear import judged
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
-from grassmann_ssl.experiments.linear.predictions import PREDICTED as OBJECTIVES
+from grassmann_ssl.experiments.linear.predictions import PREDICTED
 from grassmann_ssl.experiments.linear.summary import table
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.terminal import summary
@@ -26,6 +26,7 @@ from tests.commands import command
 from tests.experiments.progress import Interrupting
 from tests.readme import SEEDS
 
+OBJECTIVES = tuple(PREDICTED)
 TRACE = OBJECTIVES[2:]
 UNBOUNDED = OBJECTIVES[2:5]
 EPS = np.finfo(float).eps
