@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """Of log PR: its variance below and above with their degrees of freedom, how far the mean moves it, and its bias."""
+
+    sides: tuple[tuple[float, float], tuple[float, float]]
+    moved: float
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -99,18 +109,24 @@ class Sample:
         if self.units < UNITS or not self.square > 0 or not self.squared > 0:
             return Estimate(float("nan"), 1.0, float(d))
         value = self.squared / self.square
-        below, above, bias = self._jackknife(confidence)
+        below, above, bias = math.inf, math.inf, 0.0
+        if (jackknife := self._jackknife) is not None:
+            below, above = (
+                math.hypot(math.sqrt(v) * student(confidence, own), jackknife.moved) for v, own in jackknife.sides
+            )
+            bias = jackknife.bias
         low = value * math.exp(min(-bias, 0.0)) * max(1 - below / 2, 0.0) ** 2
         high = value * math.exp(max(-bias, 0.0)) * (1 + above / 2) ** 2
         return Estimate(*(min(max(v, 1.0), float(d)) for v in (value, low, high)))
 
-    def _jackknife(self, confidence: float) -> tuple[float, float, float]:
-        """How far log PR may be off to either side, infinite where the blocks do not tell it, and its bias."""
+    @cached_property
+    def _jackknife(self) -> Jackknife | None:
+        """How far log PR may be off; None where the blocks do not tell it."""
         count = len(self.sizes)
         whole = self.traces.sum(), self.pairs.sum()
         without = [without_each(m) for m in (self.traces, self.pairs)]
         if count < FEWEST or min(*whole, *without[0], *without[1]) <= 0:
-            return math.inf, math.inf, 0.0
+            return None
         logs, kept = np.log(without[0] / without[1]), math.log(whole[0] / whole[1])
         # h_bc = m + e_b + e_c + r_bc: r is what comes from pairs alone.
         off = ~np.eye(count, dtype=bool)
@@ -130,11 +146,8 @@ class Sample:
         )
         # The jackknife keeps the mean. Where one row moves it, the ratio with the mean kept is another one.
         moved = math.log(self.squared / self.square) - kept
-        below, above = (
-            math.hypot(math.sqrt(part + pairs) * student(confidence, own), moved)
-            for part, own in ((blocks, count - 1), (seen, freedom))
-        )
-        return below, above, (count - 1) * (float(logs.mean()) - kept)
+        sides = (blocks + pairs, count - 1.0), (seen + pairs, freedom)
+        return Jackknife(sides, moved, (count - 1) * (float(logs.mean()) - kept))
 
     def variance(self, confidence: float) -> Estimate:
         """tr S with a jackknife interval of its logarithm over the blocks; without an upper end for two: both are as far from the mean."""

@@ -20,7 +20,7 @@ SUM = 100.0  # weight of the two sums, which are known, against one point of the
 DRAWS = 8  # simulated samples for an interval
 GAP = 4.0  # ratio of neighbouring sample eigenvalues that a spectrum without a gap does not show
 SURE = 0.8  # share of the eigenvalues of a nearly square sample that are not near 0 by their nature
-SIDE = 48  # most of the smaller side of a simulated sample
+SIDE = 40  # most of the smaller side of a simulated sample
 GROUPS = 4  # of equal variances, for those dimensions of a simulated sample that are beyond as many times its rows
 
 

@@ -10,6 +10,7 @@ from grassmann_ssl.audit.numbers import SPECTRAL, entropy_rank
 from grassmann_ssl.audit.rule import participation
 from grassmann_ssl.audit.spectrum import (
     COARSE,
+    SIDE,
     bounds,
     gram_matrices,
     population_spectra,
@@ -128,7 +129,7 @@ def test_bounds_say_nothing_of_what_no_row_has_shown():
 def test_simulated_samples_are_smaller_of_the_same_shape_and_always_the_same():
     truth, draws = simulated(law("k^-1", 1024), 256)
     again = simulated(law("k^-1", 1024), 256)[1]
-    assert truth.shape == (192,) and draws.shape == (8, 192) and (draws == again).all()
+    assert truth.shape == (4 * SIDE,) and draws.shape == (8, 4 * SIDE) and (draws == again).all()
     assert 0.8 < entropy_rank(draws).mean() / entropy_rank(truth) < 1.25
 
 
