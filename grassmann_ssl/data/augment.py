@@ -125,7 +125,7 @@ class Augmentation:
         noise = None
         if self.noise:
             shape = (n, channels, self.size, self.size)
-            noise = self.noise * torch.randn(shape, device=device, generator=generator)
+            noise = torch.randn(shape, device=device, generator=generator).mul_(self.noise)
         sigmas = self.sigma[0] + (self.sigma[1] - self.sigma[0]) * sigma
         return Draw(
             boxes=boxes,

@@ -50,11 +50,12 @@ def judge(arm: Arm, material: Material) -> Judgement:
     seen = [embeddings(arm.method, first)]
     count = max(2, min(len(seen[0]["z"]), LIDAR_IMAGES))
     # LiDAR takes at least as many samples as views of each.
-    for k in range(
-        1, min(LIDAR_VIEWS, count, material.count)
-    ):  # the draw of one view at a time: noise is as large as the samples
-        view = material.view(k, JUDGED)
-        seen.append(embeddings(arm.method, view if k < 2 else view.first(count)))
+
+    def other(k: int) -> dict[str, Tensor]:
+        view = material.view(k, JUDGED)  # forgotten before the next is drawn: its noise is as large as the samples
+        return embeddings(arm.method, view if k < 2 else view.first(count))
+
+    seen += [other(k) for k in range(1, min(LIDAR_VIEWS, count, material.count))]
     moments = {name: SecondMoments.of(rows) for name, rows in seen[0].items()}
     summaries = {name: spectral_summary(m, center=True) for name, m in moments.items()}
 

@@ -10,15 +10,16 @@ import pytest
 from tests.readme import ROOT
 
 MEASURE = """
-import json, resource, sys
+import json, sys
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
+from tests.memory import peak
 
-def peak(data):
+def peak_of(data):
     train(TrainConfig.of(data=data, encoder="linear", augmentation="digits", steps=2, batch=16, records=2))
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak()
 
-print(json.dumps([peak(data) for data in sys.argv[1:]]))
+print(json.dumps([peak_of(data) for data in sys.argv[1:]]))
 """
 
 
