@@ -423,7 +423,7 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "grassmann_ssl/experiments/linear/collapse.py": (
         "tests/experiments/linear/test_collapse.py",
         (
-            ("(np.array(kinds) == kind)", "(np.array(kinds) == kinds)"),
+            ("(np.array(kinds) == predicted)", "(np.array(kinds) == kinds)"),
             ("< RANK_TOLERANCE * rank", "< rank"),
             ("< CONVERGED * speed.amax(-1)", "<= speed.amax(-1)"),
         ),

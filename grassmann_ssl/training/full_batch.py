@@ -87,7 +87,7 @@ def train_full_batch(
                 else:
                     lost |= ~torch.isfinite(torch.linalg.matrix_norm(gradient))
                     parameter.grad = torch.where(lost[..., None, None], 0, gradient)
-                    optimizer.step()
+                    optimizer.step(finite=True)
                 on_step()
     except KeyboardInterrupt:
         if not recorder.done:

@@ -145,15 +145,30 @@ class Inputs:
         return Moments(cross, zero, second, second, second, zero[..., 0])
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where runs ended: variances (B, S, d), decreasing, the logarithm (B, S) of their scale, and which converged (B, S)."""
+
+    variances: np.ndarray
+    log_scale: np.ndarray
+    converged: np.ndarray
+
+    def judged(self, b: int, inputs: Inputs) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Those of one noise level, by `judge`."""
+        return judge(self.variances[b], inputs.sigma[b].mean(), self.log_scale[b])
+
+
 def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcome:
     """Train every cell objective x constraint x noise x seed, classify its collapse, and compare with the prediction.
 
+    With a predictor the prediction is a stable solution, which a random start may miss: it is trained from near that solution, too.
     Ctrl-C keeps the completed pairs of objective and constraint.
     """
     run = Run(config)
     inputs = Inputs.of(config)
     moments = inputs.moments(run.device)
-    tick = ticking(progress, len(config.pairs) * config.steps)
+    trainings = sum(2 if constraint == "predictor" else 1 for _, constraint in config.pairs)
+    tick = ticking(progress, trainings * config.steps)
     initial = torch.randn(
         len(config.noise),
         config.seeds,
@@ -185,19 +200,26 @@ def _pair(
     on_step: Callable[[], object],
 ) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, np.ndarray]]:
     """One objective under one constraint: final variances (B, S, d), the cells of run.json, and a row of metrics per noise and seed."""
-    variances, log_scale, converged = _train(config, moments, inputs, initial, name, constraint, on_step)
+    ends = _train(config, moments, inputs, start_of(config, initial, constraint), name, constraint, on_step)
     predictions = [predict(config, name, constraint, factor) for factor in (1.0, 1 - MARGIN, 1 + MARGIN)]
+    near = None
+    if constraint == "predictor":
+        near = _train(config, moments, inputs, near_solution(config, initial), name, constraint, on_step)
     cells, rows = [], []
     for b, noise in enumerate(config.noise):
-        kinds, ranks, live = judge(variances[b], inputs.sigma[b].mean(), log_scale[b])
-        cells.append(_cell(name, constraint, noise, kinds, ranks, converged[b], [one[b] for one in predictions]))
+        kinds, ranks, live = ends.judged(b, inputs)
+        cell = _cell(name, constraint, noise, kinds, ranks, ends.converged[b], [one[b] for one in predictions])
+        if near is not None:
+            kinds_near, _, _ = near.judged(b, inputs)
+            cell["near_solution"] = _counted(kinds_near, near.converged[b], cell["predicted_kind"])
+        cells.append(cell)
         shared = {"objective": name, "constraint": constraint, "noise": noise}
         rows.append(
             {key: np.full(config.seeds, value) for key, value in shared.items()}
             | {"seed": np.arange(config.seeds), "kind": np.array(kinds), "effective_rank": ranks, "live": live}
-            | {"converged": converged[b]}
+            | {"converged": ends.converged[b]}
         )
-    return variances, cells, joined(rows)
+    return ends.variances, cells, joined(rows)
 
 
 def defined(name: str, constraint: str) -> bool:
@@ -278,30 +300,46 @@ def _predictor_variances(config: CollapseConfig, gamma: np.ndarray, sigma: np.nd
     return np.sort((sigma * upper**2)[: config.dim])[::-1]
 
 
+def start_of(config: CollapseConfig, initial: Tensor, constraint: str) -> Tensor:
+    """Initial weights (B, S, m, d): small, or orthonormal under a constraint and with a predictor, whose solution has a basin."""
+    start: Tensor = config.init_scale * initial
+    if constraint in ("stiefel", "grassmann"):
+        start = ARMS[constraint]().projx(initial)
+    elif constraint == "predictor":
+        start = torch.linalg.qr(initial)[0]
+    return start
+
+
+def near_solution(config: CollapseConfig, initial: Tensor) -> Tensor:
+    """Weights (B, S, m, d) whose columns span nearly the d modes of largest signal, in a random basis."""
+    top = torch.eye(*initial.shape[-2:], dtype=initial.dtype, device=initial.device)
+    weights: Tensor = top @ torch.linalg.qr(initial[..., : config.dim, :])[0] + config.init_scale * initial
+    return weights
+
+
 def _train(
     config: CollapseConfig,
     moments: Moments,
     inputs: Inputs,
-    initial: Tensor,
+    start: Tensor,
     name: str,
     constraint: str,
     on_step: Callable[[], object],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Final variances (B, S, d) of the embedding, decreasing, the logarithm (B, S) of their scale, and which runs converged (B, S)."""
+) -> Ends:
+    """Train one objective under one constraint from weights (B, S, m, d)."""
     rate = _learning_rate(config, inputs, name, constraint)
     if constraint == "predictor":
-        step, path = train_predictor(config, moments, initial, rate, on_step)
-        log_norm = torch.zeros(initial.shape[:2])
+        step, path = train_predictor(config, moments, start, rate, on_step)
+        log_norm = torch.zeros(start.shape[:2])
     else:
         arm = constraint if constraint in ("stiefel", "grassmann") else "free"
-        manifold = ARMS[arm]()
         goal = objective(name, **options_of(name, beta=config.beta))
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
         homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
         trajectory = train_full_batch(
             loss_of(config, moments, name, constraint),
-            config.init_scale * initial if arm == "free" else manifold.projx(initial),
-            manifold,
+            start,
+            ARMS[arm](),
             learning_rate=rate,
             steps=config.steps,
             log_every=max(1, config.steps // LOGS),
@@ -315,7 +353,7 @@ def _train(
     eye = torch.eye(config.dim, dtype=embedded.dtype)
     variances = torch.linalg.eigvalsh(torch.where(finite[..., None, None], embedded, eye)).flip(-1).clamp_min(0)
     variances = torch.where(finite[..., None], variances, torch.inf)
-    return variances.numpy(), 2 * log_norm.double().cpu().numpy(), settled(step, path)
+    return Ends(variances.numpy(), 2 * log_norm.double().cpu().numpy(), settled(step, path))
 
 
 def settled(step: Tensor, weights: Tensor) -> np.ndarray:
@@ -360,13 +398,13 @@ def directions(config: CollapseConfig) -> Tensor:
 
 
 def train_predictor(
-    config: CollapseConfig, moments: Moments, initial: Tensor, rate: float, on_step: Callable[[], object]
+    config: CollapseConfig, moments: Moments, start: Tensor, rate: float, on_step: Callable[[], object]
 ) -> tuple[Tensor, Tensor]:
     """SimSiam: weights W and a linear predictor W_p, initially I, trained against the other view under stop-gradient.
 
     Logged steps (K,) and the weights (K, B, S, m, d) there.
     """
-    noise_levels, seeds, m, d = initial.shape
+    noise_levels, seeds, m, d = start.shape
     cross, second = (v.expand(noise_levels, seeds, m, m).flatten(0, 1) for v in (moments.cross, moments.second))
 
     def step(weights: Tensor, predictor: Tensor, cross: Tensor, second: Tensor) -> dict[str, Tensor]:
@@ -376,10 +414,9 @@ def train_predictor(
             "predictor": residual.mT @ weights - config.predictor_decay * predictor,
         }
 
-    # Start in the basin of the non-collapsed solution, to see whether the constraint keeps it.
     state = {
-        "weights": torch.linalg.qr(initial.flatten(0, 1))[0],
-        "predictor": torch.eye(d, dtype=initial.dtype, device=initial.device).repeat(noise_levels * seeds, 1, 1),
+        "weights": start.flatten(0, 1),
+        "predictor": torch.eye(d, dtype=start.dtype, device=start.device).repeat(noise_levels * seeds, 1, 1),
     }
     run = simulate(
         step,
@@ -432,23 +469,33 @@ def _cell(
     """
     collapsed = sum(kind != "none" for kind in kinds)
     kind, rank = predicted[0]
-    right = converged & (np.array(kinds) == kind)
+    known = np.ones(len(kinds), dtype=bool)
     if constraint in ("stiefel", "grassmann") and rank is not None:
-        right &= np.abs(ranks - rank) < RANK_TOLERANCE * rank
+        known = np.abs(ranks - rank) < RANK_TOLERANCE * rank
     return {
         "objective": name,
         "constraint": constraint,
         "noise": noise,
-        "kinds": {kind: kinds.count(kind) for kind in KINDS},
         "seeds": len(kinds),
         "collapse_probability": collapsed / len(kinds),
         "wilson_95": list(wilson_interval(collapsed, len(kinds))),
         "effective_rank": float(np.median(ranks)),
         "predicted_kind": kind,
         "predicted_effective_rank": rank,
-        "converged": int(converged.sum()),
-        "as_predicted": None if kind is None else int(right.sum()),
         "on_boundary": len({kind for kind, _ in predicted}) > 1,
+        **_counted(kinds, converged, kind, known),
+    }
+
+
+def _counted(
+    kinds: list[str], converged: np.ndarray, predicted: str | None, known: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Seeds of each kind, those that converged, and those of them that are as predicted, by `known` too; None for no prediction."""
+    right = converged & (np.array(kinds) == predicted)
+    return {
+        "kinds": {kind: kinds.count(kind) for kind in KINDS},
+        "converged": int(converged.sum()),
+        "as_predicted": None if predicted is None else int((right if known is None else right & known).sum()),
     }
 
 
@@ -479,25 +526,28 @@ def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Findi
         own = [cell for cell in cells if cell["constraint"] == constraint and cell["predicted_kind"] is not None]
         if not own:
             continue
-        right, judged, seeds = (sum(cell[key] for cell in own) for key in ("as_predicted", "converged", "seeds"))
-        clear = [cell for cell in own if cell["converged"] and not cell["on_boundary"]]
-        wrong = [cell for cell in clear if 2 * cell["as_predicted"] <= cell["converged"]]
-        predicted = sum(cell["predicted_kind"] != "none" for cell in own)
-        measured = sum(2 * cell["collapse_probability"] > 1 for cell in own)
-        agreement = f"{right} of {judged} seeds as predicted" if judged else "no seed converged"
-        if judged < seeds:
-            agreement += f"; {seeds - judged} unconverged" if judged else ""
-        if constraint in ("stiefel", "grassmann"):
-            agreement += f", effective rank within {100 * RANK_TOLERANCE:g} %" if judged else ""
-        if wrong:
-            worst = ", ".join(f"{cell['objective']} at noise {cell['noise']:g}" for cell in wrong)
-            agreement += f"; most seeds otherwise in {len(wrong)} of {len(clear)} cells off the boundary: {worst}"
-        lines.append(
-            Finding(
-                f"{constraint}: cells that collapse",
-                f"{predicted} of {len(own)}",
-                f"{measured} of {len(own)}",
-                agreement,
-            )
-        )
+        lines.append(_finding(constraint, own, constraint in ("stiefel", "grassmann")))
+        near = [cell | cell["near_solution"] for cell in own if "near_solution" in cell]
+        if near:
+            lines.append(_finding(f"{constraint}, started near the predicted solution", near))
     return lines
+
+
+def _finding(what: str, own: list[dict[str, Any]], by_rank: bool = False) -> Finding:
+    right, judged, seeds = (sum(cell[key] for cell in own) for key in ("as_predicted", "converged", "seeds"))
+    clear = [cell for cell in own if cell["converged"] and not cell["on_boundary"]]
+    wrong = [cell for cell in clear if 2 * cell["as_predicted"] <= cell["converged"]]
+    predicted = sum(cell["predicted_kind"] != "none" for cell in own)
+    measured = sum(2 * cell["kinds"]["none"] < cell["seeds"] for cell in own)
+    agreement = f"{right} of {judged} seeds as predicted" if judged else "no seed converged"
+    if judged < seeds:
+        agreement += f"; {seeds - judged} unconverged" if judged else ""
+    if by_rank:
+        agreement += f", effective rank within {100 * RANK_TOLERANCE:g} %" if judged else ""
+    if wrong:
+        worst = ", ".join(f"{cell['objective']} at noise {cell['noise']:g}" for cell in wrong)
+        agreement += (
+            f"; half of the seeds or more otherwise in {len(wrong)} of {len(clear)} cells off the boundary: {worst}"
+        )
+    cells = f"of {len(own)}"
+    return Finding(f"{what}: cells that collapse", f"{predicted} {cells}", f"{measured} {cells}", agreement)
