@@ -52,7 +52,6 @@ def train_full_batch(
     gradient_of = getattr(loss, "gradient", None) or partial(_gradient, loss)
     recorder = Recorder(evenly_spaced(steps, log_every))
     log_norm = weights.new_zeros(weights.shape[:-2])
-    lost = torch.zeros_like(log_norm, dtype=torch.bool)  # runs on a manifold: the others carry their NaN themselves
     start = time.perf_counter()
 
     def recorded() -> Trajectory:
@@ -79,15 +78,14 @@ def train_full_batch(
                     loss=loss(parameter),
                     gradient_norm=torch.linalg.matrix_norm(manifold.egrad2rgrad(parameter, gradient)),
                     log_norm=log_norm,
-                    weights=torch.where(lost[..., None, None], torch.nan, parameter),
+                    weights=parameter,
                 )
             if step < steps:
                 if optimizer is None:
                     parameter.add_(gradient, alpha=-learning_rate)
                 else:
-                    lost |= ~torch.isfinite(torch.linalg.matrix_norm(gradient))
-                    parameter.grad = torch.where(lost[..., None, None], 0, gradient)
-                    optimizer.step(finite=True)
+                    parameter.grad = gradient
+                    optimizer.step(finite=True)  # a run that is not finite is the only one that its NaN reach
                 on_step()
     except KeyboardInterrupt:
         if not recorder.done:
