@@ -13,6 +13,10 @@ from grassmann_ssl.report.page import Page, Section
 from grassmann_ssl.report.style import LEGEND, SERIES, line, panels
 from grassmann_ssl.runs import Outcome
 
+PREDICTOR = (
+    "With a predictor, theory says which modes a stable solution keeps. Weights near it end there; orthonormal ones at random, as here, "
+    "may be outside its basin: the findings have both starts."
+)
 LETTER = {"none": "", "dimensional": "d", "complete": "c", "diverged": "∞"}
 
 
@@ -34,7 +38,8 @@ def page(outcome: Outcome) -> Page:
                 "∞ diverged. Thick line: where theory puts the boundary between collapse and none; a cross: most of the seeds that "
                 "converged end otherwise than predicted (in another kind or, under Stiefel and Grassmann, with another effective "
                 "rank); a tilde: most seeds had not converged, and count for nothing; a dot: no prediction. Theory is the limit of "
-                "infinite time: next to a boundary modes leave the origin too slowly for any finite run.",
+                "infinite time: next to a boundary modes leave the origin too slowly for any finite run."
+                + (f" {PREDICTOR}" if "predictor" in config["constraints"] else ""),
             ),
             Section(
                 "ranks",
