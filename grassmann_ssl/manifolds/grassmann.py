@@ -59,7 +59,7 @@ class Grassmann(OrthonormalMatrices):
         if x.shape[-2] == x.shape[-1]:
             # Gr(n, n) is one point. Computed, the projection would be rounding, which Adam and Muon scale up to a whole step.
             return 0 * (x * u)
-        return super().proju(x, u)
+        return minus_product(u, x, self._normal(x, u))
 
     def proju_(self, x: Tensor, u: Tensor, in_place: bool = True) -> Tensor:
         """`proju` in place of U, or of a new vector, for optimizers, which have gradients switched off."""
@@ -189,7 +189,7 @@ class Grassmann(OrthonormalMatrices):
         `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
         and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
         """
-        return self.proju(x, self.sharp(ehess) - u @ inner_products(x, egrad))
+        return self.proju_(x, minus_product(self.sharp(ehess), u, inner_products(x, egrad)), in_place=False)
 
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -81,6 +81,8 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         if not good:
             raise ValueError(f"shape must hold a point of {manifold}: {reason}")
         self.manifold, self.shape, self.dtype, self.device = manifold, tuple(shape), dtype, torch.device(device)
+        # One call, where solvers spend most of their time between two products.
+        self._is_dot = type(manifold) in (Grassmann, Stiefel) and dtype == torch.float64
         super().__init__(
             f"{manifold.name} manifold, points of shape {self.shape}", _dimension(manifold, self.shape, dtype)
         )
@@ -103,6 +105,8 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
 
     def inner_product(self, point: Tensor, tangent_vector_a: Tensor, tangent_vector_b: Tensor) -> float:
+        if self._is_dot:
+            return float(torch.dot(tangent_vector_a.reshape(-1), tangent_vector_b.reshape(-1)))
         products = self._call("inner", point, tangent_vector_a, tangent_vector_b)
         return float(products if products.numel() == 1 else products.sum())
 
@@ -188,7 +192,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
                 result = method(*tensors)
         except NotImplementedError as error:
             raise NotImplementedError(f"{self.manifold} has no {operation}, which this needs") from error
-        return result.as_subclass(Tensor)
+        return result if type(result) is Tensor else result.as_subclass(Tensor)
 
 
 def torch_function(manifold: TorchManifold | Product) -> Callable[[Callable[..., Tensor]], Function]:

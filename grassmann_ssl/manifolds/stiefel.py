@@ -86,7 +86,7 @@ class Stiefel(_Logarithms, OrthonormalMatrices):
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
         a = inner_products(x, egrad)
-        return self.proju(x, ehess - u @ ((a + a.mH) / 2))
+        return self.proju_(x, minus_product(ehess, u, (a + a.mH) / 2), in_place=False)
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         a = inner_products(x, u)
