@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.harness import paired, summary
 from grassmann_ssl.data import Moments, moments_of, triplets
 from grassmann_ssl.experiments.linear.compare import LAW, LOGGED, CompareConfig
-from grassmann_ssl.experiments.linear.predictions import predict
+from grassmann_ssl.experiments.linear.predictions.predict import predict
 from grassmann_ssl.manifolds import projector
 from grassmann_ssl.run import run as run_experiment
 from grassmann_ssl.training import ARMS, Trajectory, train_full_batch

@@ -179,11 +179,11 @@ def test_a_long_run_that_grows_or_lacks_a_step_is_not_reported(fault, said, monk
     if fault == "leak":
         # In large blocks, which the allocator cannot take from what other tests have given back.
         leaks = itertools.count()
-        leak = lambda self: kept.append(torch.ones(2**23 if next(leaks) % 40 == 0 else 1))  # noqa: E731
+        leak = lambda self, **known: kept.append(torch.ones(2**23 if next(leaks) % 40 == 0 else 1))  # noqa: E731
         monkeypatch.setattr(long_runs.RiemannianSGD, "step", leak)
     if fault == "drift":
         monkeypatch.setattr(
-            long_runs.RiemannianSGD, "step", lambda self: self.param_groups[0]["params"][0].data.add_(1e-6)
+            long_runs.RiemannianSGD, "step", lambda self, **known: self.param_groups[0]["params"][0].data.add_(1e-6)
         )
     if fault == "record":
         monkeypatch.setattr(long_runs, "evenly_spaced", lambda steps, every: range(steps))

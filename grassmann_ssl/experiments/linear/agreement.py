@@ -6,7 +6,7 @@ import numpy as np
 
 import theory
 from grassmann_ssl.experiments.linear import measure
-from grassmann_ssl.experiments.linear.predictions import Prediction
+from grassmann_ssl.experiments.linear.predictions.base import Prediction
 from grassmann_ssl.experiments.linear.verdicts import kinds_of, live_dimensions, unfinished
 from grassmann_ssl.metrics import first_crossing
 from grassmann_ssl.training import Trajectory

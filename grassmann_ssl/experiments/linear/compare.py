@@ -15,7 +15,8 @@ from grassmann_ssl.data import SOURCES, Moments, View, moments_of, triplets
 from grassmann_ssl.experiments.linear import summary
 from grassmann_ssl.experiments.linear.initialisation import horizon_steps, initialisation_law
 from grassmann_ssl.experiments.linear.judged import Judged, input_variance, judge
-from grassmann_ssl.experiments.linear.predictions import PREDICTED, LearningRate, Prediction, predict
+from grassmann_ssl.experiments.linear.predictions.base import LearningRate, Prediction
+from grassmann_ssl.experiments.linear.predictions.predict import PREDICTED, predict
 from grassmann_ssl.experiments.linear.verdicts import RULE
 from grassmann_ssl.objectives import Objective, objective, options_of
 from grassmann_ssl.objectives.registry import MomentLoss

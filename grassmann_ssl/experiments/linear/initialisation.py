@@ -14,7 +14,7 @@ from torch import Tensor
 import theory
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
-from grassmann_ssl.experiments.linear.predictions import Prediction
+from grassmann_ssl.experiments.linear.predictions.base import Prediction
 from grassmann_ssl.training import ARMS, train_full_batch
 
 

@@ -8,7 +8,7 @@ import torch
 
 from grassmann_ssl.data import Moments
 from grassmann_ssl.experiments.linear import agreement, measure
-from grassmann_ssl.experiments.linear.predictions import Prediction
+from grassmann_ssl.experiments.linear.predictions.base import Prediction
 from grassmann_ssl.training import Trajectory
 
 STORED = 40

@@ -15,7 +15,7 @@ from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear import judged
 from grassmann_ssl.experiments.linear.compare import CompareConfig
 from grassmann_ssl.experiments.linear.measure import collapse_slope
-from grassmann_ssl.experiments.linear.predictions import PREDICTED
+from grassmann_ssl.experiments.linear.predictions.predict import PREDICTED
 from grassmann_ssl.experiments.linear.summary import table
 from grassmann_ssl.objectives import trace_loss
 from grassmann_ssl.report.terminal import summary
