@@ -14,6 +14,13 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "geoopt", "numpy", "pymanopt", "scipy", "geomstats", "lightly")
+STATUS = Path("/proc/self/status")
+
+
+def resident_peak() -> int:
+    """VmHWM in bytes, the peak of this program alone; getrusage keeps that of the program which started it."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def seconds(step: Callable[[], object], calls: int, device: torch.device) -> float:

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.harness import environment, write
+from benchmarks.harness import environment, resident_peak, write
 from grassmann_ssl.data.array_files import load_array, load_column
 from grassmann_ssl.data.batches import Split, load_split
 from grassmann_ssl.data.stored import StoredImages
@@ -537,8 +537,7 @@ def _peak(reset: bool = False) -> int:
     """The most memory that this process held since the last reset."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
+    return resident_peak()
 
 
 def _bytes(value: Any) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers_losses as peers
-from benchmarks.harness import figures, paired
+from benchmarks.harness import STATUS, figures, paired, resident_peak
 from grassmann_ssl.objectives.noncontrastive import barlow_twins_normalised
 from grassmann_ssl.objectives.nt_xent import nt_xent
 from grassmann_ssl.objectives.sigreg import random_directions, sigreg
@@ -29,7 +29,7 @@ SLICES = 1024
 TEMPERATURE, LAMBDA, WEIGHTS = 0.5, 5e-3, (25.0, 25.0, 1.0)
 TOLERANCE = 1e-4  # relative, of float32 losses and gradients: sums of up to 8192^2 squares in another order
 OTHERS = {"SIGReg": "LeJEPA's authors"}  # the second peer where it is not solo-learn
-ROOT, STATUS = Path(__file__).parents[1], Path("/proc/self/status")
+ROOT = Path(__file__).parents[1]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -161,12 +161,6 @@ def grown(name: str, shape: tuple[int, int], side: str) -> int:
     before = resident_peak()
     step(loss, z)()
     return resident_peak() - before
-
-
-def resident_peak() -> int:
-    """VmHWM, the peak of this program alone; getrusage keeps that of the program which started it."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
 
 
 def markdown(results: list[dict[str, Any]]) -> list[str]:

@@ -79,9 +79,10 @@ def judge(arm: Arm, material: Material) -> Judgement:
 
 def collapse_verdict(arm: Arm, material: Material) -> dict[str, Any]:
     """The verdict of `judge` alone, as it is recorded."""
-    views = [material.view(k, JUDGED) for k in range(2)]
-    first, second = (embeddings(arm.method, view)["z"] for view in views)
-    return _verdict(arm, views[0], first, second)[0]
+    first = material.view(0, JUDGED)
+    z = embeddings(arm.method, first)["z"]
+    z_positive = embeddings(arm.method, material.view(1, JUDGED))["z"]  # whose view is forgotten at once, as in `judge`
+    return _verdict(arm, first, z, z_positive)[0]
 
 
 def _verdict(arm: Arm, view: EvaluationViews, z: Tensor, z_positive: Tensor) -> tuple[dict[str, Any], Audit]:

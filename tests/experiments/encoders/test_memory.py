@@ -11,13 +11,13 @@ from tests.readme import ROOT
 
 MEASURE = """
 import json, sys
+from benchmarks.harness import resident_peak
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from tests.memory import peak
 
 def peak_of(data):
     train(TrainConfig.of(data=data, encoder="linear", augmentation="digits", steps=2, batch=16, records=2))
-    return peak()
+    return resident_peak()
 
 print(json.dumps([peak_of(data) for data in sys.argv[1:]]))
 """

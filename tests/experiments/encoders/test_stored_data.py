@@ -54,13 +54,13 @@ class Spy:
 
 MEASURE = """
 import json, sys
+from benchmarks.harness import resident_peak
 from grassmann_ssl.experiments.encoders.train import train
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from tests.memory import peak
 
 def peak_of(data):
     train(TrainConfig.of(data="arrays:" + data, augmentation="stl", steps=3, batch=32, records=2))
-    return peak()
+    return resident_peak()
 
 print(json.dumps([peak_of(data) for data in sys.argv[1:]]))
 """

@@ -47,12 +47,12 @@ class Prediction(ABC):
     free_spectrum: ClassVar[str] = "covariance_eigenvalues"
     """which measured spectrum of free weights is drawn"""
 
-    @cached_property
+    @property
     def cross(self) -> Array:
         """Gamma, (m, m)."""
         return self.moments.cross.numpy()
 
-    @cached_property
+    @property
     def second(self) -> Array:
         """Sigma, (m, m)."""
         return self.moments.second.numpy()

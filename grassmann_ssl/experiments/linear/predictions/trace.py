@@ -19,12 +19,17 @@ class TracePrediction(Prediction):
         """C (m, m)."""
         return trace_matrix(self.objective.name, self.moments).numpy()
 
+    @cached_property
+    def modes(self) -> tuple[Array, Array]:
+        """Eigenvalues (m,) of C, increasing, and its eigenvectors (m, m)."""
+        return theory.constrained.spectrum(self.matrix)
+
     def learning_rate(self, arm: str) -> LearningRate:
         """A share of 1 / (lambda_m - lambda_1) under the constraint; of free weights, so that each mode grows by little in a step."""
         if arm != "free":
             limit = theory.constrained.max_learning_rate(self.matrix)
             return LearningRate.share(0.02, limit, "1 / (lambda_m - lambda_1)")
-        eigenvalues, _ = theory.constrained.spectrum(self.matrix)
+        eigenvalues, _ = self.modes
         limit = theory.constrained.max_free_learning_rate(self.matrix)
         # If every mode decays there is no slope to resolve, only a vanishing scale: larger steps.
         default = 0.1 / eigenvalues[-1] if eigenvalues[0] >= 0 else 0.005 / np.abs(eigenvalues).max()
@@ -32,11 +37,11 @@ class TracePrediction(Prediction):
         return LearningRate(float(default), limit, meaning)
 
     def _free(self) -> Array | str:
-        eigenvalues, bottom = theory.constrained.spectrum(self.matrix)
+        eigenvalues, bottom = self.modes
         return bottom[:, :1] if eigenvalues[0] < 0 else "the weights shrink to zero: the loss singles out no subspace"
 
     def _grassmann(self) -> Array:
-        return theory.constrained.spectrum(self.matrix)[1][:, : self.dim]
+        return self.modes[1][:, : self.dim]
 
     def curves(self, time: Array, initial: Array) -> dict[str, Array]:
         """singular_values (K, d) of exp(-2 C t) W(0), up to a factor at each time, of the first seed."""
