@@ -9,7 +9,7 @@ from inspect import signature
 import torch
 from torch import nn
 
-from grassmann_ssl.nn.resnet import DEPTHS, ResNet
+from grassmann_ssl.nn.resnet import DEPTHS, WIDTH, ResNet
 from grassmann_ssl.registry import Registry, is_own, own
 
 SMALLEST = 4  # least side of the images that conv takes
@@ -20,7 +20,7 @@ class Architecture:
     """A named encoder. A name FAMILY:NAME stands for all models of a family.
 
     make   its constructor, called with the arguments that it `takes` of name, in_channels, image_size, width, batch_norm and stem
-    width  its width where none is given; None where the architecture has its own, and its own batch norm
+    width  its width where none is given; None where the architecture has its own
     """
 
     name: str
@@ -72,7 +72,8 @@ def encoder(
     conv         three 3 x 3 convolutions of w, 2 w and 4 w channels, w = `width` = 16, the second and third of stride 2, each with batch
                  norm and relu, then an average to 2 x 2: 16 w = 256 features, 23,000 parameters for grey images; for images of 4 to 32
                  pixels
-    resnet18, resnet34, resnet50      with the stem cifar, stl or imagenet, see `ResNet`
+    resnet18, resnet34, resnet50      with the stem cifar, stl or imagenet and `width` = 64 channels in the first stage, see `ResNet`;
+                 8 w = 512 features, 2,048 of resnet50
     timm:NAME    any model of timm by its name, without classifier, untrained; made for images of this size where it takes `img_size`
     PACKAGE.MODULE:NAME      the module that your own function or class makes; it may take in_channels and image_size
     Without `batch_norm`, mlp and conv have biases in its place. `generator`, on the CPU, draws the initial weights and leaves torch's
@@ -110,7 +111,7 @@ def made(
     if width is not None and (kind.width is None or width < 1):
         with_width = ", ".join(other.name for other in ENCODERS.values() if other.width)
         raise ValueError(f"width must be at least 1, and is for {with_width} only; got {width} for {name}")
-    if not batch_norm and kind.width is None:
+    if not batch_norm and "batch_norm" not in kind.takes and name != "linear":  # which has none
         raise ValueError(f"batch_norm can be left out of mlp and conv only, not of {name}")
     given = {
         "name": name, "in_channels": in_channels, "image_size": image_size, "width": width or kind.width, "batch_norm": batch_norm,
@@ -179,7 +180,7 @@ for _one in (
     Architecture("linear", _linear, _PIXELS, 256),
     Architecture("mlp", _mlp, (*_PIXELS, "batch_norm"), 256),
     Architecture("conv", _conv, (*_PIXELS, "batch_norm"), 16),
-    *(Architecture(name, partial(ResNet, name), ("in_channels", "stem")) for name in DEPTHS),
+    *(Architecture(name, partial(ResNet, name), ("in_channels", "stem", "width"), WIDTH) for name in DEPTHS),
     Architecture("timm:NAME", _timm, ("name", "in_channels", "image_size")),
 ):
     ENCODERS.add(_one.name, _one)

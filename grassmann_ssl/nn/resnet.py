@@ -65,33 +65,36 @@ DEPTHS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+WIDTH = 64
 
 
 class ResNet(nn.Module):
     """ResNet-18, 34 or 50 without its classifier: images (n, c, h, w) -> representations (n, out_features) by global average pooling.
 
-    Names of modules and parameters are those of torchvision, less fc; initial weights as there (He normal, fan out). `stem`: imagenet is a
+    The four stages have 1, 2, 4 and 8 times `width` channels (4 times as many leave a bottleneck); 64 is the published width. Names of modules and parameters are those of torchvision, less fc; initial weights as there (He normal, fan out). `stem`: imagenet is a
     7 x 7 convolution of stride 2 and 3 x 3 max pooling of stride 2; stl the same convolution without pooling; cifar a 3 x 3 convolution
-    of stride 1, as in SimCLR on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem.
+    of stride 1, as in SimCLR on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem, or a width below 1.
     Source: He et al. 2016, arXiv 1512.03385, with the stride in the 3 x 3 convolution of a bottleneck.
     """
 
-    def __init__(self, name: str, in_channels: int = 3, stem: str = "imagenet") -> None:
+    def __init__(self, name: str, in_channels: int = 3, stem: str = "imagenet", width: int = WIDTH) -> None:
         super().__init__()
         if name not in DEPTHS:
             raise ValueError(f"unknown residual network {name!r}: known are {', '.join(DEPTHS)}{nearest(name, DEPTHS)}")
         if stem not in STEMS:
             raise ValueError(f"unknown stem {stem!r}: known are {', '.join(STEMS)}{nearest(stem, STEMS)}")
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
         block, depths = DEPTHS[name]
         side, stride, pooled = STEMS[stem]
-        self.conv1 = _convolution(in_channels, 64, side, stride)
-        self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        self.conv1 = _convolution(in_channels, width, side, stride)
+        self.bn1, self.relu = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pooled else nn.Identity()
-        self._inputs = 64
-        self.layer1 = self._stage(block, 64, depths[0], 1)
-        self.layer2 = self._stage(block, 128, depths[1], 2)
-        self.layer3 = self._stage(block, 256, depths[2], 2)
-        self.layer4 = self._stage(block, 512, depths[3], 2)
+        self._inputs = width
+        self.layer1 = self._stage(block, width, depths[0], 1)
+        self.layer2 = self._stage(block, 2 * width, depths[1], 2)
+        self.layer3 = self._stage(block, 4 * width, depths[2], 2)
+        self.layer4 = self._stage(block, 8 * width, depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.out_features = self._inputs
         for module in self.modules():

@@ -72,6 +72,18 @@ def test_stems_leave_so_many_pixels(stem, side):
     assert seen["shape"] == (2, 512, side, side)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_narrow_resnet_has_its_share_of_channels(name):
+    """Every count of channels but that of the images is a quarter of the usual one."""
+    with torch.device("meta"):
+        usual, narrow = (encoder(name, in_channels=3, image_size=16, width=width) for width in (None, 16))
+    assert narrow.out_features * 4 == usual.out_features
+    for (key, whole), part in zip(usual.state_dict().items(), narrow.state_dict().values(), strict=True):
+        fewer = [side // 4 if k == 0 or (k == 1 and key != "conv1.weight") else side for k, side in enumerate(whole.shape)]
+        assert list(part.shape) == fewer, key
+    assert narrow(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, narrow.out_features)
+
+
 def test_a_block_is_its_formula():
     torch.manual_seed(0)
     for name in ("resnet18", "resnet50"):
@@ -129,10 +141,11 @@ def test_timm_that_cannot_be_imported_is_said(monkeypatch):
         (lambda: encoder("conv", in_channels=0, image_size=8), "at least 1, got 0 and 8"),
         (lambda: ResNet("resnet18", stem="tiny"), "unknown stem 'tiny': known are imagenet, stl, cifar"),
         (lambda: ResNet("resnet20"), "unknown residual network 'resnet20'"),
+        (lambda: ResNet("resnet18", width=0), "width must be at least 1, got 0"),
         (lambda: encoder("mlp", in_channels=3, image_size=8, width=0), "width must be at least 1, .* got 0 for mlp"),
         (
-            lambda: encoder("resnet18", in_channels=3, image_size=8, width=32),
-            "for linear, mlp, conv only; got 32 for resnet18",
+            lambda: encoder("torch.nn:Identity", in_channels=3, image_size=8, width=32),
+            "for linear, mlp, conv, resnet18, resnet34, resnet50 only; got 32 for torch.nn:Identity",
         ),
         (
             lambda: encoder("resnet18", in_channels=3, image_size=8, batch_norm=False),

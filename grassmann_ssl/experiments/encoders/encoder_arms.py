@@ -164,7 +164,7 @@ def _encoder(config: TrainConfig, example: Tensor) -> nn.Module:
         (example.shape[1], example.shape[-1] if example.ndim == 4 else 1) if example.ndim in (2, 4) else (1, 1)
     )
     with setting("encoder"):
-        body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem)
+        body: Any = made(kind, in_channels=channels, image_size=size, stem=config.stem, width=config.width)
         if not isinstance(body, nn.Module):
             raise ConfigError(f"encoder: {config.encoder} must make a torch.nn.Module, got {type(body).__name__}")
     return body.cpu()

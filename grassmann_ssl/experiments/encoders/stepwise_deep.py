@@ -66,6 +66,8 @@ class StepwiseDeepConfig(LoggedConfig):
     data_options: Annotated[DataOptions, tyro.conf.arg(name=DataOptions.PREFIX)] = field(default_factory=DataOptions)
     encoder: Annotated[str, choice(ENCODERS)] = "conv"
     """encoder, as in train"""
+    width: int | None = None
+    """width of the encoder, as in train; a narrow resnet is a quick one"""
     objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = tuple(OBJECTIVES)
     """objectives to train; barlow_twins is without normalisation"""
     dim: int = 8
@@ -115,7 +117,7 @@ class StepwiseDeepConfig(LoggedConfig):
         """The settings of one training run. Raises ConfigError for settings that cannot be run."""
         return TrainConfig(
             objective=objective, lr=OBJECTIVES[objective], data=self.data, data_options=self.data_options,
-            encoder=self.encoder, dim=self.dim, batch=self.batch,
+            encoder=self.encoder, width=self.width, dim=self.dim, batch=self.batch,
             steps=self.steps, records=self.records, init_scale=init_scale, schedule="constant",
             optimizer_options=OptimizerOptions(momentum=0.0, weight_decay=0.0), seed=self.seed, device=self.device,
         )  # fmt: skip

@@ -60,6 +60,9 @@ class TrainConfig(LoggedConfig):
     """backbone; timm:NAME for a model of timm, PACKAGE.MODULE:NAME for a function of your own that makes one"""
     stem: Annotated[str, choice(CHOICES["stem"])] = "cifar"
     """stem of a resnet: cifar (3 x 3), stl or imagenet (7 x 7)"""
+    width: int | None = None
+    """width of the encoder: features of linear and mlp, channels of the first layer of conv and of the first stage of a resnet; by default
+    256, 16 and 64"""
     hidden: int = 64
     """hidden width of the projection head"""
     dim: int = 8
@@ -123,8 +126,9 @@ class TrainConfig(LoggedConfig):
                     self.need_one_of(name, known)
         self.architecture()
         self.need("predictor_every", "hidden", "dim", "accumulate", "steps", least=1)
-        if self.save_every is not None:
-            self.need("save_every", least=1)
+        for one in ("save_every", "width"):
+            if getattr(self, one) is not None:
+                self.need(one, least=1)
         self.need("records", "batch", least=2)
         self.need("lr", "init_scale", "predictor_alpha", "predictor_rate", above=0)
         self.need("momentum", "predictor_rho", *(() if "teacher" in self.own else ("teacher",)), least=0, most=0.9999)
@@ -139,6 +143,7 @@ class TrainConfig(LoggedConfig):
         constraint, optimizer, predictor = self.constraint_used(), self.optimizer_used(), self.predictor_used()
         idle: dict[str, str | bool] = {
             "stem": "stem" not in self.architecture().takes and f"with encoder {self.encoder}",
+            "width": self.architecture().width is None and f"with encoder {self.encoder}",
             "where": not (
                 constraint.rank_of_w or constraint.in_loss or optimizer.comparator or "constraint" in self.own
             )

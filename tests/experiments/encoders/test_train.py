@@ -163,11 +163,19 @@ def test_objectives_predictors_and_places_are_refused_as_the_table_says(constrai
         ({"constraint": "grassmann", "init_scale": 0.1}, "init_scale = 0.1 has no effect with constraint grassmann"),
         ({"stem": "stl"}, "stem = stl has no effect with encoder conv"),
         ({"save_every": 0}, "save_every must be finite and >= 1, got 0"),
+        ({"width": 0}, "width must be finite and >= 1, got 0"),
+        ({"encoder": "torch.nn:Flatten", "width": 4}, "width = 4 has no effect with encoder torch.nn:Flatten"),
     ],
 )
 def test_a_setting_without_effect_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         quick(**settings)
+
+
+@pytest.mark.parametrize(("encoder", "features"), [("conv", 16), ("mlp", 3), ("resnet18", 24)])
+def test_the_width_is_that_of_the_encoder(encoder, features):
+    arm = assemble(quick(encoder=encoder, width=3 if encoder != "conv" else 1), LIKE, ALONE)
+    assert arm.method.online.encoder.out_features == features
 
 
 def test_options_reach_what_they_are_of(split):
