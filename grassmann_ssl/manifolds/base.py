@@ -1,6 +1,7 @@
 """Common base of Gr(n, p) and St(n, p): orthonormal n x p matrices, real or complex, with the metric Re tr(U^H V)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import geoopt
@@ -21,8 +22,8 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
     `retraction` is the way back to the manifold: "cholesky-qr", "polar" or "exponential" (see `retr`). Float32, float64, complex64 or
     complex128, in full precision also under autocast; with "polar" also float16 and bfloat16 points, computed with in float32 and rounded
-    back. Subclasses define the tangent space by `_normal`, and another inner product by `flat` and `sharp`. Manifolds that compute the same
-    are equal. Raises ValueError for an unknown retraction.
+    back. Subclasses define the tangent space by `_normal`, the Hessian by `_turning`, and another inner product by `flat` and `sharp`.
+    Manifolds that compute the same are equal. Raises ValueError for an unknown retraction.
     """
 
     ndim = 2
@@ -98,6 +99,16 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """The Riemannian gradient of a function with Euclidean gradient U: the projection of `sharp(U)` onto the tangent space at X."""
         return self.proju(x, self.sharp(u))
+
+    def hessian_at(self, x: Tensor, egrad: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """(ehess, U) -> `ehess2rhess(X, egrad, ehess, U)`, where what depends on X alone is computed once."""
+        turning = self._turning(x, egrad)
+
+        def hessian(ehess: Tensor, u: Tensor) -> Tensor:
+            turned = minus_product(self.sharp(ehess), u, turning)
+            return minus_product(turned, x, self._normal(x, turned))
+
+        return hessian
 
     @in_full_precision
     def retr(self, x: Tensor, u: Tensor) -> Tensor:

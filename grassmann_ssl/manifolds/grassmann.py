@@ -189,7 +189,9 @@ class Grassmann(OrthonormalMatrices):
         `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
         and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
         """
-        return self.proju_(x, minus_product(self.sharp(ehess), u, inner_products(x, egrad)), in_place=False)
+        if x.shape[-2] == x.shape[-1]:
+            return 0 * (x * u)
+        return self.hessian_at(x, egrad)(ehess, u)
 
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -215,6 +217,9 @@ class Grassmann(OrthonormalMatrices):
     def _alignment(self, x: Tensor, y: Tensor) -> Tensor:
         """The unitary factor of X^H Y, which takes the basis X to the basis of span(X) nearest to Y."""
         return procrustes(self.whiten(x), self.whiten(y))[1].mH
+
+    def _turning(self, x: Tensor, egrad: Tensor) -> Tensor:
+        return inner_products(x, egrad)
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         return self.gram(x, u)  # EAS98, sec. 2.5.1

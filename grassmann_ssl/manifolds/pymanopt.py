@@ -40,6 +40,7 @@ from torch import Tensor
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, ProductBackend, TorchBackend
 from grassmann_ssl.manifolds.stiefel import CanonicalStiefel, Stiefel
+from grassmann_ssl.manifolds.trust_regions import TrustRegions
 from grassmann_ssl.registry import nearest
 
 try:
@@ -82,7 +83,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
             raise ValueError(f"shape must hold a point of {manifold}: {reason}")
         self.manifold, self.shape, self.dtype, self.device = manifold, tuple(shape), dtype, torch.device(device)
         # One call, where solvers spend most of their time between two products.
-        self._is_dot = type(manifold) in (Grassmann, Stiefel) and dtype == torch.float64
+        self.is_dot = type(manifold) in (Grassmann, Stiefel) and dtype == torch.float64
         super().__init__(
             f"{manifold.name} manifold, points of shape {self.shape}", _dimension(manifold, self.shape, dtype)
         )
@@ -105,12 +106,15 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return math.sqrt(math.prod(self.shape) / self.shape[-2])
 
     def inner_product(self, point: Tensor, tangent_vector_a: Tensor, tangent_vector_b: Tensor) -> float:
-        if self._is_dot:
-            return float(torch.dot(tangent_vector_a.reshape(-1), tangent_vector_b.reshape(-1)))
+        if self.is_dot:
+            product: float = torch.dot(tangent_vector_a.reshape(-1), tangent_vector_b.reshape(-1)).item()
+            return product
         products = self._call("inner", point, tangent_vector_a, tangent_vector_b)
         return float(products if products.numel() == 1 else products.sum())
 
     def norm(self, point: Tensor, tangent_vector: Tensor) -> float:
+        if self.is_dot:
+            return torch.linalg.vector_norm(tangent_vector).item()
         return float(torch.linalg.vector_norm(self._call("norm", point, tangent_vector)))
 
     def dist(self, point_a: Tensor, point_b: Tensor) -> float:
@@ -125,6 +129,9 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return tangent_vector
 
     def euclidean_to_riemannian_gradient(self, point: Tensor, euclidean_gradient: Tensor) -> Tensor:
+        if self.is_dot and not torch.is_grad_enabled():
+            gradient: Tensor = self.manifold.proju_(point, euclidean_gradient, in_place=False)
+            return gradient
         return self._call("egrad2rgrad", point, euclidean_gradient)
 
     def euclidean_to_riemannian_hessian(
@@ -147,6 +154,10 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return torch.cat([part.flatten(point.ndim - 1) for part in parts], -1)
 
     def retraction(self, point: Tensor, tangent_vector: Tensor) -> Tensor:
+        if self.is_dot and not torch.is_grad_enabled():
+            end = point.clone()
+            self.manifold.step_(end, tangent_vector)
+            return end
         return self._call("retr", point, tangent_vector)
 
     def exp(self, point: Tensor, tangent_vector: Tensor) -> Tensor:
@@ -163,7 +174,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
         return self.exp(point_a, self.log(point_a, point_b) / 2)
 
     def zero_vector(self, point: Tensor) -> Tensor:
-        return torch.zeros_like(point).as_subclass(Tensor)
+        return torch.zeros(point.shape, dtype=point.dtype, device=point.device)
 
     def random_point(self) -> Tensor:
         """Drawn with torch's default generator: `torch.manual_seed` makes it repeatable."""
@@ -262,7 +273,8 @@ def solve(
     about the square root of that. Steepest descent takes one more step after the point where its gradient was small enough.
     A loss with methods `gradient(X)` and `hessian(X, U)`, its Euclidean gradient and the derivative of that along U, is differentiated by
     these, which saves most of the time where they are products written by hand; any other by autograd.
-    Source of trust regions: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
+    Trust regions end as near to `min_gradient_norm` as it says; their inner iterations are `TrustRegions` of our own on Grassmann and
+    Stiefel in float64. Source: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
     Errors: ValueError for an unknown method, a start off the manifold and limits that are not positive, TypeError for a start
     that is no tensor; those of the loss as in `TorchBackend`.
     """
@@ -287,11 +299,13 @@ def solve(
         # Near the end the decrease of the loss drowns in its rounding, and steps are accepted on the word of the model; pymanopt takes
         # 1e3 eps of float64 for that rounding.
         options["rho_regularization"] = 1e3 * torch.finfo(start.dtype).eps / torch.finfo(torch.float64).eps
+    own = method == "trust-regions" and adapter.is_dot
+    solver = TrustRegions(backend, **options) if own else METHODS[method](**options)
     begin = time.perf_counter()
     iterations, stopping = 0, "Terminated - min grad norm reached at the start."
     if adapter.norm(point, problem.riemannian_gradient(point)) >= min_gradient_norm:
         try:
-            result = METHODS[method](**options).run(problem, initial_point=point)
+            result = solver.run(problem, initial_point=point)
             point, iterations, stopping = result.point, result.iterations, result.stopping_criterion
         except ZeroDivisionError:
             # The line searches divide by the squared gradient before they look at its size; hinges make it exactly 0.

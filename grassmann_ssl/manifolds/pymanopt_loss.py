@@ -3,7 +3,8 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -95,14 +96,20 @@ class TorchBackend:
 
         Raises as the class.
         """
+        product = self.hessian_at(point)(vector)
+        self._finite(product, "Hessian")
+        return product
+
+    def hessian_at(self, point: Tensor) -> Callable[[Tensor], Tensor]:
+        """`hessian` as a map of the vectors at one point, whose results are not checked."""
         self._second_order = True
         evaluation = self._at(point)
         if self.known is not None:
-            return self._finite(self.known.hessian(evaluation.x, vector), "Hessian")
+            return partial(self.known.hessian, evaluation.x)
         gradient = self._gradient(evaluation)
         if not gradient.requires_grad:  # a loss linear in X
-            return torch.zeros_like(gradient)
-        return self._derivative(gradient, evaluation.x, vector, "Hessian")
+            return lambda vector: torch.zeros_like(gradient)
+        return lambda vector: self._derivative(gradient, evaluation.x, vector)
 
     @property
     def latest(self) -> Tensor:
@@ -132,19 +139,24 @@ class TorchBackend:
                 at.gradient = self._finite(self.known.gradient(at.x), "gradient")
             return at.gradient
         if at.gradient is None or (self._second_order and not at.twice):
-            at.gradient = self._derivative(at.output, at.x, None, "gradient", twice=self._second_order)
+            at.gradient = self._derivative(at.output, at.x, None, twice=self._second_order)
+            self._finite(at.gradient, "gradient")
             at.twice = self._second_order
         return at.gradient
 
-    def _derivative(self, of: Tensor, x: Tensor, along: Tensor | None, name: str, twice: bool = False) -> Tensor:
+    def _derivative(self, of: Tensor, x: Tensor, along: Tensor | None, twice: bool = False) -> Tensor:
         (derivative,) = torch.autograd.grad(
             of, x, along, retain_graph=True, create_graph=twice, allow_unused=True, materialize_grads=True
         )
-        return self._finite(derivative, name)
+        return derivative
+
+    def refuse(self, name: str) -> NoReturn:
+        """Raises ValueError for a derivative that is not finite."""
+        raise ValueError(f"the {name} of the loss {name_of(self.loss)} must be finite, but holds NaN or infinity")
 
     def _finite(self, derivative: Tensor, name: str) -> Tensor:
         if not math.isfinite(torch.linalg.vector_norm(derivative.detach())):
-            raise ValueError(f"the {name} of the loss {name_of(self.loss)} must be finite, but holds NaN or infinity")
+            self.refuse(name)
         return derivative
 
 

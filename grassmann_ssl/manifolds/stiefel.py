@@ -85,8 +85,10 @@ class Stiefel(_Logarithms, OrthonormalMatrices):
     @in_full_precision
     def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
         """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
-        a = inner_products(x, egrad)
-        return self.proju_(x, minus_product(ehess, u, (a + a.mH) / 2), in_place=False)
+        return self.hessian_at(x, egrad)(ehess, u)
+
+    def _turning(self, x: Tensor, egrad: Tensor) -> Tensor:
+        return self._normal(x, egrad)
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         a = inner_products(x, u)

@@ -71,9 +71,10 @@ WIDTH = 64
 class ResNet(nn.Module):
     """ResNet-18, 34 or 50 without its classifier: images (n, c, h, w) -> representations (n, out_features) by global average pooling.
 
-    The four stages have 1, 2, 4 and 8 times `width` channels (4 times as many leave a bottleneck); 64 is the published width. Names of modules and parameters are those of torchvision, less fc; initial weights as there (He normal, fan out). `stem`: imagenet is a
-    7 x 7 convolution of stride 2 and 3 x 3 max pooling of stride 2; stl the same convolution without pooling; cifar a 3 x 3 convolution
-    of stride 1, as in SimCLR on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem, or a width below 1.
+    The four stages have 1, 2, 4 and 8 times `width` channels (4 times as many leave a bottleneck); 64 is the published width. Names of
+    modules and parameters are those of torchvision, less fc; initial weights as there (He normal, fan out). `stem`: imagenet is a 7 x 7
+    convolution of stride 2 and 3 x 3 max pooling of stride 2; stl the same convolution without pooling; cifar a 3 x 3 convolution of
+    stride 1, as in SimCLR on CIFAR-10 (arXiv 2002.05709, App. B.9). Raises ValueError for an unknown name or stem, or a width below 1.
     Source: He et al. 2016, arXiv 1512.03385, with the stride in the 3 x 3 convolution of a bottleneck.
     """
 

@@ -79,7 +79,9 @@ def test_a_narrow_resnet_has_its_share_of_channels(name):
         usual, narrow = (encoder(name, in_channels=3, image_size=16, width=width) for width in (None, 16))
     assert narrow.out_features * 4 == usual.out_features
     for (key, whole), part in zip(usual.state_dict().items(), narrow.state_dict().values(), strict=True):
-        fewer = [side // 4 if k == 0 or (k == 1 and key != "conv1.weight") else side for k, side in enumerate(whole.shape)]
+        fewer = [
+            side // 4 if k == 0 or (k == 1 and key != "conv1.weight") else side for k, side in enumerate(whole.shape)
+        ]
         assert list(part.shape) == fewer, key
     assert narrow(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, narrow.out_features)
 
