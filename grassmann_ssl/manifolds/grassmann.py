@@ -227,4 +227,4 @@ class Grassmann(OrthonormalMatrices):
     def _turn(self, factor: Tensor) -> Tensor | None:
         if self.retraction == "polar":
             return None
-        return minus_product(factor, factor, factor.mH @ factor, 0.5, 1.5)
+        return minus_product(factor, factor, inner_products(factor, factor), 0.5, 1.5)

@@ -9,6 +9,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from grassmann_ssl.manifolds.applied import applied
+from grassmann_ssl.manifolds.tall import product
 
 DOUBLINGS = 2
 BLOCK, BLOCKS, ARC_BLOCKS = 4, 4, 6
@@ -165,7 +166,7 @@ def minus_product(u: Tensor, x: Tensor, a: Tensor, scale: float = 1.0, beta: flo
         return torch.addmm(u, x, a, alpha=-scale, beta=beta)
     if u.shape == x.shape and u.ndim == 3 and a.ndim == 3 and len(u) < MANY:
         return torch.baddbmm(u, x, a, alpha=-scale, beta=beta)
-    return torch.sub(u if beta == 1 else beta * u, x @ a, alpha=scale)
+    return torch.sub(u if beta == 1 else beta * u, product(x, a), alpha=scale)
 
 
 def minus_product_(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
@@ -174,4 +175,4 @@ def minus_product_(u: Tensor, x: Tensor, a: Tensor) -> Tensor:
         return u.addmm_(x, a, alpha=-1)
     if u.ndim == 3 and x.ndim == 3 and len(u) < MANY:
         return u.baddbmm_(x, a, alpha=-1)
-    return u.sub_(x @ a)
+    return u.sub_(product(x, a))

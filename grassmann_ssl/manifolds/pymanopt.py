@@ -114,7 +114,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
 
     def norm(self, point: Tensor, tangent_vector: Tensor) -> float:
         if self.is_dot:
-            return torch.linalg.vector_norm(tangent_vector).item()
+            return float(torch.linalg.vector_norm(tangent_vector))
         return float(torch.linalg.vector_norm(self._call("norm", point, tangent_vector)))
 
     def dist(self, point_a: Tensor, point_b: Tensor) -> float:

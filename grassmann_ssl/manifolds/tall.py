@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.small import small_product
+
 ROWS = 8192
 
 
@@ -22,7 +24,10 @@ def inner_products(u: Inexact[Tensor, " *b n p"], v: Inexact[Tensor, " *c n q"])
 
 def product(a: Inexact[Tensor, " *b n q"], b: Inexact[Tensor, " *c q p"], out: Tensor | None = None) -> Tensor:
     """A B; leading dimensions broadcast. torch.matmul takes 3 us to find that two batches are alike."""
-    multiply = torch.bmm if a.ndim == b.ndim == 3 and len(a) == len(b) else torch.matmul
+    stacks = a.ndim == b.ndim == 3 and len(a) == len(b)
+    if stacks and (small := small_product(a, b, out)) is not None:
+        return small
+    multiply = torch.bmm if stacks else torch.matmul
     result: Tensor = multiply(a, b) if out is None else multiply(a, b, out=out)
     return result
 
