@@ -1,11 +1,13 @@
 """Orthonormalisation: p x p factors T of a Gram matrix G = Z^H Z with (Z T)^H (Z T) = I, and Householder QR for any Z."""
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from grassmann_ssl.manifolds.applied import watched
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.tall import ROWS, inner_products
 
@@ -19,9 +21,18 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     """
     factor = torch.linalg.cholesky_ex(gram)[0]
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+    make = torch.eye if watched(gram) or type(gram) is not Tensor else _identity
+    inverse: Tensor = torch.linalg.solve_triangular(
+        factor, make(gram.shape[-1], dtype=gram.dtype, device=gram.device), upper=False
+    )
     return inverse.mH
+
+
+@cache
+def _identity(p: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """torch.eye, kept: for small matrices it takes as long as a product. Nobody writes to it."""
+    with torch.inference_mode(False):
+        return torch.eye(p, dtype=dtype, device=device)
 
 
 def polar_factor(

@@ -36,9 +36,9 @@ def norm(u: Inexact[Tensor, " *b n p"], keepdim: bool = False) -> Float[Tensor, 
     """||U||_F (...,), or (..., 1, 1) with `keepdim`; its gradient is 0 at U = 0."""
     size: Tensor
     if u.shape[-2] <= ROWS:
-        size = torch.linalg.matrix_norm(u, keepdim=keepdim)
+        size = torch.linalg.vector_norm(u, dim=(-2, -1), keepdim=keepdim)
         return size
-    blocks, rest = (torch.linalg.matrix_norm(part) for part in _split(u))
+    blocks, rest = (torch.linalg.vector_norm(part, dim=(-2, -1)) for part in _split(u))
     size = torch.linalg.vector_norm(torch.cat([blocks, rest[..., None]], -1), dim=-1)
     return size[..., None, None] if keepdim else size
 

@@ -447,8 +447,11 @@ def finite_norm(gradients: list[Tensor]) -> Tensor | bool:
     sparse ones.
     """
     refuse_sparse(gradients)
-    norms = torch._foreach_norm(gradients)
-    norm = whole(torch.linalg.vector_norm(torch.stack([one.to(norms[0].device) for one in norms])))
+    if len(gradients) == 1:
+        norm = whole(torch.linalg.vector_norm(gradients[0]))
+    else:
+        norms = torch._foreach_norm(gradients)
+        norm = whole(torch.linalg.vector_norm(torch.stack([one.to(norms[0].device) for one in norms])))
     return torch.isfinite(norm) if device_side(norm) else math.isfinite(norm)
 
 
