@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 import tyro
+from threadpoolctl import threadpool_limits
 
 from benchmarks import (
     audit,
@@ -60,7 +61,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Config:
-    """Time our code against its peers, side by side in one process with one torch thread."""
+    """Time our code against its peers, side by side in one process with one thread."""
 
     cases: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(CASES) + "} ...")] = tuple(CASES)
     """cases to run, of those in brackets; default: all"""
@@ -84,6 +85,7 @@ def main() -> int:
         print(f"error: {device} is not there", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy's BLAS, too: peers are not to have a core more
     for case in config.cases:
         try:
             records = CASES[case].run(device, config.repeats)
