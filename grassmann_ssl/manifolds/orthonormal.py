@@ -11,6 +11,9 @@ from grassmann_ssl.manifolds.applied import watched
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.tall import ROWS, inner_products
 
+KEPT = 64
+"""side of the largest identity that is kept"""
+
 
 def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p p"]:
     """T = R^{-1}, upper triangular with positive diagonal, where R^H R = G: Z T is the Q factor of Z.
@@ -21,18 +24,19 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     """
     factor = torch.linalg.cholesky_ex(gram)[0]
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
-    make = torch.eye if watched(gram) or type(gram) is not Tensor else _identity
-    inverse: Tensor = torch.linalg.solve_triangular(
-        factor, make(gram.shape[-1], dtype=gram.dtype, device=gram.device), upper=False
-    )
+    p = gram.shape[-1]
+    # Not on a GPU, where the identity of a graph that is being captured lives no longer than the graph.
+    kept = gram.is_cpu and p <= KEPT and type(gram) is Tensor and not watched(gram)
+    identity = _identity(p, gram.dtype) if kept else torch.eye(p, dtype=gram.dtype, device=gram.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
     return inverse.mH
 
 
 @cache
-def _identity(p: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """torch.eye, kept: for small matrices it takes as long as a product. Nobody writes to it."""
+def _identity(p: int, dtype: torch.dtype) -> Tensor:
+    """torch.eye, kept, since it takes as long as a product of small matrices. Nobody writes to it."""
     with torch.inference_mode(False):
-        return torch.eye(p, dtype=dtype, device=device)
+        return torch.eye(p, dtype=dtype, device="cpu")
 
 
 def polar_factor(

@@ -273,8 +273,8 @@ def solve(
     about the square root of that. Steepest descent takes one more step after the point where its gradient was small enough.
     A loss with methods `gradient(X)` and `hessian(X, U)`, its Euclidean gradient and the derivative of that along U, is differentiated by
     these, which saves most of the time where they are products written by hand; any other by autograd.
-    Trust regions end as near to `min_gradient_norm` as it says; their inner iterations are `TrustRegions` of our own on Grassmann and
-    Stiefel in float64. Source: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
+    On Grassmann and Stiefel in float64 the inner iterations of trust regions are ours (`TrustRegions`), and go no further than
+    `min_gradient_norm` asks for. Source: Absil, Baker, Gallivan 2007, Found. Comput. Math. 7, 303.
     Errors: ValueError for an unknown method, a start off the manifold and limits that are not positive, TypeError for a start
     that is no tensor; those of the loss as in `TorchBackend`.
     """
