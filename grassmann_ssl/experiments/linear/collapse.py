@@ -29,16 +29,7 @@ OBJECTIVES = (
     "linear_noncontrastive",
     "squared_noncontrastive",
 )
-CONSTRAINTS = (
-    "free",
-    "weight_decay",
-    "orthogonality",
-    "variance",
-    "sliced_normality",
-    "predictor",
-    "stiefel",
-    "grassmann",
-)
+ORTHONORMAL = ("stiefel", "grassmann")
 KINDS = ("none", "dimensional", "complete", "diverged")
 # Cells whose predicted kind changes with this relative change of the noise are on a boundary, where convergence is arbitrarily slow.
 MARGIN = 0.05
@@ -47,6 +38,41 @@ CONVERGED = 1e-2  # weights that move slower than this share of their greatest s
 STILL = 1e-9  # or that moved, since the step logged before the last, by less than this share of their size
 # Orthonormal weights cannot collapse by construction: there the effective rank is what a prediction can get wrong.
 RANK_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A term of the loss, times the setting of its name.
+
+    of          (moments, directions) -> the term as a function of weights (..., m, d)
+    attraction  (strength, d) -> the most that it adds to the b_j of a mode
+    """
+
+    of: Callable[[Moments, Tensor], Callable[[Tensor], Tensor]]
+    attraction: Callable[[float, int], float]
+
+
+PENALTIES = {
+    "weight_decay": Penalty(
+        lambda moments, directions: lambda w: penalties.weight_decay(weights=w),
+        lambda strength, d: strength / 4,
+    ),
+    "orthogonality": Penalty(
+        lambda moments, directions: lambda w: penalties.orthogonality(weights=w),
+        lambda strength, d: strength,
+    ),
+    "variance": Penalty(
+        lambda moments, directions: lambda w: penalties.variance(second=w.mT @ moments.second @ w),
+        lambda strength, d: strength,
+    ),
+    "sliced_normality": Penalty(
+        lambda moments, directions: (
+            lambda w: penalties.sliced_normality_gaussian(second=w.mT @ moments.second @ w, directions=directions)
+        ),
+        lambda strength, d: float(theory.sigreg.attraction(1.0, d, strength)),
+    ),
+}
+CONSTRAINTS = ("free", *PENALTIES, "predictor", *ORTHONORMAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +270,7 @@ def judge(
 def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> np.ndarray | None:
     """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown."""
     d = config.dim
-    if constraint in ("stiefel", "grassmann"):
+    if constraint in ORTHONORMAL:
         return constrained_variances(config, inputs, name)
     if constraint == "predictor":
         return np.stack([_predictor_variances(config, g, s) for g, s in zip(inputs.gamma, inputs.sigma, strict=True)])
@@ -255,7 +281,7 @@ def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, const
             return None
         alignment = ((inputs.sigma - inputs.gamma) / inputs.sigma)[:, :d]
         return np.stack([theory.sigreg.variances(a, config.sliced_normality) for a in alignment])
-    strength = {constraint: getattr(config, constraint)} if constraint != "free" else {}
+    strength = {constraint: getattr(config, constraint)} if constraint in PENALTIES else {}
     result = []
     for g, s in zip(inputs.gamma, inputs.sigma, strict=True):
         if name == "infonce":
@@ -303,7 +329,7 @@ def _predictor_variances(config: CollapseConfig, gamma: np.ndarray, sigma: np.nd
 def start_of(config: CollapseConfig, initial: Tensor, constraint: str) -> Tensor:
     """Initial weights (B, S, m, d): small, or orthonormal under a constraint and with a predictor, whose solution has a basin."""
     start: Tensor = config.init_scale * initial
-    if constraint in ("stiefel", "grassmann"):
+    if constraint in ORTHONORMAL:
         start = ARMS[constraint]().projx(initial)
     elif constraint == "predictor":
         start = torch.linalg.qr(initial)[0]
@@ -332,7 +358,7 @@ def _train(
         step, path = train_predictor(config, moments, start, rate, on_step)
         log_norm = torch.zeros(start.shape[:2])
     else:
-        arm = constraint if constraint in ("stiefel", "grassmann") else "free"
+        arm = constraint if constraint in ORTHONORMAL else "free"
         goal = objective(name, **options_of(name, beta=config.beta))
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
         homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
@@ -371,20 +397,11 @@ def loss_of(config: CollapseConfig, moments: Moments, name: str, constraint: str
     goal = objective(name, **options_of(name, beta=config.beta))
     assert goal.from_moments is not None
     base = goal.from_moments(moments)
-    if constraint == "weight_decay":
-        return lambda w: base(w) + config.weight_decay * penalties.weight_decay(weights=w)
-    if constraint == "orthogonality":
-        return lambda w: base(w) + config.orthogonality * penalties.orthogonality(weights=w)
-    if constraint == "variance":
-        return lambda w: base(w) + config.variance * penalties.variance(second=w.mT @ moments.second @ w)
-    if constraint == "sliced_normality":
-        u = directions(config).to(moments.second)
-        return lambda w: (
-            base(w)
-            + config.sliced_normality
-            * penalties.sliced_normality_gaussian(second=w.mT @ moments.second @ w, directions=u)
-        )
-    return base
+    if constraint not in PENALTIES:
+        return base
+    strength = getattr(config, constraint)
+    term = PENALTIES[constraint].of(moments, directions(config).to(moments.second))
+    return lambda w: base(w) + strength * term(w)
 
 
 def directions(config: CollapseConfig) -> Tensor:
@@ -444,12 +461,8 @@ def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint
         attraction = theory.regularisation.quartic(
             name, inputs.gamma.ravel(), inputs.sigma.ravel(), beta=config.beta
         ).attraction
-    penalty = {
-        "weight_decay": config.weight_decay / 4,
-        "orthogonality": config.orthogonality,
-        "variance": config.variance,
-        "sliced_normality": float(theory.sigreg.attraction(1.0, config.dim, config.sliced_normality)),
-    }.get(constraint, 0.0)
+    added = PENALTIES.get(constraint)
+    penalty = added.attraction(getattr(config, constraint), config.dim) if added else 0.0
     return 0.1 / (float(np.abs(attraction).max()) + penalty)
 
 
@@ -470,7 +483,7 @@ def _cell(
     collapsed = sum(kind != "none" for kind in kinds)
     kind, rank = predicted[0]
     known = np.ones(len(kinds), dtype=bool)
-    if constraint in ("stiefel", "grassmann") and rank is not None:
+    if constraint in ORTHONORMAL and rank is not None:
         known = np.abs(ranks - rank) < RANK_TOLERANCE * rank
     return {
         "objective": name,
@@ -526,7 +539,7 @@ def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Findi
         own = [cell for cell in cells if cell["constraint"] == constraint and cell["predicted_kind"] is not None]
         if not own:
             continue
-        lines.append(_finding(constraint, own, constraint in ("stiefel", "grassmann")))
+        lines.append(_finding(constraint, own, constraint in ORTHONORMAL))
         near = [cell | cell["near_solution"] for cell in own if "near_solution" in cell]
         if near:
             lines.append(_finding(f"{constraint}, started near the predicted solution", near))
