@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from grassmann_ssl.manifolds.applied import watched
 from grassmann_ssl.manifolds.matrix_functions import minus_product
 from grassmann_ssl.manifolds.tall import ROWS, inner_products
 
@@ -26,7 +25,7 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
     # Inverting the small triangle and one product is faster than a triangular solve with n right-hand sides, and as accurate here.
     p = gram.shape[-1]
     # Not on a GPU, where the identity of a graph that is being captured lives no longer than the graph.
-    kept = gram.is_cpu and p <= KEPT and type(gram) is Tensor and not watched(gram)
+    kept = gram.is_cpu and p <= KEPT and type(gram) is Tensor and not torch.compiler.is_compiling()
     identity = _identity(p, gram.dtype) if kept else torch.eye(p, dtype=gram.dtype, device=gram.device)
     inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
     return inverse.mH
@@ -35,8 +34,7 @@ def cholesky_factor(gram: Inexact[Tensor, " *b p p"]) -> Inexact[Tensor, " *b p 
 @cache
 def _identity(p: int, dtype: torch.dtype) -> Tensor:
     """torch.eye, kept, since it takes as long as a product of small matrices. Nobody writes to it."""
-    with torch.inference_mode(False):
-        return torch.eye(p, dtype=dtype, device="cpu")
+    return torch.eye(p, dtype=dtype, device="cpu")
 
 
 def polar_factor(

@@ -1,5 +1,6 @@
 """The polar factor of a Gram matrix against the inverse root by eigenvalues, where its steps are only just enough; Cholesky's factor."""
 
+import inspect
 import math
 
 import pytest
@@ -31,23 +32,25 @@ def test_the_polar_factor_is_the_inverse_root_at_the_longest_step(steps, share, 
         assert (found.double() - expected).abs().max() <= 16 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("p", [3, KEPT + 1])
-def test_the_cholesky_factor_wherever_it_is_first_asked_for(p):
-    """A kept identity that inference, a transform or a device left behind would be refused, or wrong, later on."""
+# Sides that no other test has, so that what is kept is made here.
+@pytest.mark.parametrize(("p", "first"), [(61, "inference"), (62, "meta"), (KEPT + 1, "meta")])
+def test_the_cholesky_factor_wherever_it_is_first_asked_for(p, first):
+    """A kept identity that inference or a default device left behind would be refused, or wrong, later on."""
     z = torch.randn(2 * p, p, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def error(factor):
         return (factor.mT @ z.mT @ z @ factor - torch.eye(p, dtype=torch.float64)).abs().max()
 
     bound = 50 * p * torch.finfo(torch.float64).eps * torch.linalg.cond(z) ** 2
-    for _ in range(2):
-        with torch.inference_mode():
-            assert error(cholesky_factor(z.mT @ z)) <= bound
-        with torch.device("meta"):
+    contexts = {"inference": torch.inference_mode(), "meta": torch.device("meta")}
+    for name in (first, "inference", "meta"):
+        with contexts[name]:
             factor = cholesky_factor(z.mT @ z)
         assert error(factor) <= bound
         gram = (z.mT @ z).requires_grad_()
         cholesky_factor(gram).sum().backward()
         assert torch.isfinite(gram.grad).all()
+        compiled = torch.compile(inspect.unwrap(cholesky_factor), backend="eager", fullgraph=True)
+        assert error(compiled(z.mT @ z)) <= bound
         both = torch.func.vmap(cholesky_factor)(torch.stack([gram.detach()] * 2))
         assert error(both[1]) <= bound
