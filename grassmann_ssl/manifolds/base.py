@@ -22,8 +22,8 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
 
     `retraction` is the way back to the manifold: "cholesky-qr", "polar" or "exponential" (see `retr`). Float32, float64, complex64 or
     complex128, in full precision also under autocast; with "polar" also float16 and bfloat16 points, computed with in float32 and rounded
-    back. Subclasses define the tangent space by `_normal`, the Hessian by `_turning`, and another inner product by `flat` and `sharp`.
-    Manifolds that compute the same are equal. Raises ValueError for an unknown retraction.
+    back. Subclasses define the tangent space by `_normal`, and another inner product by `flat` and `sharp`. Manifolds that compute the same
+    are equal. Raises ValueError for an unknown retraction.
     """
 
     ndim = 2
@@ -100,13 +100,23 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         """The Riemannian gradient of a function with Euclidean gradient U: the projection of `sharp(U)` onto the tangent space at X."""
         return self.proju(x, self.sharp(u))
 
+    @in_full_precision
+    def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
+        """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U A, where X A is the normal part of egrad.
+
+        `ehess` is the derivative of the Euclidean gradient along U. On the Grassmannian A = X^H egrad, which is Hermitian for functions of
+        the subspace, f(X Q) = f(X), and the Hessian self-adjoint: EAS98, eq. (2.71). On the Stiefel manifold A is its Hermitian part:
+        AMS08, sec. 5.3.
+        """
+        return self.hessian_at(x, egrad)(ehess, u)
+
     def hessian_at(self, x: Tensor, egrad: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(ehess, U) -> `ehess2rhess(X, egrad, ehess, U)`, where what depends on X alone is computed once."""
-        turning = self._turning(x, egrad)
+        normal = self._normal_of_sharp(x, egrad)
 
         def hessian(ehess: Tensor, u: Tensor) -> Tensor:
-            turned = minus_product(self.sharp(ehess), u, turning)
-            return minus_product(turned, x, self._normal(x, turned))
+            turned = minus_product(self.sharp(ehess), u, normal)
+            return minus_product_(turned, x, self._normal(x, turned))
 
         return hessian
 
@@ -266,6 +276,10 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         """A (..., p, p), where X A is the part of U normal to the tangent space at X."""
         raise NotImplementedError
+
+    def _normal_of_sharp(self, x: Tensor, egrad: Tensor) -> Tensor:
+        """`_normal` of `sharp(egrad)`."""
+        return self._normal(x, egrad)
 
     def _place(self, size: tuple[Any, ...], dtype: torch.dtype | None) -> tuple[tuple[int, ...], torch.dtype]:
         """Checked shape and dtype of a new point."""

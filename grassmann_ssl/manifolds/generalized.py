@@ -7,7 +7,7 @@ from torch import Tensor
 
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.orthonormal import cholesky_factor, householder_qr
-from grassmann_ssl.manifolds.tall import norm
+from grassmann_ssl.manifolds.tall import inner_products, norm
 from grassmann_ssl.precision import FULL, HALF, in_full_precision, no_autocast
 
 
@@ -90,6 +90,9 @@ class GeneralizedGrassmann(Grassmann):
         """B^{-1} V. Raises TypeError where V has another dtype than B."""
         self._require_dtype(v)
         return torch.cholesky_solve(v, self.factor).contiguous()  # solvers store by columns
+
+    def _normal_of_sharp(self, x: Tensor, egrad: Tensor) -> Tensor:
+        return inner_products(x, egrad)  # B and its inverse cancel
 
     @in_full_precision
     def projx(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The Grassmann manifold Gr(n, p): p-dimensional subspaces of R^n or C^n, each given by any orthonormal basis."""
 
 import math
+from collections.abc import Callable
 
 import geoopt
 import torch
@@ -182,16 +183,11 @@ class Grassmann(OrthonormalMatrices):
         second = 2 * ((uu * vv.mT) - (uv * uv.mT)).sum((-2, -1)).real
         return (first + second) / 2
 
-    @in_full_precision
-    def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
-        """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U X^H egrad.
-
-        `ehess` is the derivative of the Euclidean gradient along U. For functions of the subspace, f(X Q) = f(X), X^H egrad is Hermitian
-        and the Hessian self-adjoint. Source: EAS98, eq. (2.71).
-        """
+    def hessian_at(self, x: Tensor, egrad: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """(ehess, U) -> `ehess2rhess(X, egrad, ehess, U)`, where what depends on X alone is computed once; 0 where n = p."""
         if x.shape[-2] == x.shape[-1]:
-            return 0 * (x * u)
-        return self.hessian_at(x, egrad)(ehess, u)
+            return lambda ehess, u: 0 * (x * u)
+        return super().hessian_at(x, egrad)
 
     @in_full_precision
     def random_tangent(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -217,9 +213,6 @@ class Grassmann(OrthonormalMatrices):
     def _alignment(self, x: Tensor, y: Tensor) -> Tensor:
         """The unitary factor of X^H Y, which takes the basis X to the basis of span(X) nearest to Y."""
         return procrustes(self.whiten(x), self.whiten(y))[1].mH
-
-    def _turning(self, x: Tensor, egrad: Tensor) -> Tensor:
-        return inner_products(x, egrad)
 
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         return self.gram(x, u)  # EAS98, sec. 2.5.1

@@ -91,7 +91,7 @@ class WeightLayout(geoopt.Manifold):  # type: ignore[misc]  # geoopt has no type
     projx = _of_points(OrthonormalMatrices.projx)
     proju = _of_points(Grassmann.proju)
     egrad2rgrad = _of_points(OrthonormalMatrices.egrad2rgrad)
-    ehess2rhess = _of_points(Grassmann.ehess2rhess)
+    ehess2rhess = _of_points(OrthonormalMatrices.ehess2rhess)
     random_tangent = _of_points(Grassmann.random_tangent)
 
     retr = _of_points(OrthonormalMatrices.retr)

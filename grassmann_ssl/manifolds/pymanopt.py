@@ -40,7 +40,6 @@ from torch import Tensor
 from grassmann_ssl.manifolds.grassmann import Grassmann
 from grassmann_ssl.manifolds.pymanopt_loss import NumpyBackend, ProductBackend, TorchBackend
 from grassmann_ssl.manifolds.stiefel import CanonicalStiefel, Stiefel
-from grassmann_ssl.manifolds.trust_regions import TrustRegions
 from grassmann_ssl.registry import nearest
 
 try:
@@ -54,6 +53,7 @@ from pymanopt.autodiff import Function
 from pymanopt.manifolds import Product
 from pymanopt.manifolds.manifold import Manifold
 
+from grassmann_ssl.manifolds.trust_regions import TrustRegions
 from grassmann_ssl.shown import Shown
 
 
@@ -107,8 +107,7 @@ class TorchManifold(Manifold):  # type: ignore[misc]  # pymanopt has no types
 
     def inner_product(self, point: Tensor, tangent_vector_a: Tensor, tangent_vector_b: Tensor) -> float:
         if self.is_dot:
-            product: float = torch.dot(tangent_vector_a.reshape(-1), tangent_vector_b.reshape(-1)).item()
-            return product
+            return float(torch.dot(tangent_vector_a.reshape(-1), tangent_vector_b.reshape(-1)))
         products = self._call("inner", point, tangent_vector_a, tangent_vector_b)
         return float(products if products.numel() == 1 else products.sum())
 

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
@@ -96,16 +95,14 @@ class TorchBackend:
 
         Raises as the class.
         """
-        product = self.hessian_at(point)(vector)
-        self._finite(product, "Hessian")
-        return product
+        return self._finite(self.hessian_at(point)(vector), "Hessian")
 
     def hessian_at(self, point: Tensor) -> Callable[[Tensor], Tensor]:
         """`hessian` as a map of the vectors at one point, whose results are not checked."""
         self._second_order = True
         evaluation = self._at(point)
         if self.known is not None:
-            return partial(self.known.hessian, evaluation.x)
+            return functools.partial(self.known.hessian, evaluation.x)
         gradient = self._gradient(evaluation)
         if not gradient.requires_grad:  # a loss linear in X
             return lambda vector: torch.zeros_like(gradient)
@@ -139,8 +136,8 @@ class TorchBackend:
                 at.gradient = self._finite(self.known.gradient(at.x), "gradient")
             return at.gradient
         if at.gradient is None or (self._second_order and not at.twice):
-            at.gradient = self._derivative(at.output, at.x, None, twice=self._second_order)
-            self._finite(at.gradient, "gradient")
+            gradient = self._derivative(at.output, at.x, None, twice=self._second_order)
+            at.gradient = self._finite(gradient, "gradient")
             at.twice = self._second_order
         return at.gradient
 

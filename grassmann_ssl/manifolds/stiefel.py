@@ -82,14 +82,6 @@ class Stiefel(_Logarithms, OrthonormalMatrices):
         columns = _first_columns(a, -s, a) @ _exponential(-a)
         return cholesky_qr(torch.cat([x, u], -1) @ columns)
 
-    @in_full_precision
-    def ehess2rhess(self, x: Tensor, egrad: Tensor, ehess: Tensor, u: Tensor) -> Tensor:
-        """The Riemannian Hessian at X applied to U: the projection of D(egrad)[U] - U sym(X^H egrad). Source: AMS08, sec. 5.3."""
-        return self.hessian_at(x, egrad)(ehess, u)
-
-    def _turning(self, x: Tensor, egrad: Tensor) -> Tensor:
-        return self._normal(x, egrad)
-
     def _normal(self, x: Tensor, u: Tensor) -> Tensor:
         a = inner_products(x, u)
         return (a + a.mH) / 2  # AMS08 (Absil, Mahony, Sepulchre 2008), example 3.6.2

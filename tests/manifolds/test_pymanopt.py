@@ -22,6 +22,7 @@ from grassmann_ssl.manifolds import GeneralizedGrassmann, Grassmann, Stiefel
 from grassmann_ssl.manifolds.checks import check_hessian
 from grassmann_ssl.manifolds.pymanopt import METHODS, TorchManifold, reference_problem, solve, torch_function
 from grassmann_ssl.manifolds.pymanopt_loss import TorchBackend
+from grassmann_ssl.manifolds.trust_regions import TrustRegions
 
 LINE_SEARCHES = ("conjugate-gradient", "steepest-descent")
 shapes = st.integers(1, 4).flatmap(lambda p: st.tuples(st.just(p), st.integers(p, 9)))
@@ -562,7 +563,8 @@ def test_what_pymanopt_has_no_match_for(manifold, shape, dtype, message):
 
 def test_without_pymanopt_the_import_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymanopt", None)
-    monkeypatch.delitem(sys.modules, module.__name__)
+    for name in (module.__name__, TrustRegions.__module__):  # those that import it
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match=r"pip install 'grassmann_ssl\[pymanopt\]'"):
         importlib.import_module(module.__name__)
 

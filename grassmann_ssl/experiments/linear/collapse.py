@@ -44,31 +44,29 @@ RANK_TOLERANCE = 0.01
 class Penalty:
     """A term of the loss, times the setting of its name.
 
-    of          (moments, directions) -> the term as a function of weights (..., m, d)
+    of          (config, moments) -> the term as a function of weights (..., m, d)
     attraction  (strength, d) -> the most that it adds to the b_j of a mode
     """
 
-    of: Callable[[Moments, Tensor], Callable[[Tensor], Tensor]]
+    of: Callable[["CollapseConfig", Moments], Callable[[Tensor], Tensor]]
     attraction: Callable[[float, int], float]
 
 
 PENALTIES = {
     "weight_decay": Penalty(
-        lambda moments, directions: lambda w: penalties.weight_decay(weights=w),
+        lambda config, moments: lambda w: penalties.weight_decay(weights=w),
         lambda strength, d: strength / 4,
     ),
     "orthogonality": Penalty(
-        lambda moments, directions: lambda w: penalties.orthogonality(weights=w),
+        lambda config, moments: lambda w: penalties.orthogonality(weights=w),
         lambda strength, d: strength,
     ),
     "variance": Penalty(
-        lambda moments, directions: lambda w: penalties.variance(second=w.mT @ moments.second @ w),
+        lambda config, moments: lambda w: penalties.variance(second=w.mT @ moments.second @ w),
         lambda strength, d: strength,
     ),
     "sliced_normality": Penalty(
-        lambda moments, directions: (
-            lambda w: penalties.sliced_normality_gaussian(second=w.mT @ moments.second @ w, directions=directions)
-        ),
+        lambda config, moments: sliced_normality_of(config, moments),
         lambda strength, d: float(theory.sigreg.attraction(1.0, d, strength)),
     ),
 }
@@ -400,8 +398,14 @@ def loss_of(config: CollapseConfig, moments: Moments, name: str, constraint: str
     if constraint not in PENALTIES:
         return base
     strength = getattr(config, constraint)
-    term = PENALTIES[constraint].of(moments, directions(config).to(moments.second))
+    term = PENALTIES[constraint].of(config, moments)
     return lambda w: base(w) + strength * term(w)
+
+
+def sliced_normality_of(config: CollapseConfig, moments: Moments) -> Callable[[Tensor], Tensor]:
+    """The term of sliced normality, along `directions`."""
+    u = directions(config).to(moments.second)
+    return lambda w: penalties.sliced_normality_gaussian(second=w.mT @ moments.second @ w, directions=u)
 
 
 def directions(config: CollapseConfig) -> Tensor:
