@@ -81,7 +81,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
         if x.dtype in HALF:
             tangent = self.proju(x, u)
             return u.copy_(tangent) if in_place else tangent
-        if autocast_is_on(x.device.type):
+        if autocast_is_on("cpu" if x.is_cpu else x.device.type):
             with no_autocast(x.device.type):
                 return self.proju_(x, u, in_place)
         return (minus_product_ if in_place else minus_product)(u, x, self._normal(x, u))
@@ -173,7 +173,7 @@ class OrthonormalMatrices(geoopt.Manifold):  # type: ignore[misc]  # geoopt has 
             length = self.step_(wide, u.float(), None, rate)
             x.copy_(wide)  # and V stays: what stores half keeps the basis
             return length
-        if autocast_is_on(x.device.type):
+        if autocast_is_on("cpu" if x.is_cpu else x.device.type):
             with no_autocast(x.device.type):
                 return self.step_(x, u, v, rate)
         if self.retraction == "exponential":

@@ -4,6 +4,8 @@ A sum of a million float32 numbers, one after the other, is off by up to 1e-3. H
 are added in double precision: errors are those of one block, for any n. Fewer rows are one block, at the cost of one comparison.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
@@ -23,13 +25,15 @@ def inner_products(u: Inexact[Tensor, " *b n p"], v: Inexact[Tensor, " *c n q"])
 
 
 def product(a: Inexact[Tensor, " *b n q"], b: Inexact[Tensor, " *c q p"], out: Tensor | None = None) -> Tensor:
-    """A B; leading dimensions broadcast. torch.matmul takes 3 us to find that two batches are alike."""
-    stacks = a.ndim == b.ndim == 3 and len(a) == len(b)
-    if stacks and (small := small_product(a, b, out)) is not None:
-        return small
-    multiply = torch.bmm if stacks else torch.matmul
-    result: Tensor = multiply(a, b) if out is None else multiply(a, b, out=out)
-    return result
+    """A B; leading dimensions broadcast. torch.matmul takes up to 3 us to find out which of the others it is to call."""
+    multiply: Callable[..., Tensor] = torch.matmul
+    if a.ndim == b.ndim == 2:
+        multiply = torch.mm
+    elif a.ndim == b.ndim == 3 and len(a) == len(b):
+        if (small := small_product(a, b, out)) is not None:
+            return small
+        multiply = torch.bmm
+    return multiply(a, b) if out is None else multiply(a, b, out=out)
 
 
 def norm(u: Inexact[Tensor, " *b n p"], keepdim: bool = False) -> Float[Tensor, " *c"]:

@@ -98,13 +98,15 @@ class RiemannianAdam(RiemannianOptimizer):
         self, group: dict[str, Any], manifold: geoopt.Manifold, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor | float | None:
         (beta1, beta2), row = group["betas"], group["second_moment"] == "row"
-        gradient = tangent_gradient(manifold, x, gradient)
+        gradient, length = tangent_gradient(manifold, x, gradient)
         average = states["exp_avg"]
         if orthonormal(manifold):  # as in RiemannianSGD, the last step left the projection of the average to this one
             manifold.proju_(x, average)
         average.lerp_(gradient, 1 - beta1)
         if row:
             square = torch.linalg.vecdot(gradient, gradient).real[..., None]
+        elif length is not None:
+            square = length * length
         elif orthonormal(manifold):
             square = manifold.inner(x, gradient, keepdim=True)
         else:
@@ -114,7 +116,8 @@ class RiemannianAdam(RiemannianOptimizer):
         def read(value: Tensor) -> Any:
             return float(value) if x.is_cpu and value.numel() == 1 else value
 
-        steps = read(states["step"].add_(1))
+        count = states["step"]
+        steps = read(count.fill_(float(count) + 1) if x.is_cpu and count.numel() == 1 else count.add_(1))
         scale = read(states["exp_avg_sq"].lerp_(square, 1 - beta2)) / (1 - beta2**steps)
         if group["amsgrad"]:
             largest = states["max_exp_avg_sq"]
@@ -124,8 +127,8 @@ class RiemannianAdam(RiemannianOptimizer):
             size = size + (size == 0)  # of a gradient that was always 0, so that the step is 0 and not 0 / 0
         rate = -group["lr"] / (1 - beta1**steps)
         if row:
-            length: Tensor | float = manifold.step_(x, manifold.proju_(x, average / size), average, rate)
-            return length
+            taken: Tensor | float = manifold.step_(x, manifold.proju_(x, average / size), average, rate)
+            return taken
         rate = rate / size
         if not orthonormal(manifold):
             end, moved = manifold.retr_transp(x, rate * average, average)

@@ -465,24 +465,28 @@ def orthonormal(manifold: geoopt.Manifold) -> TypeGuard[OrthonormalMatrices]:
     return isinstance(manifold, OrthonormalMatrices)
 
 
-def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> Tensor:
+def tangent_gradient(manifold: geoopt.Manifold, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
     """The Riemannian gradient, for steps that do not shrink with it; on our manifolds 0 where it is rounding of the Euclidean one.
 
     Where a Euclidean gradient is normal, as at a critical point, its computed projection is noise and not even tangent; scaled up to a
-    whole step it would walk at random and off the manifold.
+    whole step it would walk at random and off the manifold. Its length is needed for that: (..., 1, 1), None where the metric of the
+    manifold is not the Frobenius one.
     """
     if not orthonormal(manifold):
-        elsewhere: Tensor = manifold.egrad2rgrad(x, gradient)
-        return elsewhere
+        return manifold.egrad2rgrad(x, gradient), None
     ambient = manifold.sharp(gradient)
     tangent = manifold.proju_(x, ambient, in_place=False)
     # Frobenius norms, whatever the metric: rounding is relative to entries, and the norm of B costs an n x n product.
+    length, full = (torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True) for v in (tangent, ambient))
     rounding = (HALF_ROUNDING if x.dtype in HALF else ROUNDING) * torch.finfo(x.dtype).eps
-    if x.is_cpu and x.ndim == 2:
-        short = float(torch.linalg.vector_norm(tangent)) <= rounding * float(torch.linalg.vector_norm(ambient))
-        return tangent.zero_() if short else tangent
-    size, full = (torch.linalg.vector_norm(v, dim=(-2, -1), keepdim=True) for v in (tangent, ambient))
-    return tangent.mul_(size > rounding * full)
+    if not (x.is_cpu and x.ndim == 2):
+        clear = length > rounding * full
+        tangent.mul_(clear)
+        length.mul_(clear)
+    elif float(length) <= rounding * float(full):
+        tangent.zero_()
+        length.zero_()
+    return tangent, length if ambient is gradient else None
 
 
 def manifold_of(p: Tensor) -> geoopt.Manifold | None:

@@ -44,7 +44,7 @@ class RiemannianMuon(RiemannianSGD):
     def _advance(
         self, group: dict[str, Any], manifold: Grassmann | Stiefel, x: Tensor, gradient: Tensor, states: State
     ) -> Tensor | float:
-        gradient = tangent_gradient(manifold, x, gradient)
+        gradient, _ = tangent_gradient(manifold, x, gradient)
         momentum = group["momentum"]
         buffer = gradient
         if momentum:

@@ -64,10 +64,11 @@ def test_a_trajectory_does_not_see_the_basis(make, retraction, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("batch", [(9,), ()], ids=["batch", "single"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128])
 @pytest.mark.parametrize("retraction", RETRACTIONS)
 @first_order
-def test_rounding_is_no_direction(make, retraction, dtype):
+def test_rounding_is_no_direction(make, retraction, dtype, batch):
     # On one point and for a constant loss every gradient is normal, and what is left of it rounding.
     for n, p, loss in (
         (5, 5, quartic(spectrum(5)[0])),
@@ -75,11 +76,13 @@ def test_rounding_is_no_direction(make, retraction, dtype):
         (2, 1, lambda x: 10 * x.abs().square().sum()),
         (6, 4, lambda x: 10 * x.abs().square().sum()),
     ):
-        start = Case((9,), n, p, dtype, 0).point()
+        start = Case(batch, n, p, dtype, 0).point()
         w = parameter(start, Grassmann(retraction))
-        end = run(loss, [w], make([w]), 20)[0]
+        optimizer = make([w])
+        end = run(loss, [w], optimizer, 20)[0]
         # a few eps from each of 20 steps, which the retractions of steps of length 0 leave too
         assert max(orthonormality_error(end), subspace_error(end, start)) <= 20 * torch.finfo(dtype).eps, (n, p)
+        assert not optimizer.state[w].get("exp_avg_sq", torch.zeros(1)).any()
 
 
 @pytest.mark.parametrize("second_moment", ["matrix", "row"])
