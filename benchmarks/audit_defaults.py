@@ -18,7 +18,7 @@ from grassmann_ssl.distributed import Process
 from grassmann_ssl.experiments.encoders.fitting import fit
 from grassmann_ssl.experiments.encoders.material import Pictures
 from grassmann_ssl.experiments.encoders.train_config import TrainConfig
-from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs, collapse, defined, predicted_variances
+from grassmann_ssl.experiments.linear.collapse import CollapseConfig, collapse, predicted_variances
 from grassmann_ssl.nn.joint_embedding import embeddings
 
 NAME = "audit_defaults"
@@ -107,34 +107,33 @@ def linear(config: CollapseConfig, seeds: tuple[int, ...]) -> list[dict[str, Any
     """Cells off the boundary: collapsed where theory has a variance that is exactly 0, or one that outgrows all others."""
     outcome = collapse(config)
     boundary = {(c["objective"], c["constraint"], c["noise"]) for c in outcome.record["cells"] if c["on_boundary"]}
-    inputs, records = Inputs.of(config), []
-    for name in config.objectives:
-        for constraint in config.constraints:
-            exact = predicted_variances(config, inputs, name, constraint) if defined(name, constraint) else None
-            if exact is None:
+    inputs, records = config.inputs(), []
+    for name, constraint in config.pairs:
+        exact = predicted_variances(config, inputs, name, constraint)
+        if exact is None:
+            continue
+        found = outcome.arrays[f"variances/{name}/{constraint}"]
+        for b, noise in enumerate(config.noise):
+            # Without any variance there are no dimensions to be counted.
+            if (name, constraint, noise) in boundary or not exact[b].max() > 0:
                 continue
-            found = outcome.arrays[f"variances/{name}/{constraint}"]
-            for b, noise in enumerate(config.noise):
-                # Without any variance there are no dimensions to be counted.
-                if (name, constraint, noise) in boundary or not exact[b].max() > 0:
+            unbounded = bool(np.isinf(exact[b]).any())
+            for seed, values in zip(seeds, found[b], strict=True):
+                if not np.isfinite(values).all():
                     continue
-                unbounded = bool(np.isinf(exact[b]).any())
-                for seed, values in zip(seeds, found[b], strict=True):
-                    if not np.isfinite(values).all():
-                        continue
-                    record: dict[str, Any] = {
-                        "kind": "linear",
-                        "name": f"{name}, {constraint}, {noise:g}",
-                        "seed": seed,
-                    }
-                    live = float((values >= Rule().dead * values.max()).mean())
-                    if unbounded:
-                        record |= {"collapses": True, "used": share_used(participation(values), len(values))}
-                    else:
-                        record |= {"collapses": bool((exact[b] <= 0).any()), "live": live}
-                        if not record["collapses"]:
-                            record["used"] = share_used(participation(values), len(values))
-                    records.append(record)
+                record: dict[str, Any] = {
+                    "kind": "linear",
+                    "name": f"{name}, {constraint}, {noise:g}",
+                    "seed": seed,
+                }
+                live = float((values >= Rule().dead * values.max()).mean())
+                if unbounded:
+                    record |= {"collapses": True, "used": share_used(participation(values), len(values))}
+                else:
+                    record |= {"collapses": bool((exact[b] <= 0).any()), "live": live}
+                    if not record["collapses"]:
+                        record["used"] = share_used(participation(values), len(values))
+                records.append(record)
     return records
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import theory
 from grassmann_ssl.data import Moments
+from grassmann_ssl.experiments.linear.collapse_theory import LIMITS, Inputs, Limits, predictor_variances
 from grassmann_ssl.experiments.linear.verdicts import RULE, kinds_of, live_dimensions
 from grassmann_ssl.metrics import effective_rank
 from grassmann_ssl.metrics.intervals import wilson_interval
@@ -19,17 +20,6 @@ from grassmann_ssl.registry import nearest
 from grassmann_ssl.runs import ConfigError, Finding, Outcome, Progress, Run, RunConfig, choice, joined, ticking
 from grassmann_ssl.training import ARMS, simulate, train_full_batch
 
-OBJECTIVES = (
-    "barlow_twins",
-    "spectral_contrastive",
-    "squared_vicreg",
-    "infonce",
-    "linear_contrastive",
-    "squared_contrastive",
-    "linear_noncontrastive",
-    "squared_noncontrastive",
-)
-ORTHONORMAL = ("stiefel", "grassmann")
 KINDS = ("none", "dimensional", "complete", "diverged")
 # Cells whose predicted kind changes with this relative change of the noise are on a boundary, where convergence is arbitrarily slow.
 MARGIN = 0.05
@@ -40,37 +30,83 @@ STILL = 1e-9  # or that moved, since the step logged before the last, by less th
 RANK_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class Penalty:
-    """A term of the loss, times the setting of its name.
+Term = Callable[[Tensor], Tensor]
+"""a term of the loss, as a function of weights (..., m, d)"""
 
-    of          (config, moments) -> the term as a function of weights (..., m, d)
+
+@dataclass(frozen=True)
+class Constraint:
+    """What trains under a constraint or a regulariser, and where theory says that it ends.
+
+    predicted   (config, inputs, limits of the objective) -> variances (B, d); None where theory has no prediction
+    term        (config, moments) -> a term of the loss, times the setting of its name
     attraction  (strength, d) -> the most that it adds to the b_j of a mode
+    start       (config, Gaussian weights) -> initial weights (B, S, m, d)
+    arm         the arm that trains: one whose weights stay orthonormal cannot collapse, and its effective rank is what is judged
+    predictor   whether a predictor is trained along, whose solution a random start may miss
+    homogeneous whether it leaves the loss homogeneous, where that is a trace
     """
 
-    of: Callable[["CollapseConfig", Moments], Callable[[Tensor], Tensor]]
-    attraction: Callable[[float, int], float]
+    predicted: Callable[["CollapseConfig", Inputs, Limits], np.ndarray | None]
+    term: Callable[["CollapseConfig", Moments], Term] | None = None
+    attraction: Callable[[float, int], float] = lambda strength, d: 0.0
+    start: Callable[["CollapseConfig", Tensor], Tensor] = lambda config, initial: config.init_scale * initial
+    arm: str = "free"
+    predictor: bool = False
+    homogeneous: bool = False
+
+    def applies_to(self, name: str) -> bool:
+        """Whether it applies to an objective: a predictor with stop-gradient applies to the alignment loss only."""
+        return not self.predictor or LIMITS[name].predictor
 
 
-PENALTIES = {
-    "weight_decay": Penalty(
-        lambda config, moments: lambda w: penalties.weight_decay(weights=w),
-        lambda strength, d: strength / 4,
+def _penalised(config: "CollapseConfig", inputs: Inputs, limits: Limits, *penalty: str) -> np.ndarray:
+    strengths = {name: getattr(config, name) for name in penalty}
+    return limits.variances(inputs, config.dim, config.beta, **strengths)
+
+
+def _penalty(
+    name: str, term: Callable[["CollapseConfig", Moments], Term], share: float = 1.0, homogeneous: bool = False
+) -> Constraint:
+    """A penalty of weights whose strength adds `share` of it to the b_j."""
+    return Constraint(
+        lambda config, inputs, limits: _penalised(config, inputs, limits, name),
+        term,
+        lambda strength, d: share * strength,
+        homogeneous=homogeneous,
+    )
+
+
+def _orthonormal(arm: str) -> Constraint:
+    return Constraint(
+        lambda config, inputs, limits: limits.orthonormal(inputs, config.dim),
+        start=lambda config, initial: ARMS[arm]().projx(initial),
+        arm=arm,
+    )
+
+
+CONSTRAINTS = {
+    "free": Constraint(_penalised, homogeneous=True),
+    "weight_decay": _penalty(
+        "weight_decay", lambda config, moments: lambda w: penalties.weight_decay(weights=w), 1 / 4, homogeneous=True
     ),
-    "orthogonality": Penalty(
-        lambda config, moments: lambda w: penalties.orthogonality(weights=w),
-        lambda strength, d: strength,
+    "orthogonality": _penalty("orthogonality", lambda config, moments: lambda w: penalties.orthogonality(weights=w)),
+    "variance": _penalty(
+        "variance", lambda config, moments: lambda w: penalties.variance(second=w.mT @ moments.second @ w)
     ),
-    "variance": Penalty(
-        lambda config, moments: lambda w: penalties.variance(second=w.mT @ moments.second @ w),
-        lambda strength, d: strength,
-    ),
-    "sliced_normality": Penalty(
+    "sliced_normality": Constraint(
+        lambda config, inputs, limits: limits.normal(inputs, config.dim, config.sliced_normality),
         lambda config, moments: sliced_normality_of(config, moments),
         lambda strength, d: float(theory.sigreg.attraction(1.0, d, strength)),
     ),
+    "predictor": Constraint(
+        lambda config, inputs, limits: predictor_variances(inputs, config.dim, config.predictor_decay),
+        start=lambda config, initial: torch.linalg.qr(initial)[0],  # its solution has a basin
+        predictor=True,
+    ),
+    "stiefel": _orthonormal("stiefel"),
+    "grassmann": _orthonormal("grassmann"),
 }
-CONSTRAINTS = ("free", *PENALTIES, "predictor", *ORTHONORMAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +115,7 @@ class CollapseConfig(RunConfig):
 
     NAME: ClassVar[str] = "collapse"
     EXAMPLE: ClassVar[str] = "collapse --objectives squared_vicreg barlow_twins --constraints free stiefel"
-    objectives: tuple[Annotated[str, choice(OBJECTIVES)], ...] = (
+    objectives: tuple[Annotated[str, choice(tuple(LIMITS))], ...] = (
         "barlow_twins",
         "spectral_contrastive",
         "squared_vicreg",
@@ -88,7 +124,7 @@ class CollapseConfig(RunConfig):
         "squared_noncontrastive",
     )
     """objectives to train"""
-    constraints: tuple[str, ...] = CONSTRAINTS
+    constraints: tuple[str, ...] = tuple(CONSTRAINTS)
     """constraints and regularisers: free (none), weight_decay, orthogonality (soft), variance (squared VICReg),
     sliced_normality (SIGReg), predictor (with stop-gradient), stiefel, grassmann"""
     noise: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
@@ -120,7 +156,7 @@ class CollapseConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("objectives", OBJECTIVES), ("constraints", CONSTRAINTS)):
+        for name, known in (("objectives", LIMITS), ("constraints", CONSTRAINTS)):
             chosen = getattr(self, name)
             unknown = [one for one in chosen if one not in known]
             if unknown or not chosen or len(set(chosen)) < len(chosen):
@@ -143,30 +179,13 @@ class CollapseConfig(RunConfig):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Every objective with every constraint that applies to it."""
-        return [(one, other) for one in self.objectives for other in self.constraints if defined(one, other)]
+        return [
+            (one, other) for one in self.objectives for other in self.constraints if CONSTRAINTS[other].applies_to(one)
+        ]
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """The population in its eigenbasis, one row per noise level: signal and total variances (B, m), scaled to largest total variance 1."""
-
-    gamma: np.ndarray
-    sigma: np.ndarray
-
-    @classmethod
-    def of(cls, config: CollapseConfig, factor: float = 1.0) -> "Inputs":
-        """The inputs at a config's noise levels times `factor`."""
-        signal = np.sort(np.array(config.spectrum))[::-1]
-        total = signal + (factor * np.array(config.noise)[:, None]) ** 2
-        return cls(signal / total[:, :1], total / total[:, :1])
-
-    def moments(self, device: torch.device) -> Moments:
-        """Population moments (B, 1, m, m) of identically distributed views and independent negatives, mean zero."""
-        cross, second = (
-            torch.diag_embed(torch.tensor(v.copy(), device=device))[:, None] for v in (self.gamma, self.sigma)
-        )
-        zero = torch.zeros_like(cross)
-        return Moments(cross, zero, second, second, second, zero[..., 0])
+    def inputs(self, factor: float = 1.0) -> Inputs:
+        """The population at the noise levels times `factor`."""
+        return Inputs.of(self.spectrum, tuple(factor * noise for noise in self.noise))
 
 
 @dataclass(frozen=True)
@@ -189,9 +208,9 @@ def collapse(config: CollapseConfig, progress: Progress | None = None) -> Outcom
     Ctrl-C keeps the completed pairs of objective and constraint.
     """
     run = Run(config)
-    inputs = Inputs.of(config)
+    inputs = config.inputs()
     moments = inputs.moments(run.device)
-    trainings = sum(2 if constraint == "predictor" else 1 for _, constraint in config.pairs)
+    trainings = sum(1 + CONSTRAINTS[constraint].predictor for _, constraint in config.pairs)
     tick = ticking(progress, trainings * config.steps)
     initial = torch.randn(
         len(config.noise),
@@ -224,10 +243,10 @@ def _pair(
     on_step: Callable[[], object],
 ) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, np.ndarray]]:
     """One objective under one constraint: final variances (B, S, d), the cells of run.json, and a row of metrics per noise and seed."""
-    ends = _train(config, moments, inputs, start_of(config, initial, constraint), name, constraint, on_step)
+    ends = _train(config, moments, inputs, CONSTRAINTS[constraint].start(config, initial), name, constraint, on_step)
     predictions = [predict(config, name, constraint, factor) for factor in (1.0, 1 - MARGIN, 1 + MARGIN)]
     near = None
-    if constraint == "predictor":
+    if CONSTRAINTS[constraint].predictor:
         near = _train(config, moments, inputs, near_solution(config, initial), name, constraint, on_step)
     cells, rows = [], []
     for b, noise in enumerate(config.noise):
@@ -246,11 +265,6 @@ def _pair(
     return ends.variances, cells, joined(rows)
 
 
-def defined(name: str, constraint: str) -> bool:
-    """Whether a constraint applies to an objective: a predictor with stop-gradient applies to the alignment loss only."""
-    return constraint != "predictor" or name == "squared_noncontrastive"
-
-
 def judge(
     variances: np.ndarray, input_variance: float, log_scale: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -267,71 +281,7 @@ def judge(
 
 def predicted_variances(config: CollapseConfig, inputs: Inputs, name: str, constraint: str) -> np.ndarray | None:
     """Variances (B, d), decreasing, of the embedding in the limit of infinite time, inf where the loss is unbounded; None where unknown."""
-    d = config.dim
-    if constraint in ORTHONORMAL:
-        return constrained_variances(config, inputs, name)
-    if constraint == "predictor":
-        return np.stack([_predictor_variances(config, g, s) for g, s in zip(inputs.gamma, inputs.sigma, strict=True)])
-    if constraint == "sliced_normality":
-        if name in ("linear_contrastive", "squared_contrastive", "linear_noncontrastive"):
-            return np.full_like(inputs.sigma[:, :d], np.inf)  # the distance is bounded, the loss is not
-        if name != "squared_noncontrastive":
-            return None
-        alignment = ((inputs.sigma - inputs.gamma) / inputs.sigma)[:, :d]
-        return np.stack([theory.sigreg.variances(a, config.sliced_normality) for a in alignment])
-    strength = {constraint: getattr(config, constraint)} if constraint in PENALTIES else {}
-    result = []
-    for g, s in zip(inputs.gamma, inputs.sigma, strict=True):
-        if name == "infonce":
-            x = theory.regularisation.infonce_scales(g, s - g, **strength)
-        else:
-            loss = theory.regularisation.quartic(name, g, s, beta=config.beta)
-            x = theory.regularisation.scales(loss, s, **strength)
-        # With noise of one size for all modes growth and gain both fall with j: the first d modes are the ones in use.
-        result.append(np.sort((s * x)[:d])[::-1])
-    return np.stack(result)
-
-
-def constrained_variances(config: CollapseConfig, inputs: Inputs, name: str) -> np.ndarray | None:
-    """Eigenvalues of Sigma on the subspace that minimises the loss over W^T W = I; None where no single one does.
-
-    Noise of one size n in all modes makes Sigma - Gamma = n I, so that tr W^T (Sigma - Gamma) W = n d whatever W: the alignment loss alone
-    prefers nothing, and spectral contrastive and squared VICReg are ||W^T Sigma W - I||^2 and a constant, constrained Barlow Twins
-    in Sigma. Trace losses take the smallest eigenvalues of their matrix, -Gamma / 2. InfoNCE falls with every eigenvalue of
-    W^T Sigma W, which are largest, all at once, on the top d (Cauchy's interlacing).
-    """
-    d = config.dim
-    if name == "squared_noncontrastive":
-        return None
-    if name in ("barlow_twins", "spectral_contrastive", "squared_vicreg"):
-        matrices = inputs.gamma if name == "barlow_twins" else inputs.sigma
-        chosen = [theory.barlow_twins.minimum(values, d).indices for values in matrices]
-        if any(indices is None for indices in chosen):
-            return None
-        return np.stack(
-            [np.sort(s[list(indices)])[::-1] for s, indices in zip(inputs.sigma, chosen, strict=True) if indices]
-        )
-    return inputs.sigma[:, :d]
-
-
-def _predictor_variances(config: CollapseConfig, gamma: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """sigma_j w_j^2 at the upper fixed point w_j^2 = w_p^2 (alpha_p = 1), 0 where weight decay is above the critical one."""
-    modes = theory.predictor.modes
-    below = config.predictor_decay < modes.anisotropic_critical_eta(gamma, sigma)
-    upper = np.zeros_like(gamma)
-    if below.any():
-        upper[below] = modes.anisotropic_fixed_points(gamma[below], sigma[below], config.predictor_decay)[1]
-    return np.sort((sigma * upper**2)[: config.dim])[::-1]
-
-
-def start_of(config: CollapseConfig, initial: Tensor, constraint: str) -> Tensor:
-    """Initial weights (B, S, m, d): small, or orthonormal under a constraint and with a predictor, whose solution has a basin."""
-    start: Tensor = config.init_scale * initial
-    if constraint in ORTHONORMAL:
-        start = ARMS[constraint]().projx(initial)
-    elif constraint == "predictor":
-        start = torch.linalg.qr(initial)[0]
-    return start
+    return CONSTRAINTS[constraint].predicted(config, inputs, LIMITS[name])
 
 
 def near_solution(config: CollapseConfig, initial: Tensor) -> Tensor:
@@ -352,18 +302,17 @@ def _train(
 ) -> Ends:
     """Train one objective under one constraint from weights (B, S, m, d)."""
     rate = _learning_rate(config, inputs, name, constraint)
-    if constraint == "predictor":
+    under = CONSTRAINTS[constraint]
+    if under.predictor:
         step, path = train_predictor(config, moments, start, rate, on_step)
         log_norm = torch.zeros(start.shape[:2])
     else:
-        arm = constraint if constraint in ORTHONORMAL else "free"
-        goal = objective(name, **options_of(name, beta=config.beta))
         # tr(W^T C W) and weight decay are homogeneous: free weights are rescaled on the way, and never overflow.
-        homogeneous = goal.is_trace and constraint in ("free", "weight_decay")
+        homogeneous = objective(name, **options_of(name, beta=config.beta)).is_trace and under.homogeneous
         trajectory = train_full_batch(
             loss_of(config, moments, name, constraint),
             start,
-            ARMS[arm](),
+            ARMS[under.arm](),
             learning_rate=rate,
             steps=config.steps,
             log_every=max(1, config.steps // LOGS),
@@ -395,10 +344,9 @@ def loss_of(config: CollapseConfig, moments: Moments, name: str, constraint: str
     goal = objective(name, **options_of(name, beta=config.beta))
     assert goal.from_moments is not None
     base = goal.from_moments(moments)
-    if constraint not in PENALTIES:
+    if (make := CONSTRAINTS[constraint].term) is None:
         return base
-    strength = getattr(config, constraint)
-    term = PENALTIES[constraint].of(config, moments)
+    strength, term = getattr(config, constraint), make(config, moments)
     return lambda w: base(w) + strength * term(w)
 
 
@@ -457,16 +405,11 @@ def _learning_rate(config: CollapseConfig, inputs: Inputs, name: str, constraint
 
     0.3 with a predictor, whose largest variance and eigenvalue are 1, since collapse proceeds only as e^{-eta t}.
     """
-    if constraint == "predictor":
+    under = CONSTRAINTS[constraint]
+    if under.predictor:
         return 0.3
-    if name == "infonce":
-        attraction = inputs.gamma / 2
-    else:
-        attraction = theory.regularisation.quartic(
-            name, inputs.gamma.ravel(), inputs.sigma.ravel(), beta=config.beta
-        ).attraction
-    added = PENALTIES.get(constraint)
-    penalty = added.attraction(getattr(config, constraint), config.dim) if added else 0.0
+    attraction = LIMITS[name].attraction(inputs.gamma.ravel(), inputs.sigma.ravel(), config.beta)
+    penalty = under.attraction(getattr(config, constraint), config.dim) if under.term else 0.0
     return 0.1 / (float(np.abs(attraction).max()) + penalty)
 
 
@@ -487,7 +430,7 @@ def _cell(
     collapsed = sum(kind != "none" for kind in kinds)
     kind, rank = predicted[0]
     known = np.ones(len(kinds), dtype=bool)
-    if constraint in ORTHONORMAL and rank is not None:
+    if CONSTRAINTS[constraint].arm != "free" and rank is not None:
         known = np.abs(ranks - rank) < RANK_TOLERANCE * rank
     return {
         "objective": name,
@@ -520,7 +463,7 @@ def predict(
     config: CollapseConfig, name: str, constraint: str, factor: float = 1.0
 ) -> list[tuple[str | None, float | None]]:
     """Predicted kind and effective rank at every noise level times `factor`; None where theory has no prediction."""
-    inputs = Inputs.of(config, factor)
+    inputs = config.inputs(factor)
     variances = predicted_variances(config, inputs, name, constraint)
     if variances is None:
         return [(None, None)] * len(config.noise)
@@ -531,7 +474,7 @@ def predict(
         else:
             (kind,), (rank,), _ = judge(y[None], sigma.mean(), np.zeros(1))
             # Noise of one size in all directions: soft orthogonality leaves it open which of them the alignment loss keeps.
-            open_ = kind == "none" and (name, constraint) == ("squared_noncontrastive", "orthogonality")
+            open_ = kind == "none" and constraint in LIMITS[name].leave_open
             result.append((kind, None if open_ else float(rank)))
     return result
 
@@ -543,7 +486,7 @@ def _findings(config: CollapseConfig, cells: list[dict[str, Any]]) -> list[Findi
         own = [cell for cell in cells if cell["constraint"] == constraint and cell["predicted_kind"] is not None]
         if not own:
             continue
-        lines.append(_finding(constraint, own, constraint in ORTHONORMAL))
+        lines.append(_finding(constraint, own, CONSTRAINTS[constraint].arm != "free"))
         near = [cell | cell["near_solution"] for cell in own if "near_solution" in cell]
         if near:
             lines.append(_finding(f"{constraint}, started near the predicted solution", near))

@@ -1,6 +1,7 @@
 """The collapse experiment: verdicts against closed forms, the population it trains on, what it leaves, what it refuses."""
 
 import json
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file
 
 from grassmann_ssl.audit import Rule
 from grassmann_ssl.experiments.linear import collapse as experiment
-from grassmann_ssl.experiments.linear.collapse import CollapseConfig, Inputs
+from grassmann_ssl.experiments.linear.collapse import CONSTRAINTS, CollapseConfig
 from grassmann_ssl.run import run
 from grassmann_ssl.runs import ConfigError
 
@@ -51,7 +52,7 @@ def test_every_seed_off_the_boundary_ends_as_predicted(outcome):
 @pytest.mark.slow
 def test_final_spectra_are_the_predicted_ones(outcome):
     config = CollapseConfig(**SMALL)
-    inputs = Inputs.of(config)
+    inputs = config.inputs()
     checked = 0
     for name in config.objectives:
         for constraint in ("free", "weight_decay", "orthogonality", "variance"):
@@ -73,7 +74,7 @@ def test_final_spectra_are_the_predicted_ones(outcome):
 def test_constraints_hold_whatever_the_objective(outcome):
     for constraint in ("stiefel", "grassmann"):
         assert all(cell["collapse_probability"] == 0 for cell in cells(outcome, constraint=constraint))
-        inputs = Inputs.of(CollapseConfig(**SMALL))
+        inputs = CollapseConfig(**SMALL).inputs()
         for name in CollapseConfig().objectives:  # Cauchy's interlacing
             variances = outcome.arrays[f"variances/{name}/{constraint}"]
             assert np.all(variances >= inputs.sigma[:, None, -2:] - 1e-12)
@@ -86,7 +87,7 @@ CONSTRAINED = SMALL | {"constraints": ("stiefel", "grassmann")}
 def test_the_constrained_minimisers_are_those_of_descent_from_many_starts():
     """The lowest of 20 descents has the predicted spectrum; the alignment loss, which is constant, has no prediction."""
     config = CollapseConfig(**CONSTRAINED)
-    inputs, rng = Inputs.of(config), np.random.default_rng(0)
+    inputs, rng = config.inputs(), np.random.default_rng(0)
     for name in config.objectives:
         predicted = experiment.predicted_variances(config, inputs, name, "grassmann")
         values = {}
@@ -114,9 +115,9 @@ def test_after_one_step_nothing_has_converged_and_nothing_is_as_predicted(tmp_pa
 @pytest.mark.slow
 def test_a_wrong_prediction_under_a_constraint_is_noticed(tmp_path, monkeypatch):
     """The worst case of interlacing, the smallest d variances, is what no run under the constraint could have failed."""
-    monkeypatch.setattr(
-        experiment, "constrained_variances", lambda config, inputs, name: inputs.sigma[:, -config.dim :]
-    )
+    for name in ("stiefel", "grassmann"):
+        worst = replace(CONSTRAINTS[name], predicted=lambda config, inputs, limits: inputs.sigma[:, -config.dim :])
+        monkeypatch.setitem(CONSTRAINTS, name, worst)
     outcome = run(
         CollapseConfig(out=tmp_path / "run", objectives=("barlow_twins",), **(CONSTRAINED | {"noise": (0.2,)}))
     )
@@ -161,7 +162,7 @@ def test_wilson_intervals_contain_the_frequency_and_stay_in_the_unit_interval(ou
 
 def test_the_gradient_with_a_predictor_is_that_of_the_loss_with_its_target_stopped():
     config = CollapseConfig(**(SMALL | {"noise": (0.5,), "seeds": 1}), predictor_decay=0.0)
-    moments = Inputs.of(config).moments(torch.device("cpu"))
+    moments = config.inputs().moments(torch.device("cpu"))
     cross, second = moments.cross[0, 0], moments.second[0, 0]
     draw = torch.randn(1, 1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     one = experiment.train_predictor(
