@@ -355,7 +355,7 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("u = (g + normal) @ t", "u = g @ t"),
             ("/ (1 + _size(residual @ residual).sqrt())", ""),
             ("t, a = t @ q, q @ a @ q", "t, a = t @ q, a @ q"),
-            ("gradient = tangent_gradient(manifold, x, gradient)", "pass"),
+            ("gradient, _ = tangent_gradient(manifold, x, gradient)", "pass"),
         ),
     ),
     "grassmann_ssl/optim/landing.py": (

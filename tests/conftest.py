@@ -12,7 +12,6 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
 import tests.profiles
 import tests.typecheck
@@ -21,11 +20,14 @@ from tests import readme
 # Shape annotations are checked in tests and free in production: the hook stays for all that tests import. Before any of them imports
 # geoopt, the package does: it filters the warnings of that import.
 if os.environ.get("JAXTYPING_DISABLE") != "1":  # as where coverage is traced, whose lines these checks are not
-    install_import_hook("grassmann_ssl", "tests.typecheck.check")
+    tests.typecheck.install()
 import grassmann_ssl.manifolds  # noqa: F401
 from grassmann_ssl.metrics.probes import logistic_probe
 
 torch.set_num_threads(1)
+CHECKED = pytest.StashKey[bool]()
+# For devices that are not there torch keeps what is to be done, with a stack trace, which takes 1 ms.
+start = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 
 # torchvision of PyPI is built for CUDA. Beside a torch without it, its import, and so that of timm, lightly, lightning and transformers,
 # asks for the names of two operators, which nothing here uses.
@@ -39,7 +41,7 @@ def seed(value):
     if os.environ.get("HYPOTHESIS_PROFILE") != "random":
         random.seed(value)
         np.random.seed(value)  # noqa: NPY002  what code under test may draw from
-        torch.manual_seed(value)
+        start(value)
 
 
 def pytest_pycollect_makemodule():
@@ -49,6 +51,21 @@ def pytest_pycollect_makemodule():
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call():
     seed(2)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Shapes are checked in one case of every test: in all of them that would double the time of the suite.
+
+    Not in trainings, and in the many examples of a property, which call checked functions a million times: what they call is checked by the
+    other tests, and by the few examples of the quick profile.
+    """
+    seen = set()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        often = item.get_closest_marker("slow") or (item.get_closest_marker("hypothesis") and not tests.profiles.QUICK)
+        item.stash[CHECKED] = not often and function not in seen
+        seen.add(function)
 
 
 def pytest_collection_finish(session):
@@ -68,10 +85,7 @@ def pytest_runtest_setup(item):
         evaluation.logistic_probe = partial(logistic_probe, max_iterations=10)
     torch.set_default_dtype(torch.float32)
     seed(1)
-    # Trainings, and the many examples of a property, call checked functions a million times, which would double their time; what they
-    # call is checked by the other tests, and by the few examples of the quick profile.
-    often = item.get_closest_marker("slow") or (item.get_closest_marker("hypothesis") and not tests.profiles.QUICK)
-    jaxtyping.config.update("jaxtyping_disable", bool(often))
+    jaxtyping.config.update("jaxtyping_disable", not item.stash[CHECKED])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -144,7 +144,10 @@ def _settings(path: Path, given: dict[str, Any]) -> tuple[TrainConfig, Tensor, f
                 )
         stand_ins: dict[str, Any] = {name: STAND_INS[name] for name in STAND_INS if name in record["own"]}
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        config = PretrainConfig.of(**{**settings, **stand_ins, "out": path.parent}, given=Given(**given))
+        try:
+            config = PretrainConfig.of(**{**settings, **stand_ins, "out": path.parent}, given=Given(**given))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         shape, dtype = record["input"]["shape"], getattr(torch, record["input"]["dtype"])
         largest = record["input"].get("largest")
         return config, torch.zeros(2, *shape, dtype=dtype), None if largest is None else float(largest)

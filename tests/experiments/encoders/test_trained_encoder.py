@@ -204,7 +204,7 @@ LAST = "projector.4.weight"
         (recorded(lambda r: r["input"].update(shape=[3, 8, 8])), "does not fit run.json: encoder.0.weight is float32 (16, 1, 3, 3)"),
         (recorded(lambda r: r["config"].update(colour=3)), "run.json has settings that this version does not know: colour"),
         (recorded(lambda r: r["config"].update(hidden=32)), "does not fit run.json: projector.0.weight is float32 (64, 256)"),
-        (recorded(lambda r: r["config"].update(lr="fast")), "run.json cannot be read: "),
+        (recorded(lambda r: r["config"].update(lr="fast")), "run.json: lr must be a number, got 'fast'"),
         (recorded(lambda r: r["config"].update(hidden=10**17)), "run.json: Storage size calculation overflowed"),
     ],
 )  # fmt: skip
