@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 # Bytecode is kept: compiling the tests anew, with their assertions taken apart, costs each of pytest's processes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check coverage fuzz lint docs notebook picture benchmark
+.PHONY: demo test check quick coverage fuzz lint docs notebook picture benchmark
 
 demo: $(STAMP)  ## train, compare with theory, and print where the report is
 	$(BIN)/grassmann-ssl compare --overwrite
@@ -19,8 +19,11 @@ test: $(STAMP)  ## all tests, the notebook among them
 	$(PYTEST)
 
 QUICK = HYPOTHESIS_PROFILE=quick $(PYTEST) -m
-check: lint  ## what to run before every commit: style, types, and the quick tests on few examples
-	$(QUICK) "not slow" tests --durations=10
+check: $(STAMP)  ## what to run before every commit: style, types, and the tests that take no time, on few examples
+	@$(MAKE) --no-print-directory --jobs 2 lint quick
+
+quick: $(STAMP)
+	$(QUICK) "not slow and not long" tests --durations=10
 
 ROOMS ?= audit data metrics nn objectives report runs training
 coverage: $(STAMP)  ## which lines and branches of these rooms the quick examples of their tests run, without checks of shapes

@@ -25,6 +25,7 @@ def test_the_overview_names_every_command_once_and_fits_the_terminal(arguments, 
     assert max(map(len, lines)) <= 80 and all(f"{title}:" in lines for title in cli.ROOMS.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda config: config.NAME)
 def test_every_help_has_an_example_that_is_accepted(config, monkeypatch):
     started = []

@@ -58,6 +58,7 @@ OURS = {  # and what lightly makes of z and z'
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OURS)
 def test_our_losses_are_those_of_lightly(name, peer):
     """Value and gradient in z."""

@@ -86,6 +86,7 @@ def test_the_picture_of_the_readme_is_drawn(tmp_path, monkeypatch):
     assert copy[0] == "cp" and copy[2] == "docs/staircase.svg" and (tmp_path / copy[1]).stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_every_experiment_is_on_the_page_and_has_help():
     listed = re.findall(r"^\| `grassmann-ssl ([\w-]+)` \|", THEORY + ENCODERS, re.MULTILINE)
     assert sorted(listed) == sorted(config.NAME for config in EXPERIMENTS)

@@ -139,6 +139,7 @@ class Endless:
         return (views for views, _ in zip(loader(), range(2), strict=False))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "at", "settings"),
     [
@@ -167,6 +168,7 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(data, at, settings, tmp_path
     assert all(np.array_equal(stored[0][name], stored[1][name]) for name in stored[1])
 
 
+@pytest.mark.long
 def test_names_give_what_the_command_gives(tmp_path):
     settings = {"steps": 3, "batch": 32, "records": 2, "constraint": "stiefel"}
     one = pretrain("conv", "digits", "vicreg", progress=False, lr=1e-3, **settings)
@@ -187,6 +189,7 @@ def test_pretrain_without_a_folder_writes_nothing_until_it_is_told(tmp_path, mon
     outcome.save("kept", overwrite=True)
 
 
+@pytest.mark.long
 def test_parts_as_values(tmp_path):
     """A manifold, a projector, a predictor and an optimizer of one's own; brought back with them."""
     head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3, bias=False))
@@ -593,6 +596,7 @@ broken = 3
 """
 
 
+@pytest.mark.long
 def test_own_parts_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(OWN)

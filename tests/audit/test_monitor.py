@@ -43,6 +43,7 @@ def assert_is_the_audit(found, rows, directions=False):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("directions", [False, True])
 @pytest.mark.parametrize("live", [None, 3])
@@ -97,6 +98,7 @@ def test_steps_may_be_numbered_by_hand():
     assert [each.step for each in two.judgements] == [50, 150, 250, 350]
 
 
+@pytest.mark.long
 def test_judgements_are_evenly_spaced_in_log_steps():
     monitor = CollapseMonitor(rows=8)
     batch = rows_of(8)
@@ -195,6 +197,7 @@ def warmed(live=None, **options):
     return monitor
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("patience", [1, 3])
 def test_it_acts_after_patience_once_and_again_after_recovery(patience):
     acted = []
@@ -329,6 +332,7 @@ def test_modes_of_a_training_come_when_theory_says():
     assert len({one.modes for one in judged}) >= 5 and monitor.modes == 6
 
 
+@pytest.mark.long
 def test_what_does_not_grow_any_more_is_settled():
     monitor = CollapseMonitor(rows=512)
     with pytest.warns(CollapseWarning, match=r"settled, 2 dimensions have risen so far$") as seen:
@@ -363,6 +367,7 @@ def test_too_few_judgements_are_too_early():
     assert trend_of(np.arange(1, 120), np.ones(119), [0] * 119, [1.0] * 119).state == "settled"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise", [0.05, 0.3])
 def test_settled_noise_is_rarely_called_changing(noise):
     """White noise, as wide as a jackknife's interval or wider: one run in twenty, the level of the test, and three deviations."""

@@ -40,6 +40,7 @@ def law(name, d):
     }[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["isotropic", "half dead", "k^-0.5", "k^-1", "spiked"])
 @pytest.mark.parametrize("n", [64, 128, 512, 2048])
 def test_ranks_of_the_population_are_found_where_the_samples_are_far_off(name, n):
@@ -113,6 +114,7 @@ def bounded(truth, n, seed, student=False):
     return (low <= truth * (1 + 1e-9)) & (truth <= high * (1 + 1e-9))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("student", [False, True])
 @pytest.mark.parametrize("name", ["isotropic", "half dead", "k^-0.5", "k^-1", "spiked"])
 @pytest.mark.parametrize("n", [16, 64, 80, 320])

@@ -72,6 +72,7 @@ def test_files_that_are_written_changed_or_removed_are_noticed(monkeypatch, tmp_
         (tmp_path / "outside").unlink(missing_ok=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not tell a process its peak"
 )
@@ -117,6 +118,7 @@ def test_the_same_number_is_the_same_case(tmp_path):
     assert (first.change, first.kind, first.detail) == (second.change, second.kind, second.detail)
 
 
+@pytest.mark.long
 def test_bombs_are_what_they_say(tmp_path):
     random = hostile.Random(3)
     names = set()

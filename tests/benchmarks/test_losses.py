@@ -10,6 +10,7 @@ CPU = torch.device("cpu")
 SMALL = {"NT-Xent": ((12, 5),), "Barlow Twins": ((12, 5), (5, 12)), "VICReg": ((12, 5), (5, 12)), "SIGReg": ((12, 5),)}
 
 
+@pytest.mark.long
 def test_records_hold_times_and_disagreements(monkeypatch):
     monkeypatch.setattr(losses, "peak_bytes", lambda name, shape, side, device: None if side == "ours" else 3 * 2**20)
     records = losses.run(CPU, 1, SMALL, slices=16, target=1e-3)

@@ -99,6 +99,7 @@ def test_gaussian_pairs_have_the_given_cross_moment():
     assert moments.cross_negative.abs().max() < error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_is_centred_and_scaled(source):
     moments = moments_of(triplets(source, View(), generator(), spectrum=(1, 0.5, 0.2)))

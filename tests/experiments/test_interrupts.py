@@ -154,6 +154,7 @@ def test_every_experiment_is_interrupted_here():
     assert set(SETTINGS) == set(EXPERIMENTS) and set(LAST) == set(NAMES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAST)
 def test_an_interrupt_at_the_first_tick_leaves_nothing(name, config_of, tmp_path):
     if name == "train":  # its first tick comes after a step
@@ -229,6 +230,7 @@ def test_after_the_last_training_an_interrupt_waits_until_all_is_written(
         assert np.array_equal(kept.arrays[array], values, equal_nan=values.dtype.kind == "f"), array
 
 
+@pytest.mark.long
 def test_pressed_twice_it_does_not_wait(tmp_path, monkeypatch, answered):
     monkeypatch.setattr(Run, "finish", pressing(2))
     config = PortraitsConfig.of(**SETTINGS[PortraitsConfig], out=tmp_path / "run")
@@ -238,6 +240,7 @@ def test_pressed_twice_it_does_not_wait(tmp_path, monkeypatch, answered):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.long
 def test_an_interrupt_between_two_trainings_keeps_the_first(tmp_path, monkeypatch, answered):
     """The final angle is fitted over initialisation scales after all arms are trained."""
     parts = Run.parts

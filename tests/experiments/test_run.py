@@ -251,6 +251,7 @@ def test_the_page_is_drawn_from_the_files_and_nothing_else(tmp_path):
     assert "another number" in draw(tmp_path / "run").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["run.json", "metrics.parquet", "arrays.safetensors"])
 @pytest.mark.parametrize("content", [None, b"", b"\x00\x01 not this format"])
 def test_a_folder_that_cannot_be_read_is_refused_by_name(tmp_path, name, content):

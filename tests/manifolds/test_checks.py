@@ -223,6 +223,7 @@ def test_retractions_have_their_order():
     assert not check_retraction(Sideways(), x, order=1, generator=drawn()).ok
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("manifold", MANIFOLDS + PEERS, ids=name_of)
 def test_manifolds_keep_their_promises(manifold):
     found = check_manifold(manifold, point(manifold, (2,)), raises=True, generator=drawn())
@@ -329,6 +330,7 @@ def test_smallest_tolerance_is_the_error():
 # Validated
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("manifold", [*MANIFOLDS, *PEERS, geoopt.CanonicalStiefel(), geoopt.Sphere()], ids=name_of)
 def test_right_operations_pass_through_unchanged(manifold):
     validated = Validated(manifold)

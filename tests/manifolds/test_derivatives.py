@@ -68,6 +68,7 @@ def slope(function, curve, h=1e-3):
     return sum(w * (function(curve(k * h)) - function(curve(-k * h))) for k, w in enumerate(weights, 1)) / h
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DOUBLE)
 @pytest.mark.parametrize("angles", ANGLES, ids=str)
 @pytest.mark.parametrize("name", SMOOTH)

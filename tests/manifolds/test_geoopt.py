@@ -74,6 +74,7 @@ def trajectories_from_two_bases(momentum, lr, steps):
     return subspace_error(*(minimise(Grassmann(), s, matrix, make, steps) for s in (start, start @ q)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_a_trajectory_does_not_see_the_basis(momentum):
     assert trajectories_from_two_bases(momentum, 0.02, 200) < 1e-12

@@ -33,6 +33,7 @@ def test_the_polar_factor_is_the_inverse_root_at_the_longest_step(steps, share, 
 
 
 # Sides that no other test has, so that what is kept is made here.
+@pytest.mark.long
 @pytest.mark.parametrize(("p", "first"), [(61, "inference"), (62, "meta"), (KEPT + 1, "meta")])
 def test_the_cholesky_factor_wherever_it_is_first_asked_for(p, first):
     """A kept identity that inference or a default device left behind would be refused, or wrong, later on."""

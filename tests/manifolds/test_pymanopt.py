@@ -598,6 +598,7 @@ def test_products_of_pymanopt_take_a_loss_of_several_points(method):
         torch_function(pymanopt.manifolds.Product([factors[0], pymanopt.manifolds.Sphere(3)]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_products_of_geoopt_are_solved(method):
     loss, best = two_eigenspaces(3, 2)

@@ -121,6 +121,7 @@ def test_log_inverts_exp_and_its_norm_is_the_distance(manifold, case, length):
         assert (manifold.logmap(x[i], y[i]) - found.tangent[i]).abs().max() <= tolerance
 
 
+@pytest.mark.long
 def test_a_search_that_fails_says_so(monkeypatch):
     x = S.random(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).as_subclass(torch.Tensor)
     opposite = x * torch.tensor([1.0, 1.0, -1.0])  # of the other orientation: as far as it gets
@@ -187,6 +188,7 @@ def test_the_canonical_metric_keeps_its_promises(retraction, dtype):
         assert check_retraction(manifold, x, order=order, generator=generator).ok
 
 
+@pytest.mark.long
 def test_optimizers_and_solvers_run_on_the_canonical_metric():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(9, 9, dtype=torch.float64, generator=generator)

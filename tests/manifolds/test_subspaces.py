@@ -392,6 +392,7 @@ def test_procrustes_is_that_of_scipy():
     assert np.abs(procrustes(pair.x, pair.y)[1].numpy() - expected).max() <= 1e-14
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DOUBLE)
 @pytest.mark.parametrize("angles", [[0.2, 0.7, 1.1], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
 def test_procrustes_has_exact_gradients(angles, dtype):

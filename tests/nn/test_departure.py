@@ -56,6 +56,7 @@ def test_a_plain_optimizer_is_named_once(make, plain):
     assert len(told) == 1 and "out_features=" in str(told[0].message)
 
 
+@pytest.mark.long
 @layers
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_weight_on_its_manifold_is_no_news(make, autocast):

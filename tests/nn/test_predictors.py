@@ -226,6 +226,7 @@ def test_a_linear_network_is_the_one_trained_by_hand(kind):
     assert np.abs(w_slow - w).max() > 0.05
 
 
+@pytest.mark.long
 def test_directpred_ends_in_its_fixed_points():
     rng = np.random.default_rng(0)
     sigma2, eta = 0.5, 0.08

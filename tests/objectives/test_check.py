@@ -20,6 +20,7 @@ def cross(z, z_positive):
     return (c - torch.eye(len(c), dtype=c.dtype)).square().sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_registered_losses_pass_and_get_the_manifold_of_their_declaration(name):
     report = check_objective(name, raises=True)

@@ -81,6 +81,7 @@ manifolds = pytest.mark.parametrize(("manifold", "shape", "dtype"), MANIFOLDS.va
 geoopts_own = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 
+@pytest.mark.long
 @geoopts_own
 @rules
 @manifolds
@@ -99,6 +100,7 @@ def test_steps_are_those_of_geoopt(manifold, shape, dtype, ours, theirs, setting
     assert (mine - other).abs().max() <= 1e-12
 
 
+@pytest.mark.long
 @geoopts_own
 @rules
 @manifolds

@@ -221,6 +221,7 @@ def test_a_landing_step_equals_the_textbook(lr, attraction):
         assert np.abs(w.detach().numpy() - expected).max() <= 1e-14
 
 
+@pytest.mark.long
 def test_landing_stays_in_its_neighbourhood_and_lands():
     matrix, _ = spectrum(12)
     w = parameter(Grassmann().random(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
@@ -233,6 +234,7 @@ def test_landing_stays_in_its_neighbourhood_and_lands():
     assert orthonormality_error(w.detach()) <= 1e-12
 
 
+@pytest.mark.long
 def test_layers_move_like_points():
     torch.manual_seed(0)
     layer = constrain(nn.Linear(9, 3, bias=False).double())
@@ -363,6 +365,7 @@ def test_a_bad_gradient_can_be_an_error_that_names_the_parameter():
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
 
 
+@pytest.mark.long
 @first_order
 def test_no_step_reads_a_value(make):
     # Tensors on the meta device have no values: reading one, as .item() or an if does on a GPU, raises.

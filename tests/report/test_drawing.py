@@ -21,6 +21,7 @@ def figure(columns=2):
     return whole
 
 
+@pytest.mark.long
 def test_the_same_figure_is_the_same_text_and_refers_to_itself_alone():
     first, second = drawn(figure()), drawn(figure())
     assert first == second and first.columns == 2
@@ -29,6 +30,7 @@ def test_the_same_figure_is_the_same_text_and_refers_to_itself_alone():
         assert set(re.findall(r'(?:href="|url\()#([\w-]+)', text)) <= named
 
 
+@pytest.mark.long
 def test_a_panel_is_one_of_the_axes_in_a_box_as_wide_as_the_others():
     whole = figure(3)
     whole.legend(["a", "b"], loc="outside lower center")
@@ -42,6 +44,7 @@ def test_a_panel_is_one_of_the_axes_in_a_box_as_wide_as_the_others():
     assert drawn(figure(1)).panels[0].box == (0, 0, 72 * 4.4, 72 * 3.7)  # a column is one panel, whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("columns", "across", "below"), [(1, 1, 5), (2, 2, 3), (4, 4, 2), (5, 5, 1), (9, 5, 1)])
 def test_panels_are_arranged_in_fewer_columns_each_as_large_as_before(columns, across, below):
     whole = figure(5)
@@ -57,6 +60,7 @@ def test_panels_are_arranged_in_fewer_columns_each_as_large_as_before(columns, a
         assert 1 - (row + 1) / below < box.y0 < box.y1 < 1 - row / below
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("columns", "stacked"), [(1, True), (3, False)])
 def test_a_legend_that_is_wider_than_its_figure_stands_in_one_column(columns, stacked):
     whole = figure(columns)
@@ -78,6 +82,7 @@ def test_no_columns_are_refused():
         arranged(figure(2), 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("columns", "beside"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (8, 2)])
 def test_many_columns_are_laid_out_in_equal_rows(columns, beside):
     assert drawn(panels(1, columns, 1, 1)[0]).columns == beside
@@ -101,6 +106,7 @@ def test_words_say_what_stands_where_nothing_is_drawn_and_which_rows_a_map_has()
     assert described(panel) == "v_1 of C: shows free, grassmann"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("axis", ["x", "y"])
 @pytest.mark.parametrize("high", [1.01, 1.5, 2, 4, 9, 20, 90, 1e3, 1e5, 1e17])
 @pytest.mark.parametrize("low", [3e-7, 0.7, 30.0])

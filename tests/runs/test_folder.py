@@ -177,6 +177,7 @@ def killed(config, at, seen):
     seen.value = at - left
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_leaves_the_old_run_or_the_new_one(config):
     """Killed at every call that changes the disk, and again in the middle of what puts it in order."""
     context = multiprocessing.get_context("fork")

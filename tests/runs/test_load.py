@@ -93,6 +93,7 @@ def test_every_number_and_text_of_a_record_is_a_column(tree):
     assert len(columns) == leaves_of(tree)
 
 
+@pytest.mark.long
 def test_runs_of_several_experiments_are_one_frame(tmp_path):
     for name, seed in (("b", 2), ("a", 1)):
         stored(tmp_path / name, config={"seed": seed}, counts={"cells": seed})
@@ -104,6 +105,7 @@ def test_runs_of_several_experiments_are_one_frame(tmp_path):
     assert isinstance(frame, pd.DataFrame) and frame["wall_time_s"].notna().all()
 
 
+@pytest.mark.long
 def test_runs_are_found_by_folder_pattern_and_list_once_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b, deep = (stored(tmp_path / "runs" / name) for name in ("a", "b", "sweep/lr=0.1/1"))

@@ -46,6 +46,7 @@ def read(tmp_path, text, config_type):
     return toml.load(at, config_type)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 @examples(8)
 @given(data=st.data())
@@ -149,6 +150,7 @@ def test_words_of_another_type_are_refused():
         toml.from_text(CompareConfig, "steps", "2.5")
 
 
+@pytest.mark.long
 def test_options_win_over_the_file_and_the_folder_holds_the_settings(tmp_path):
     at, out = tmp_path / "base.toml", tmp_path / "run"
     at.write_text(f'{SMALL}steps = 5\nlr = 0.25\nout = "{out}"\noverwrite = true')
@@ -162,6 +164,7 @@ def test_options_win_over_the_file_and_the_folder_holds_the_settings(tmp_path):
     assert command("compare", f"--config={out / 'config.toml'}", "--overwrite", "--quiet") == (0, "", "")
 
 
+@pytest.mark.long
 def test_a_file_is_checked_together_with_the_options(tmp_path):
     at = tmp_path / "base.toml"
     at.write_text(f'{SMALL}steps = 5\nbarlow_lambda = 0.5\nout = "{tmp_path / "run"}"')

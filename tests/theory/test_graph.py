@@ -61,6 +61,7 @@ def flow_of_outputs(name, u, kernel, dt, steps, every):
     return twin.rk4(lambda v: kernel @ twin.difference(lambda x: by_loops(name, x), v, h=1e-2), u, dt, steps, every)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LOSSES)
 def test_outputs_of_free_weights_follow_the_kernel_flow(name):
     rng = np.random.default_rng(2)
@@ -119,6 +120,7 @@ def test_outputs_neither_overflow_nor_underflow():
 # The constrained kernel version
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_kernel_minimiser_is_that_of_explicit_features(name):
     rng = np.random.default_rng(5)

@@ -36,6 +36,7 @@ def test_the_gradients_of_the_twin_are_those_of_samples(loss):
     assert np.abs(exact - twin.gradient(layers, x.T @ x / 20, y.T @ x / 20, loss)).max() < 1e-7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_layers_that_train_follow_the_flow(loss, depth):
@@ -91,6 +92,7 @@ def test_critical_times_are_the_times_of_small_starts(loss, depth):
     assert np.all(np.abs(np.diff(rest) - exact) < next_order + 1e-15 * whole.max())
 
 
+@pytest.mark.long
 def test_jepa_learns_the_larger_rho_first_where_reconstruction_learns_the_larger_lambda():
     """Two features, trained: lambda = 0.97, rho = 1.2 against lambda = 1, rho = 0.7. The times are those of the closed form."""
     lambda_, rho, depth, w0 = np.array([0.97, 1.0]), np.array([1.2, 0.7]), 2, 0.15

@@ -52,6 +52,7 @@ def exponent(measured, widths=WIDTHS):
     return np.polyfit(np.log(widths), np.log((np.array(measured) ** 2).mean(1)) / 2, 1)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["relu", "smooth"])
 def test_without_constraint_exponents_are_those_of_trained_networks(activation):
     """Squared distance to random targets, until t = 1/2. The tolerance tells -3/4 from -1/2 and -1; it is two to three standard errors."""

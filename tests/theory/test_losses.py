@@ -217,6 +217,7 @@ def test_the_population_loss_is_infonce_by_quadrature(signal, noise):
     assert abs(got - twin.infonce_by_quadrature(signal + noise, noise)) < 1e-10
 
 
+@pytest.mark.long
 def test_the_population_loss_is_infonce_by_sampling():
     rng, n, m = np.random.default_rng(5), 4000, 4
     a, e = dynamics.symmetric(rng, [1.0, 0.6, 0.3, 0.1]), dynamics.symmetric(rng, [0.4, 0.2, 0.1, 0.3])

@@ -42,6 +42,7 @@ def test_verdicts_are_those_of_integration(seed):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("eta", [0.02, 0.1, 0.2])
 def test_on_the_parabola_the_fate_flips_at_the_lower_fixed_point(eta):
     setting = {"tau": 1.0, "alpha_p": 0.7, "eta": eta, "sigma2": 0.1}

@@ -96,6 +96,7 @@ def test_a_weight_that_crosses_zero_is_followed(beta, eta):
         assert abs(found.tau[k] * w - w_a) < 1e-10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("t", [3.0, [0.0, 1.0, 3.0]])
 def test_a_weight_that_comes_close_to_zero_is_followed_at_single_times_too(t):
     found = modes.mode_flow(t, -0.31109788, 0.01264842, tau=1, alpha_p=1, eta=0, sigma2=0, beta=0)
@@ -221,6 +222,7 @@ def test_a_small_mode_escapes_in_time_beside_a_large_one(p0):
     assert abs(modes.parabola_flow(float(t), p0, eta=0.0, tau=1.0, sigma2=0.0) / 0.5 - 1) < 1e-12 * 0.5 / p0 + 1e-9
 
 
+@pytest.mark.long
 def test_a_mode_comes_back_from_far_below_rounding():
     """From p > tau / A under little decay s falls by 100 orders before p has decayed; the parabola then draws it to p_+."""
     eta = 2e-3

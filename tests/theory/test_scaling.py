@@ -35,6 +35,7 @@ def laws(alpha, beta):
         yield scaling.PowerLaw(1.0, alpha, 1e-9, delta, beta)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("alpha", "beta"), [(1.5, 3.0), (1.0, 2.0), (2.0, 1.5), (0.7, 4.0)])
 def test_excess_and_gain_are_sums_over_modes(alpha, beta):
     for law in laws(alpha, beta):
@@ -96,6 +97,7 @@ def slopes(at, curves):
     return np.polyfit(np.log(at), np.log(curves), 1)[0]
 
 
+@pytest.mark.long
 def test_training_follows_the_power_law_and_its_exponent(training):
     m, s0, at, excess, _ = training
     law, chosen = scaling.spectral_contrastive(s0, 1.0, ALPHA), (at >= 20) & (at <= 100)
@@ -130,6 +132,7 @@ def spread(gamma, d, occupation):
     return (gamma[:d] * (1 - occupation[..., :d])).sum(-1) - (gamma[d:] * occupation[..., d:]).sum(-1)
 
 
+@pytest.mark.long
 def test_random_orthonormal_weights_fill_modes_as_fermi_and_dirac_say():
     m, d, seeds = 160, 40, 6
     gamma = np.arange(1, m + 1) ** -1.0

@@ -150,6 +150,7 @@ def training(request):
     return alignment, w0, w, np.array(times), np.stack(values)
 
 
+@pytest.mark.long
 def test_training_waits_on_every_plateau_and_the_next_mode_is_as_slow_as_said(training):
     alignment, *_, times, values = training
     final = theory.variances([alignment] * D, STRENGTH)
@@ -164,6 +165,7 @@ def test_training_waits_on_every_plateau_and_the_next_mode_is_as_slow_as_said(tr
             assert abs(growth / (4 * SIGMA[learned] * (expected.pull - alignment)) - 1) < 0.01
 
 
+@pytest.mark.long
 def test_the_flow_of_an_aligned_start_is_that_of_training():
     rng, alignment = np.random.default_rng(1), np.array([0.3, 0.1, 0.5]) * FIRST
     sigma, y0 = SIGMA[:3], np.array([[1e-3, 1e-3, 1e-2], [0.5, 0.0, 2.0]])
@@ -178,6 +180,7 @@ def test_the_flow_of_an_aligned_start_is_that_of_training():
     assert np.abs(end - theory.variances(alignment, STRENGTH)).max() < 1e-5  # one mode is suppressed and still decays
 
 
+@pytest.mark.long
 def test_step_times_against_training_and_the_flow(training):
     alignment, w0, _, times, values = training
     start = stepwise.aligned_initialisation(w0, np.diag((FIRST - alignment) * SIGMA))
@@ -292,6 +295,7 @@ def constrained_loss(w, sigma, noise, strength):
     return (noise[:, None] * w**2).sum((-2, -1)) + strength * twin.epps_pulley(v) @ p
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sigma", "alignment", "kind"),
     [

@@ -130,6 +130,7 @@ def test_times_do_not_depend_on_the_basis_of_outputs(seed, angle):
     assert np.abs(tangent.growth(turned) - tangent.growth(kernel)).max() < 1e-12
 
 
+@pytest.mark.long
 def test_first_order_times_are_those_of_the_linearised_flow_where_scalar_ones_are_not():
     """Couplings of 0.1 and outputs of 1e-6, four draws: the errors are those of the docstring, and grow with the coupling."""
     medians = []
@@ -147,6 +148,7 @@ def test_first_order_times_are_those_of_the_linearised_flow_where_scalar_ones_ar
     assert np.all(medians[1][1] > (0.005, 0.1, 0.1)) and np.all(medians[1][0] < medians[1][1] / 5)
 
 
+@pytest.mark.long
 def test_networks_that_share_units_step_when_the_full_kernel_says():
     """Four networks of width 512, d = 2, outputs of 1e-3. What scalar theory misses is the coupling; the rest is that kernels change."""
     errors = []

@@ -110,6 +110,7 @@ def test_a_free_first_layer_is_unbounded_below():
 # With the constraint
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("h", [2, 3, 4, 5, 6])
 def test_with_grassmann_gradients_the_width_does_not_matter(h):
     rng = np.random.default_rng(6)
@@ -124,6 +125,7 @@ def test_with_grassmann_gradients_the_width_does_not_matter(h):
     assert same_span(two_layer.orthonormal_product_flow(0.6, w1[1], w2[1], c), predicted[1, 1]) < 1e-14
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("h", [2, 3, 4, 5, 6])
 def test_with_stiefel_gradients_it_does(h):
     rng = np.random.default_rng(7)
@@ -183,6 +185,7 @@ def test_both_flows_end_in_the_bottom_eigenspace():
     assert same_span(still, w1 @ w2) < 1e-14
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hidden, speed", [([2, 0], 1.5), ([0, 2], 1.5), ([2, 3], 1.0)])
 def test_a_saddle_is_left_at_the_rate_of_the_hidden_span(hidden, speed):
     """Directions inside the hidden span grow 1.5 times as fast as those outside, from however far below the tolerances."""

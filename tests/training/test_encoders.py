@@ -90,6 +90,7 @@ def test_parts_of_a_batch_add_up_to_their_mean():
     assert (before - one.projector.bias - 0.05 * gradient / 3).abs().max() < 1e-7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("teacher", [0.0, 0.9])
 @pytest.mark.parametrize("predictor", [name for name, one in PREDICTORS.items() if one.closed_form])
 def test_a_step_of_four_parts_is_the_step_of_their_rows(predictor, teacher):

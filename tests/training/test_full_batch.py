@@ -50,6 +50,7 @@ def test_rescaling_leaves_directions_and_counts_the_norm():
     torch.testing.assert_close(scale * rescaled.gradient_norm, plain.gradient_norm, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 def test_rescaled_weights_never_overflow():
     matrix, start = problem()
     run = train_full_batch(lambda w: trace_loss(weights=w, matrix=matrix), start, geoopt.Euclidean(), learning_rate=1.0, steps=2000,

@@ -167,6 +167,7 @@ def test_what_cannot_be_run_is_one_line_and_leaves_nothing(files):
     assert sorted(path.name for path in files.iterdir()) == before
 
 
+@pytest.mark.long
 def test_the_page_says_what_was_asked_found_and_by_which_rule(files):
     run(AuditConfig(file="class.npy", labels="labels.npy", out=files / "run"))
     text = (files / "run" / "report.html").read_text()

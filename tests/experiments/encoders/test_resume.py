@@ -138,6 +138,7 @@ def whole(tmp_path_factory, split):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("save_every", [2, None])
 def test_a_killed_run_goes_on_to_the_same_bits(save_every, tmp_path, whole, capsys, monkeypatch):
     monkeypatch.setattr(fitting, "FIRST_COST", 0.0)  # the first checkpoint at once
@@ -156,6 +157,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(save_every, tmp_path, whole, caps
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_terminated_run_saves_the_step_and_goes_on(number, code, tmp_path, whole):
     folder = tmp_path / "run"
@@ -167,6 +169,7 @@ def test_a_terminated_run_saves_the_step_and_goes_on(number, code, tmp_path, who
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_is_judged_and_goes_on(tmp_path, whole):
     folder = tmp_path / "run"
     outcome = run(quick(folder), At(3, signals(signal.SIGINT)))
@@ -177,6 +180,7 @@ def test_an_interrupted_run_is_judged_and_goes_on(tmp_path, whole):
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once_and_the_last_checkpoint_stays(second, tmp_path, whole):
     folder = tmp_path / "run"
@@ -197,6 +201,7 @@ def test_after_an_answered_signal_another_one_does_not_wait(tmp_path, whole, mon
     assert unfinished(folder) and not (folder / "run.json").exists()
 
 
+@pytest.mark.long
 def test_the_command_says_how_to_go_on(tmp_path, monkeypatch):
     given = ["train", "--steps", 6, "--batch", 32, "--records", 6, "--out", tmp_path / "run"]
     steps = []
@@ -296,6 +301,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_said_once_and_the_last_one_stays(t
     assert outcome.resumed == "at step 2 of 6" and outcome.record["unsaved"] == said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", ["numbers", "page"])
 def test_a_full_disk_at_the_end_loses_no_training(at, tmp_path, whole, monkeypatch):
     folder = tmp_path / "run"

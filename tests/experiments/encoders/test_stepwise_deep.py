@@ -75,6 +75,7 @@ def test_steps_that_come_together_are_one():
     assert apart([]) == 0 and apart([1.0, 1.1, 1.2, 1.4]) == 3 and apart([0.41, 0.42, 0.43]) == 1
 
 
+@pytest.mark.long
 def test_batch_normalisation_begins_with_the_statistics_of_the_images(tmp_path, few):
     """Otherwise the representations seem to rise while the statistics catch up: from a hundredth of their variance."""
     given = {"objectives": ("barlow_twins",), "init_scales": (1.0,), "dim": 2, "batch": 64, "records": 10, "pairs": 4}
@@ -112,6 +113,7 @@ def test_bad_settings_are_named(settings, message):
         StepwiseDeepConfig(**settings)
 
 
+@pytest.mark.long
 def test_the_fewest_records_that_are_accepted_are_enough(tmp_path, few):
     """What is refused before training is what would be refused after it, and no more."""
     given = {

@@ -216,6 +216,7 @@ def test_muon_moves_its_layers_by_equal_singular_values(split):
     assert values.min() > 0.5 * values.max() > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EMBEDDING_LOSSES)
 def test_every_objective_trains(name, split):
     predictor = "directpred" if objective(name).needs_predictor else "none"
@@ -280,6 +281,7 @@ def test_views_do_not_depend_on_the_processes_nor_on_what_ran_before(split):
     assert sorted(seen.tolist()) == list(range(96))
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoint(tmp_path, split):
     for extra in (
         {"constraint": "feature-orthonormal"},
@@ -767,6 +769,7 @@ def test_images_that_the_encoder_cannot_take_are_refused_before_training(
         run(config)
 
 
+@pytest.mark.long
 def test_what_was_read_and_passed_over_is_a_finding(pictures, tmp_path):
     pictures("train", (8, 8))
     data = pictures("test", (8, 12), each=3)
@@ -843,6 +846,7 @@ def test_an_environment_that_torchrun_did_not_make_is_one_line(environment, mess
         run(quick(out=tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_probes_during_a_training_leave_it_as_it_is(few, tmp_path):
     plain = run(quick(out=tmp_path / "plain"))
     probed = run(quick(out=tmp_path / "probed", online_probes=True))

@@ -66,6 +66,7 @@ def trained(folder, progress=None, **settings):
     return outcome
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", CASES, ids=lambda settings: "-".join(map(str, settings.values())))
 def test_the_encoder_of_a_folder_is_the_trained_one_bit_for_bit(settings, tmp_path, kept):
     arms, split = kept

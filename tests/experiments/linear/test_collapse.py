@@ -84,6 +84,7 @@ def test_constraints_hold_whatever_the_objective(outcome):
 CONSTRAINED = SMALL | {"constraints": ("stiefel", "grassmann")}
 
 
+@pytest.mark.long
 def test_the_constrained_minimisers_are_those_of_descent_from_many_starts():
     """The lowest of 20 descents has the predicted spectrum; the alignment loss, which is constant, has no prediction."""
     config = CollapseConfig(**CONSTRAINED)
@@ -103,6 +104,7 @@ def test_the_constrained_minimisers_are_those_of_descent_from_many_starts():
         assert np.array_equal(predicted, inputs.sigma[:, :2]) and np.all(np.array(values["others"]) > best)
 
 
+@pytest.mark.long
 def test_after_one_step_nothing_has_converged_and_nothing_is_as_predicted(tmp_path):
     outcome = run(CollapseConfig(out=tmp_path / "run", **(CONSTRAINED | {"steps": 1})))
     judged = [
@@ -125,6 +127,7 @@ def test_a_wrong_prediction_under_a_constraint_is_noticed(tmp_path, monkeypatch)
     assert all("0 of 3 seeds as predicted" in finding.agreement for finding in outcome.findings)
 
 
+@pytest.mark.long
 def test_a_wrong_kind_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "predict", lambda *_: [("complete", 0.0)])
     settings = SMALL | {"noise": (0.2,), "constraints": ("variance",), "objectives": ("squared_vicreg",)}
@@ -138,6 +141,7 @@ def test_what_moves_as_fast_as_ever_has_not_settled():
     assert experiment.settled(10 * t, path).tolist() == [False, True, False, True]
 
 
+@pytest.mark.long
 def test_the_predictor_holds_below_the_critical_decay_and_not_above(tmp_path):
     # gamma_1^2 / (4 sigma_1) = 0.25 / (1 + noise^2)^2 of the largest mode: 0.231 and 0.024
     config = CollapseConfig(

@@ -240,6 +240,7 @@ def test_barlow_twins_that_ends_before_its_last_step_is_unfinished_and_not_colla
         assert said in (folder / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_the_constraint_guarantees_what_the_weights_at_the_end_have(tmp_path):
     record = run(small(tmp_path / "run", objectives=("barlow_twins",), steps=5)).record
     error = record["arms"]["barlow_twins"]["grassmann"]["orthonormality_error"]
@@ -494,6 +495,7 @@ def test_the_command_line_writes_prints_and_explains(tmp_path):
     assert "fraction of each arm's stability limit" in " ".join(explained.replace("│", " ").split())
 
 
+@pytest.mark.long
 def test_an_interrupt_keeps_what_was_recorded(tmp_path):
     out = tmp_path / "run"
     result = run(small(out), Interrupting(101)).record

@@ -76,6 +76,7 @@ def test_runs_of_other_shapes_are_packed_apart(trained):
     assert sorted(trained) == [1, 1, 1, 1, 3]
 
 
+@pytest.mark.long
 def test_a_run_that_is_refused_or_diverges_changes_no_other(trained):
     common = BASE | {"objectives": ("barlow_twins",), "steps": 60}
     good = CompareConfig(**common)
@@ -98,6 +99,7 @@ def test_packs_are_as_large_as_the_memory_allows(trained, monkeypatch):
     assert trained == [2, 2, 1]
 
 
+@pytest.mark.long
 def test_runs_that_share_data_share_no_arrays():
     config = CompareConfig(**BASE, objectives=("barlow_twins",))
     before = compare(config).arrays["moments/cross"]

@@ -160,6 +160,7 @@ def test_the_folder_and_repeatability(tmp_path):
         trained(tmp_path / "a", data="gaussian")
 
 
+@pytest.mark.long
 def test_equal_eigenvalues_are_compared_as_a_group(tmp_path, monkeypatch):
     population = experiment.population
     monkeypatch.setattr(
@@ -213,6 +214,7 @@ def test_bad_settings_are_named(settings, message):
         StepwiseConfig(**settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -102,6 +102,7 @@ def test_verdicts_differ_only_in_cells_that_the_boundary_crosses(settings, tmp_p
     assert any("beyond the critical" in finding.quantity for finding in outcome.findings) == beyond
 
 
+@pytest.mark.long
 def test_memory_does_not_change_the_map():
     config = BasinConfig(cells=64)
     until, steps = schedule(config)

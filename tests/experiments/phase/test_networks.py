@@ -124,6 +124,7 @@ def test_each_sweep_has_modes_that_survive_and_modes_that_collapse(tmp_path, mon
     assert noticed.record["errors"]["p"] > 0.05
 
 
+@pytest.mark.long
 def test_the_target_follows_by_eq_13(tmp_path):
     outcome = run(EmaConfig(out=tmp_path / "run", runs=3, until=20.0))
     assert (
@@ -136,6 +137,7 @@ def test_the_target_follows_by_eq_13(tmp_path):
     assert min(outcome.record["error"], outcome.record["tau_error"]) > 1e-5  # training is discrete: it cannot be exact
 
 
+@pytest.mark.long
 def test_a_wrong_prediction_of_the_target_is_noticed(tmp_path, monkeypatch):
     """tau a tenth too large: the difference that is reported is a tenth of the largest tau."""
     flow = theory.predictor.modes.mode_flow
@@ -151,6 +153,7 @@ def test_a_wrong_prediction_of_the_target_is_noticed(tmp_path, monkeypatch):
     assert outcome.record["integral_error"] > 0.05 > 1e-6 > honest.record["integral_error"]
 
 
+@pytest.mark.long
 def test_the_antisymmetric_part_dies_out_as_predicted(tmp_path):
     outcome = run(SymmetryConfig(out=tmp_path / "run", seeds=2, until=20.0))
     assert max(outcome.record["errors"]) < 1e-6 and outcome.record["balance_drift"] < 1e-7
@@ -202,6 +205,7 @@ def test_features_are_kept_as_predicted(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_where_every_feature_is_dropped_the_run_says_so(tmp_path):
     config = DirectPredConfig(
         out=tmp_path / "run", seeds=1, eta=(0.5, 0.6), variance=(0.0,), start=(0.3,), until=20.0, batch=8
