@@ -331,7 +331,7 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ('-group["lr"] / (1 - beta1**steps)', '-group["lr"]'),
             ("torch.maximum(largest,", "torch.minimum(largest,"),
             ('size = scale**0.5 + group["eps"]', 'size = (scale + group["eps"]) ** 0.5'),
-            ("vecdot(gradient, gradient).real[..., None]", "vecdot(gradient, average).real.abs()[..., None]"),
+            ("vector_norm(gradient, dim=-1, keepdim=True)", "vector_norm(average, dim=-1, keepdim=True)"),
             ("manifold.proju_(x, average / size)", "average / size"),
             ("average.copy_(moved)", "pass"),
         ),
@@ -426,6 +426,14 @@ FAULTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("(np.array(kinds) == predicted)", "(np.array(kinds) == kinds)"),
             ("< RANK_TOLERANCE * rank", "< rank"),
             ("< CONVERGED * speed.amax(-1)", "<= speed.amax(-1)"),
+        ),
+    ),
+    "grassmann_ssl/experiments/linear/collapse_theory.py": (
+        "tests/experiments/linear/test_collapse.py",
+        (
+            ("return inputs.sigma[:, :d]", "return inputs.sigma[:, -d:]"),
+            ("below = decay <", "below = decay >"),
+            ('leave_open=("orthogonality",)', "leave_open=()"),
         ),
     ),
     "grassmann_ssl/experiments/phase/sweeps.py": (

@@ -104,7 +104,7 @@ class RiemannianAdam(RiemannianOptimizer):
             manifold.proju_(x, average)
         average.lerp_(gradient, 1 - beta1)
         if row:
-            square = torch.linalg.vecdot(gradient, gradient).real[..., None]
+            square = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True).square_()  # half the time of vecdot
         elif length is not None:
             square = length * length
         elif orthonormal(manifold):
