@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-SEEDS = 6  # of the demo in tests; 20 by default
+SEEDS = 4  # of the demo in tests; 20 by default
 
 
 def run(command, folder):

@@ -55,6 +55,7 @@ FEWER = {
     "compare": ["--seeds", "2", "--steps", "400"],
     "compare-encoders": ["--steps", "4", "--records", "3"],
     "train": ["--steps", "4", "--records", "3"],
+    "phase-fixed-points": ["--etas", "6"],
 }  # so that a reader's minute is not one of the tests
 
 
