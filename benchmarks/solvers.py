@@ -17,7 +17,7 @@ import pymanopt
 import torch
 from torch import Tensor
 
-from benchmarks.harness import figures
+from benchmarks.harness import figures, paired
 from grassmann_ssl.manifolds import Grassmann, principal_angles
 from grassmann_ssl.manifolds.pymanopt import solve
 from grassmann_ssl.optim import RiemannianCG, RiemannianLBFGS
@@ -29,6 +29,8 @@ GAP = 0.1
 """between the eigenvalues that are sought and the others, which fill an interval of length 1"""
 GRADIENT_NORM = 1e-6
 MOST = 5000
+TARGET = 0.05
+"""seconds that a product is timed for in a turn"""
 OURS = ("RiemannianLBFGS", "RiemannianCG", "solve, trust-regions", "solve, conjugate-gradient")
 PEERS = ("pymanopt TrustRegions", "pymanopt ConjugateGradient")
 
@@ -93,7 +95,12 @@ def _record(shape: tuple[int, ...], device: torch.device, repeats: int) -> dict[
             turns = [min(times[peer][k] for peer in peers) / times[name][k] for k in range(repeats)]
             ratios[name] = statistics.median(turns)
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    return {"shape": list(shape), "seconds": seconds, "best_peer_over": ratios, "found": found}
+    record = {"shape": list(shape), "seconds": seconds, "best_peer_over": ratios, "found": found}
+    if peers:
+        a, x = cost.a.numpy(), start.numpy()
+        product = paired(lambda: cost.a @ start, {"numpy": lambda: np.matmul(a, x)}, device, repeats, TARGET)
+        record["product"] = {name: time["median"] for name, time in product["seconds"].items()}
+    return record
 
 
 def problem(shape: tuple[int, ...], device: torch.device) -> tuple[Cost, Tensor, Tensor]:
@@ -157,10 +164,10 @@ def theirs(kind: type, cost: Cost, start: Tensor) -> tuple[Tensor, int]:
 
 
 def markdown(results: list[dict[str, Any]]) -> list[str]:
-    """One row per device and shape: the fastest of ours and of pymanopt's, and the ratio of every solver of ours."""
+    """One row per device and shape: the fastest of ours and of pymanopt's, the ratio of every solver of ours, and that of a product."""
     lines = [
-        f"| n × p | device | fastest of ours | fastest of pymanopt's | {' | '.join(OURS)} |",
-        "|---" * (4 + len(OURS)) + "|",
+        f"| n × p | device | fastest of ours | fastest of pymanopt's | {' | '.join(OURS)} | a product AX, torch's over numpy's |",
+        "|---" * (5 + len(OURS)) + "|",
     ]
     for result in results:
         for row in result["records"]:
@@ -174,5 +181,7 @@ def markdown(results: list[dict[str, Any]]) -> list[str]:
                 )
             ]
             ratios = [f"{row['best_peer_over'][name]:.3g}×" if name in row["best_peer_over"] else "–" for name in OURS]
-            lines.append(f"| {shape} | {result['device']} | {' | '.join(fastest + ratios)} |")
+            product = row.get("product")
+            apart = f"{product['ours'] / product['numpy']:.3g}×" if product else "–"
+            lines.append(f"| {shape} | {result['device']} | {' | '.join([*fastest, *ratios, apart])} |")
     return lines
