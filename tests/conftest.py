@@ -55,14 +55,14 @@ def pytest_runtest_call():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Shapes are checked in one case for every value of every parameter of a test: in all cases that would double the time of the suite.
+    """Shapes are checked in one case for every value of every parameter of a test, by `make check` in one case of a test.
 
-    Not in trainings, and in the many examples of a property, which call checked functions a million times: what they call is checked by the
-    other tests, and by the few examples of the quick profile.
+    In all cases that would double the time of the suite. Not in trainings, and in the many examples of a property, which call checked
+    functions a million times: what they call is checked by the other tests, and by the few examples of the quick profile.
     """
     seen = set()
     for item in items:
-        values = getattr(item, "callspec", None)
+        values = None if tests.profiles.QUICK else getattr(item, "callspec", None)
         own = {(item.nodeid.partition("[")[0], *value) for value in (values.indices.items() if values else [("", 0)])}
         often = item.get_closest_marker("slow") or (item.get_closest_marker("hypothesis") and not tests.profiles.QUICK)
         item.stash[CHECKED] = not often and not own <= seen
