@@ -211,9 +211,8 @@ LAST = "projector.4.weight"
     ],
 )  # fmt: skip
 def test_a_folder_that_does_not_hold_the_encoder_is_refused_in_one_line(spoil, message, tmp_path, stored):
-    jaxtyping.config.update(
-        "jaxtyping_disable", True
-    )  # as for users: a setting of another type is found by the config itself
+    # As for users: a setting of another type is found by the config itself.
+    jaxtyping.config.update("jaxtyping_disable", True)
     shutil.copytree(stored, tmp_path / "run")
     spoil(tmp_path / "run")
     with pytest.raises(ConfigError, match=re.escape(message)) as refused:
